@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced, never run; leaves the shell in the checkout's root.
+set -euo pipefail
+unset CDPATH
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd "$root"
+case ":$PATH:" in *:"${CARGO_HOME:-$HOME/.cargo}/bin":*) ;; *) PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin ;; esac
+export PATH
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "${0##*/}: $*"
+    exit 1
+}
+
+# The directory of the newest PostgreSQL server (15 or later), or of the version asked for.
+postgres_bin() {
+    local bin
+    for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -rV) \
+        "$(dirname "$(command -v postgres || echo /none/postgres)")"; do
+        [ -x "$bin/initdb" ] || continue
+        local version
+        version=$("$bin/postgres" -V | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+        [ "$version" -ge 15 ] && [ "${1:-$version}" = "$version" ] && echo "$bin" && return
+    done
+    return 1
+}
+
+# The Redis (7 or later) or Valkey server.
+redis_bin() {
+    local name major
+    for name in redis-server valkey-server; do
+        command -v "$name" >/dev/null || continue
+        major=$("$name" --version | sed -E 's/.*v=([0-9]+).*/\1/')
+        [ "$major" -ge 7 ] && command -v "$name" && return
+    done
+    return 1
+}
+
+# A TCP port on 127.0.0.1 nobody listens on, below the range the kernel hands out by itself.
+port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+free_port() {
+    local port
+    while port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)); do
+        port_is_free "$port" && echo "$port" && return
+    done
+}
