@@ -2,6 +2,8 @@
 # What the scripts share. Sourced, never run; leaves the shell in the checkout's root.
 set -euo pipefail
 unset CDPATH
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}" "${PATH:=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin}"
+export HOME
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
 case ":$PATH:" in *:"${CARGO_HOME:-$HOME/.cargo}/bin":*) ;; *) PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin ;; esac
