@@ -1,0 +1,21 @@
+//! The platform's own housekeeping.
+
+use std::time::Duration;
+
+use gantry_schema::jobs::{Held, OnConflict, Unique};
+use serde::{Deserialize, Serialize};
+
+use crate::{Job, Policy, Queue};
+
+/// Forgets finished jobs whose time is over, and prepares the coming days' partitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetJobs {}
+
+impl Job for ForgetJobs {
+    const KIND: &'static str = "maintenance.forget_jobs";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_secs(3600));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}

@@ -1,0 +1,1 @@
+//! What both processes, api and worker, begin with: settings, logs and traces, metrics, the signal to stop.

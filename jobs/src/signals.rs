@@ -1,0 +1,133 @@
+//! Signals from workers to whoever waits for a job: it ended, it got further, it wrote a line.
+//!
+//! Signals go through Redis' publish/subscribe and may be lost; they only say that looking is worthwhile.
+//! Who waits therefore also looks by himself now and then.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use gantry_schema::JobId;
+use redis::aio::ConnectionManager;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+/// The channel of ended jobs in a namespace: each message is the 16-byte ids of a batch.
+#[must_use]
+pub fn ended_channel(namespace: &str) -> String {
+    format!("{namespace}:ended")
+}
+
+/// The channel of jobs with news (progress, a log line): 16-byte ids as well.
+#[must_use]
+pub fn news_channel(namespace: &str) -> String {
+    format!("{namespace}:news")
+}
+
+/// Tells whoever listens. Losing it is harmless.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn publish(redis: &mut ConnectionManager, channel: &str, jobs: &[JobId]) -> redis::RedisResult<()> {
+    let mut ids = Vec::with_capacity(jobs.len() * 16);
+    for job in jobs {
+        ids.extend_from_slice(job.uuid().as_bytes());
+    }
+    redis::cmd("PUBLISH").arg(channel).arg(ids).exec_async(redis).await
+}
+
+/// How long a waiter trusts the signals before it looks by itself.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// One subscription per process, shared by everybody in it who waits for a job.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    waiting: Arc<Mutex<HashMap<JobId, Arc<Notify>>>>,
+}
+
+/// An interest in one job; it ends when dropped.
+#[derive(Debug)]
+pub struct Watch {
+    job: JobId,
+    notify: Arc<Notify>,
+    signals: Signals,
+}
+
+impl Signals {
+    /// Subscribes, and keeps subscribing when the connection is lost.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
+    pub fn subscribe(url: &str, namespace: &str) -> Self {
+        let signals = Self::default();
+        let (listener, url, channels) =
+            (signals.clone(), url.to_owned(), [ended_channel(namespace), news_channel(namespace)]);
+        tokio::spawn(async move {
+            loop {
+                if let Err(error) = listener.listen(&url, &channels).await {
+                    warn!("Lost the subscription to job signals, waiters look by themselves meanwhile: {error}");
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        });
+        signals
+    }
+
+    async fn listen(&self, url: &str, channels: &[String; 2]) -> redis::RedisResult<()> {
+        let mut subscription = redis::Client::open(url)?.get_async_pubsub().await?;
+        for channel in channels {
+            subscription.subscribe(channel).await?;
+        }
+        debug!("Subscribed to job signals");
+        let mut messages = subscription.into_on_message();
+        while let Some(message) = messages.next().await {
+            self.wake(message.get_payload_bytes());
+        }
+        Ok(())
+    }
+
+    fn wake(&self, ids: &[u8]) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.is_empty() {
+            return;
+        }
+        for id in ids.chunks_exact(16) {
+            let Ok(id) = uuid::Uuid::from_slice(id) else { continue };
+            if let Some(notify) = waiting.get(&JobId::from_uuid(id)) {
+                notify.notify_waiters();
+            }
+        }
+    }
+
+    /// Begins to watch a job. Watch first, then look, then wait: so nothing is missed in between.
+    #[must_use]
+    pub fn watch(&self, job: JobId) -> Watch {
+        let notify = Arc::clone(
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(job).or_default(),
+        );
+        Watch { job, notify, signals: self.clone() }
+    }
+}
+
+impl Watch {
+    /// Waits for a signal about the job, or until it is time to look anyway.
+    pub async fn changed(&self, notified: tokio::sync::futures::Notified<'_>) {
+        let _ = tokio::time::timeout(LOOK_AGAIN, notified).await;
+    }
+
+    /// To be taken before looking at the job, and awaited with [`Self::changed`] after.
+    #[must_use]
+    pub fn notified(&self) -> tokio::sync::futures::Notified<'_> {
+        self.notify.notified()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut waiting = self.signals.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two handles are the map's and this one: nobody else watches the job.
+        if Arc::strong_count(&self.notify) <= 2 {
+            waiting.remove(&self.job);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong on the way to the outside world.
+
+use std::time::Duration;
+
+/// The result of a call to the outside world.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The reason beneath an [`Error`].
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a call to the outside world brought no answer.
+///
+/// An answer that says "no" is not an error here. The messages are fit for the person who gave the address: they never
+/// name an address that a host name resolved to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration of this installation cannot be used.
+    #[error("the configuration of {what} cannot be used")]
+    Configuration {
+        /// The setting at fault.
+        what: String,
+        /// Why it cannot be used.
+        #[source]
+        source: Cause,
+    },
+    /// The URL is not one that is called.
+    #[error("the URL is refused: {0}")]
+    InvalidUrl(&'static str),
+    /// A header cannot be sent, or is not the caller's to set.
+    #[error("the header {0:?} cannot be sent")]
+    InvalidHeader(String),
+    /// The host is, or resolves to, an address that must not be reached from here.
+    #[error("{host} is not at a public address")]
+    RefusedAddress {
+        /// The host of the URL.
+        host: String,
+    },
+    /// The host's name does not resolve.
+    #[error("{host} could not be resolved")]
+    Dns {
+        /// The host of the URL.
+        host: String,
+        /// What the resolver says.
+        #[source]
+        source: Cause,
+    },
+    /// No connection could be made.
+    #[error("no connection could be made")]
+    Connect(#[source] Cause),
+    /// The other side's certificate is not trusted, or no common encryption was found.
+    #[error("no trusted encrypted connection could be made")]
+    Tls(#[source] Cause),
+    /// The whole answer did not arrive in time.
+    #[error("there was no complete answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection ended before the answer was complete.
+    #[error("the connection was closed before the answer was complete")]
+    Reset(#[source] Cause),
+    /// The answer's head is larger than is read.
+    #[error("the head of the answer is too large")]
+    TooLarge(#[source] Cause),
+    /// The answer is not HTTP.
+    #[error("the answer is not valid HTTP")]
+    Protocol(#[source] Cause),
+}
+
+impl Error {
+    /// The stable name of what happened, for records and for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Configuration { .. } => "configuration",
+            Self::InvalidUrl(_) => "invalid_url",
+            Self::InvalidHeader(_) => "invalid_header",
+            Self::RefusedAddress { .. } => "refused_address",
+            Self::Dns { .. } => "dns",
+            Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
+            Self::Timeout(_) => "timeout",
+            Self::Reset(_) => "reset",
+            Self::TooLarge(_) => "too_large",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// Whether the same call may succeed later. What is refused on our side stays refused; the rest of the world changes.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Configuration { .. } | Self::InvalidUrl(_) | Self::InvalidHeader(_) | Self::RefusedAddress { .. } => false,
+            Self::Dns { .. }
+            | Self::Connect(_)
+            | Self::Tls(_)
+            | Self::Timeout(_)
+            | Self::Reset(_)
+            | Self::TooLarge(_)
+            | Self::Protocol(_) => true,
+        }
+    }
+
+    /// The message and the reasons beneath it in one line.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(reason) = source {
+            line.push_str(": ");
+            line.push_str(&reason.to_string());
+            source = reason.source();
+        }
+        line
+    }
+}

@@ -1,0 +1,51 @@
+//! The outside world: one trait for each kind of system, one file for each vendor, a sandbox beside them.
+//!
+//! This is the only crate that opens connections to others. It knows no table and no organization: what it is given and
+//! gives back are plain texts, bytes and URLs. Workers build [`Providers`] once from their configuration and call it
+//! from their handlers; an [`Error`] says by itself whether to try again.
+//!
+//! ```
+//! # async fn example() -> gantry_providers::Result<()> {
+//! use gantry_providers::{Config, Providers, hooks::HookRequest};
+//!
+//! let providers = Providers::new(&Config::default())?;
+//! let request = HookRequest::new("https://hooks.example/gantry".parse().expect("a URL"), r#"{"type":"webhook.ping"}"#)
+//!     .header("content-type", "application/json");
+//! let answer = providers.hooks.send(request).await?;
+//! println!("{} after {:?}", answer.status, answer.latency);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod error;
+pub mod hooks;
+mod http;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use error::{Error, Result};
+use hooks::HookSender;
+
+/// Which provider of each kind an installation uses, and how.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Outgoing webhooks.
+    pub hooks: hooks::Config,
+}
+
+/// One provider of each kind, cheap to clone.
+#[derive(Clone)]
+pub struct Providers {
+    /// Delivers webhooks.
+    pub hooks: Arc<dyn HookSender>,
+}
+
+impl Providers {
+    /// Builds the providers that are configured.
+    pub fn new(config: &Config) -> Result<Self> {
+        Ok(Self { hooks: config.hooks.build()? })
+    }
+}

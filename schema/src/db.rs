@@ -1,0 +1,357 @@
+//! Connections and the transactions on them. A transaction carries what it may see:
+//!
+//! - [`TenantTx`]: one organization. Requests and job handlers.
+//! - [`CredentialTx`]: the API key with one hash. Authentication.
+//! - [`EngineTx`]: the jobs of everybody, nothing else. The job engine.
+//!
+//! Row-level security enforces it in the database; these types make it hard to forget.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+
+use crate::jobs::Ready;
+use crate::{Clock, IdMint, OrganizationId};
+
+/// Told of jobs that became ready, after the transaction that made them ready was committed.
+/// It must not block: what it misses, the relay finds.
+pub trait Doorbell: Debug + Send + Sync {
+    /// These jobs may be claimed now.
+    fn ring(&self, ready: Vec<Ready>);
+}
+
+/// A doorbell nobody hears: for commands and tests that run without workers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Doorbell for Silent {
+    fn ring(&self, _ready: Vec<Ready>) {}
+}
+
+/// The connection cannot be used for what it was opened for.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server did not answer, or refused.
+    #[error("connecting to PostgreSQL")]
+    Connect(#[source] sqlx::Error),
+    /// The role could read every tenant's rows.
+    #[error(
+        "the role {role} is a superuser, bypasses row-level security or owns tables, so tenants would not be \
+         separated; connect as {wanted} (or a member of it)"
+    )]
+    Privileged {
+        /// The role the URL names.
+        role: String,
+        /// The role to use.
+        wanted: &'static str,
+    },
+    /// The migrations were not applied, or the wrong URL is used for this purpose.
+    #[error("the role {role} may not act as {wanted}; run `gantry-api migrate`, and check the URL")]
+    NotGranted {
+        /// The role the URL names.
+        role: String,
+        /// The role to use.
+        wanted: &'static str,
+    },
+}
+
+/// Opens a pool as `wanted`, and refuses a role that is not confined to it.
+async fn connect(options: PgConnectOptions, connections: u32, wanted: &'static str) -> Result<PgPool, ConnectError> {
+    let options = options
+        // Generic plans: the statements of the engine are fixed, planning them again costs more than running them.
+        .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("timezone", "UTC")])
+        .application_name("gantry");
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(std::time::Duration::from_secs(10))
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .map_err(ConnectError::Connect)?;
+    let row = sqlx::query!(
+        r#"select current_user::text as "role!",
+                  (rolsuper or rolbypassrls or exists (select from pg_tables where schemaname = 'public'
+                      and tableowner = current_user)) as "privileged!",
+                  exists (select from pg_roles where rolname = $1
+                      and pg_has_role(current_user, oid, 'usage')) as "granted!"
+             from pg_roles where rolname = current_user"#,
+        wanted
+    )
+    .fetch_one(&pool)
+    .await
+    .map_err(ConnectError::Connect)?;
+    match row {
+        row if row.privileged => Err(ConnectError::Privileged { role: row.role, wanted }),
+        row if !row.granted => Err(ConnectError::NotGranted { role: row.role, wanted }),
+        _ => Ok(pool),
+    }
+}
+
+/// The database as requests and handlers see it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Db {
+    pool: PgPool,
+    clock: Arc<dyn Clock>,
+    ids: Arc<IdMint>,
+    doorbell: Arc<dyn Doorbell>,
+}
+
+impl Db {
+    /// Connects as `gantry_app`.
+    ///
+    /// # Errors
+    /// When the server does not answer, or the role is more or less than `gantry_app`.
+    pub async fn connect(
+        options: PgConnectOptions,
+        connections: u32,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdMint>,
+        doorbell: Arc<dyn Doorbell>,
+    ) -> Result<Self, ConnectError> {
+        let pool = connect(options, connections, "gantry_app").await?;
+        Ok(Self { pool, clock, ids, doorbell })
+    }
+
+    /// Begins a transaction that sees one organization.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn tenant(&self, organization: OrganizationId) -> Result<TenantTx, sqlx::Error> {
+        // One round trip: the scope is set in the message that begins. A uuid needs no quoting.
+        let begin = format!("begin; set local gantry.organization = '{}'", organization.uuid());
+        let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new() })
+    }
+
+    /// Begins a transaction that sees the API key with this hash, and nothing else.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn credential(&self, hash: [u8; 32]) -> Result<CredentialTx, sqlx::Error> {
+        use std::fmt::Write as _;
+        let mut begin = String::from("begin; set local gantry.presented_key = '");
+        for byte in hash {
+            // Writing to a String cannot fail.
+            let _ = write!(begin, "{byte:02x}");
+        }
+        begin.push('\'');
+        Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
+    }
+
+    /// The connections, for their numbers.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The present moment.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Where new ids come from.
+    #[must_use]
+    pub fn ids(&self) -> &IdMint {
+        &self.ids
+    }
+
+    /// Where committed jobs are announced.
+    #[must_use]
+    pub fn doorbell(&self) -> &dyn Doorbell {
+        &*self.doorbell
+    }
+
+    /// Does the database answer?
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query!(r#"select 1 as "one!""#).fetch_one(&self.pool).await.map(drop)
+    }
+}
+
+/// A transaction that sees one organization.
+#[derive(Debug)]
+pub struct TenantTx {
+    inner: Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    db: Db,
+    ready: Vec<Ready>,
+}
+
+impl TenantTx {
+    /// The organization everything here belongs to.
+    #[must_use]
+    pub const fn organization(&self) -> OrganizationId {
+        self.organization
+    }
+
+    /// Makes it so, and rings for the jobs that became ready.
+    ///
+    /// # Errors
+    /// When the database refuses or went away; then nothing of it happened, or it cannot be known.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await?;
+        if !self.ready.is_empty() {
+            self.db.doorbell.ring(self.ready);
+        }
+        Ok(())
+    }
+
+    /// Forgets everything that was done in the transaction.
+    ///
+    /// # Errors
+    /// When the database went away; it forgets all the same.
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.inner.rollback().await
+    }
+}
+
+/// A transaction that sees one API key.
+#[derive(Debug)]
+pub struct CredentialTx {
+    inner: Transaction<'static, Postgres>,
+    now: DateTime<Utc>,
+}
+
+impl CredentialTx {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    pub(crate) const fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+}
+
+/// The database as the job engine sees it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EngineDb {
+    pool: PgPool,
+    clock: Arc<dyn Clock>,
+    ids: Arc<IdMint>,
+    doorbell: Arc<dyn Doorbell>,
+}
+
+impl EngineDb {
+    /// Connects as `gantry_engine`.
+    ///
+    /// # Errors
+    /// When the server does not answer, or the role is more or less than `gantry_engine`.
+    pub async fn connect(
+        options: PgConnectOptions,
+        connections: u32,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdMint>,
+        doorbell: Arc<dyn Doorbell>,
+    ) -> Result<Self, ConnectError> {
+        let pool = connect(options, connections, "gantry_engine").await?;
+        Ok(Self { pool, clock, ids, doorbell })
+    }
+
+    /// Begins a transaction that sees the jobs of everybody.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn begin(&self) -> Result<EngineTx, sqlx::Error> {
+        Ok(EngineTx { inner: self.pool.begin().await?, db: self.clone(), ready: Vec::new() })
+    }
+
+    /// The connections, for single statements and for their numbers.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The present moment.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Where new ids come from.
+    #[must_use]
+    pub fn ids(&self) -> &IdMint {
+        &self.ids
+    }
+
+    /// Where committed jobs are announced.
+    #[must_use]
+    pub fn doorbell(&self) -> &dyn Doorbell {
+        &*self.doorbell
+    }
+}
+
+/// A transaction that sees the jobs of everybody.
+#[derive(Debug)]
+pub struct EngineTx {
+    inner: Transaction<'static, Postgres>,
+    db: EngineDb,
+    ready: Vec<Ready>,
+}
+
+impl EngineTx {
+    /// Makes it so, and rings for the jobs that became ready.
+    ///
+    /// # Errors
+    /// When the database refuses or went away; then nothing of it happened, or it cannot be known.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await?;
+        if !self.ready.is_empty() {
+            self.db.doorbell.ring(self.ready);
+        }
+        Ok(())
+    }
+}
+
+/// A transaction in which jobs can be asked for: a tenant's, or the engine's.
+pub trait JobTx: Send {
+    /// Where statements run.
+    fn connection(&mut self) -> &mut PgConnection;
+    /// The present moment.
+    fn now(&self) -> DateTime<Utc>;
+    /// Where new ids come from.
+    fn ids(&self) -> &IdMint;
+    /// The doorbell rings for these once the transaction is committed.
+    fn announce(&mut self, ready: Ready);
+}
+
+impl JobTx for TenantTx {
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.db.clock.now()
+    }
+
+    fn ids(&self) -> &IdMint {
+        &self.db.ids
+    }
+
+    fn announce(&mut self, ready: Ready) {
+        self.ready.push(ready);
+    }
+}
+
+impl JobTx for EngineTx {
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.db.clock.now()
+    }
+
+    fn ids(&self) -> &IdMint {
+        &self.db.ids
+    }
+
+    fn announce(&mut self, ready: Ready) {
+        self.ready.push(ready);
+    }
+}

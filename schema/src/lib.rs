@@ -1,0 +1,24 @@
+//! The model: tables, the Rust types of their rows, the queries, and the pure rules beside them.
+//!
+//! Everything here is by feature. A query takes the transaction it runs in, and the transaction carries
+//! the organization it may see: [`TenantTx`] for requests and handlers, [`EngineTx`] for the job engine,
+//! which sees the jobs of everybody and nothing else.
+
+pub mod api_keys;
+pub mod clock;
+pub mod db;
+pub mod id;
+pub mod jobs;
+pub mod organizations;
+pub mod schedules;
+pub mod seal;
+pub mod webhooks;
+
+pub use clock::{Clock, FixedClock, SystemClock};
+pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, TenantTx};
+pub use id::{
+    ApiKeyId, ClaimId, EndpointId, EventId, IdMint, JobId, OrganizationId, ScheduleId, WorkerId,
+};
+
+/// The migrations of this release, in order.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

@@ -1,0 +1,7 @@
+//! The tenants, in a tree.
+
+mod permissions;
+mod queries;
+
+pub use permissions::{Permission, UnknownPermission};
+pub use queries::{Organization, create, find, list};
