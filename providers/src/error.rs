@@ -88,7 +88,9 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Configuration { .. } | Self::InvalidUrl(_) | Self::InvalidHeader(_) | Self::RefusedAddress { .. } => false,
+            Self::Configuration { .. } | Self::InvalidUrl(_) | Self::InvalidHeader(_) | Self::RefusedAddress { .. } => {
+                false
+            }
             Self::Dns { .. }
             | Self::Connect(_)
             | Self::Tls(_)

@@ -21,6 +21,7 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// A client that verifies certificates, follows no redirect and heeds no proxy of the environment.
 ///
 /// A redirect or a proxy would lead to an address that nobody checked.
+#[expect(clippy::disallowed_methods, reason = "the one place where clients are made")]
 pub(crate) fn builder() -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(USER_AGENT)

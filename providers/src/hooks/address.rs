@@ -197,19 +197,19 @@ const PRIVATE_V4: [Ipv4Net; 5] = [
 ];
 
 const SPECIAL_V4: [Ipv4Net; 13] = [
-    v4(0, 0, 0, 0, 8),           // "this" network; 0.0.0.0 reaches this machine
-    v4(100, 100, 100, 200, 32),  // metadata of Alibaba Cloud
-    v4(168, 63, 129, 16, 32),    // the host agent of Azure, though the address looks public
-    v4(169, 254, 0, 0, 16),      // link-local, and the metadata of most clouds
-    v4(192, 0, 0, 0, 24),        // protocol assignments, and the metadata of Oracle
-    v4(192, 0, 2, 0, 24),        // documentation
-    v4(192, 88, 99, 0, 24),      // 6to4 relays
-    v4(198, 18, 0, 0, 15),       // benchmarks
-    v4(198, 51, 100, 0, 24),     // documentation
-    v4(203, 0, 113, 0, 24),      // documentation
-    v4(224, 0, 0, 0, 4),         // multicast
-    v4(240, 0, 0, 0, 4),         // reserved
-    v4(255, 255, 255, 255, 32),  // broadcast
+    v4(0, 0, 0, 0, 8),          // "this" network; 0.0.0.0 reaches this machine
+    v4(100, 100, 100, 200, 32), // metadata of Alibaba Cloud
+    v4(168, 63, 129, 16, 32),   // the host agent of Azure, though the address looks public
+    v4(169, 254, 0, 0, 16),     // link-local, and the metadata of most clouds
+    v4(192, 0, 0, 0, 24),       // protocol assignments, and the metadata of Oracle
+    v4(192, 0, 2, 0, 24),       // documentation
+    v4(192, 88, 99, 0, 24),     // 6to4 relays
+    v4(198, 18, 0, 0, 15),      // benchmarks
+    v4(198, 51, 100, 0, 24),    // documentation
+    v4(203, 0, 113, 0, 24),     // documentation
+    v4(224, 0, 0, 0, 4),        // multicast
+    v4(240, 0, 0, 0, 4),        // reserved
+    v4(255, 255, 255, 255, 32), // broadcast
 ];
 
 const PRIVATE_V6: [Ipv6Net; 2] = [v6_host(0, 0, 1), v6(0xfc00, 0, 0, 7)];
@@ -218,12 +218,12 @@ const PRIVATE_V6: [Ipv6Net; 2] = [v6_host(0, 0, 1), v6(0xfc00, 0, 0, 7)];
 const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 0, 3);
 
 const SPECIAL_V6: [Ipv6Net; 6] = [
-    v6(0x2001, 0, 0, 23),                  // protocol assignments, among them Teredo
-    v6(0x2001, 0xdb8, 0, 32),              // documentation
-    v6(0x2002, 0, 0, 16),                  // 6to4
-    v6(0x3fff, 0, 0, 20),                  // documentation
-    v6_host(0xfd00, 0xec2, 0x254),         // metadata of AWS
-    v6_host(0xfd20, 0xce, 0x254),          // metadata of Google Cloud
+    v6(0x2001, 0, 0, 23),          // protocol assignments, among them Teredo
+    v6(0x2001, 0xdb8, 0, 32),      // documentation
+    v6(0x2002, 0, 0, 16),          // 6to4
+    v6(0x3fff, 0, 0, 20),          // documentation
+    v6_host(0xfd00, 0xec2, 0x254), // metadata of AWS
+    v6_host(0xfd20, 0xce, 0x254),  // metadata of Google Cloud
 ];
 
 /// Ports above the well-known ones that browsers refuse too, because something else than the web answers there.
@@ -266,14 +266,58 @@ mod tests {
     #[test]
     fn no_spelling_of_a_private_address_is_let_through() {
         for host in [
-            "127.0.0.1", "127.0.0.1.", "127.1", "0x7f000001", "0x7f.1", "0177.0.0.1", "2130706433", "017700000001", "%31%32%37.0.0.1",
-            "①②⑦.0.0.1", "0", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1",
-            "169.254.169.254", "0xa9fea9fe", "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.2.1", "198.18.0.1",
-            "198.51.100.1", "203.0.113.1", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
-            "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:a9fe:a9fe]", "[::127.0.0.1]",
-            "[64:ff9b::7f00:1]", "[64:ff9b::10.0.0.1]", "[64:ff9b:1::1]", "[2002:7f00:1::]", "[2002:a00:1::1]",
-            "[2001:0:4136:e378:8000:63bf:3fff:fdd2]", "[fe80::1]", "[fec0::1]", "[fc00::1]", "[fd00:ec2::254]", "[ff02::1]", "[100::1]",
-            "[2001:db8::1]", "[3fff::1]", "[5f00::1]",
+            "127.0.0.1",
+            "127.0.0.1.",
+            "127.1",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1",
+            "2130706433",
+            "017700000001",
+            "%31%32%37.0.0.1",
+            "①②⑦.0.0.1",
+            "0",
+            "0.0.0.0",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.169.254",
+            "0xa9fea9fe",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "192.88.99.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "[::]",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::ffff:a9fe:a9fe]",
+            "[::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[64:ff9b::10.0.0.1]",
+            "[64:ff9b:1::1]",
+            "[2002:7f00:1::]",
+            "[2002:a00:1::1]",
+            "[2001:0:4136:e378:8000:63bf:3fff:fdd2]",
+            "[fe80::1]",
+            "[fec0::1]",
+            "[fc00::1]",
+            "[fd00:ec2::254]",
+            "[ff02::1]",
+            "[100::1]",
+            "[2001:db8::1]",
+            "[3fff::1]",
+            "[5f00::1]",
         ] {
             let url = format!("https://{host}/");
             assert_eq!(check(&public(), &url), "refused_address", "{url}");
@@ -282,17 +326,41 @@ mod tests {
 
     #[test]
     fn the_networks_end_where_they_should() {
-        for address in ["9.255.255.255", "11.0.0.0", "172.15.255.255", "172.32.0.0", "100.63.255.255", "100.128.0.0", "169.253.255.255", "198.17.255.255", "198.20.0.0", "223.255.255.255", "2001:200::", "2001:db7::", "2001:db9::", "2003::", "3ffe::1"] {
+        for address in [
+            "9.255.255.255",
+            "11.0.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "169.253.255.255",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2001:200::",
+            "2001:db7::",
+            "2001:db9::",
+            "2003::",
+            "3ffe::1",
+        ] {
             assert!(public().allows(address.parse().unwrap()), "{address}");
         }
     }
 
     #[test]
     fn a_url_that_is_no_webhook_is_refused_with_the_reason() {
-        for url in ["http://hooks.example/", "ftp://hooks.example/", "file:///etc/passwd", "gopher://127.0.0.1/", "data:text/plain,x"] {
+        for url in [
+            "http://hooks.example/",
+            "ftp://hooks.example/",
+            "file:///etc/passwd",
+            "gopher://127.0.0.1/",
+            "data:text/plain,x",
+        ] {
             assert_eq!(check(&public(), url), "invalid_url", "{url}");
         }
-        for url in ["https://user@hooks.example/", "https://user:secret@hooks.example/", "https://:secret@hooks.example/"] {
+        for url in
+            ["https://user@hooks.example/", "https://user:secret@hooks.example/", "https://:secret@hooks.example/"]
+        {
             assert_eq!(check(&public(), url), "invalid_url", "{url}");
         }
         for port in [0, 22, 25, 53, 465, 5060, 6667] {
@@ -303,10 +371,21 @@ mod tests {
     #[test]
     fn a_private_reach_never_includes_metadata_link_local_or_multicast() {
         let policy = AddressPolicy::new(Reach::Private);
-        for url in ["http://127.0.0.1:3000/", "http://10.1.2.3/", "https://[::1]/", "http://[fd12::1]:22/", "http://anything/"] {
+        for url in
+            ["http://127.0.0.1:3000/", "http://10.1.2.3/", "https://[::1]/", "http://[fd12::1]:22/", "http://anything/"]
+        {
             assert_eq!(check(&policy, url), "allowed", "{url}");
         }
-        for host in ["169.254.169.254", "100.100.100.200", "168.63.129.16", "[fd00:ec2::254]", "[fd20:ce::254]", "[fe80::1]", "224.0.0.1", "0.0.0.0"] {
+        for host in [
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "[fd00:ec2::254]",
+            "[fd20:ce::254]",
+            "[fe80::1]",
+            "224.0.0.1",
+            "0.0.0.0",
+        ] {
             assert_eq!(check(&policy, &format!("http://{host}/")), "refused_address", "{host}");
         }
         assert_eq!(check(&policy, "http://user@10.1.2.3/"), "invalid_url");
@@ -315,8 +394,24 @@ mod tests {
 
     #[test]
     fn what_the_operator_lists_may_be_called_and_nothing_beside_it() {
-        let policy = public().allow("10.1.0.0/16").unwrap().allow("192.168.1.5").unwrap().allow("Hooks.Internal").unwrap().allow("fd12::/64").unwrap();
-        for url in ["http://10.1.2.3/", "https://10.1.255.255:22/", "http://192.168.1.5/", "http://hooks.internal/", "http://hooks.internal./", "http://[fd12::7]/", "http://[::ffff:10.1.2.3]/"] {
+        let policy = public()
+            .allow("10.1.0.0/16")
+            .unwrap()
+            .allow("192.168.1.5")
+            .unwrap()
+            .allow("Hooks.Internal")
+            .unwrap()
+            .allow("fd12::/64")
+            .unwrap();
+        for url in [
+            "http://10.1.2.3/",
+            "https://10.1.255.255:22/",
+            "http://192.168.1.5/",
+            "http://hooks.internal/",
+            "http://hooks.internal./",
+            "http://[fd12::7]/",
+            "http://[::ffff:10.1.2.3]/",
+        ] {
             assert_eq!(check(&policy, url), "allowed", "{url}");
         }
         for url in ["http://10.2.0.1/", "http://192.168.1.6/", "http://[fd13::7]/"] {

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use hickory_resolver::TokioResolver;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use reqwest::{
     Certificate, Client, Response,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -48,7 +48,9 @@ impl Config {
 
     fn trusted_roots(&self) -> Result<Vec<Certificate>> {
         match &self.trusted_roots_pem {
-            Some(pem) => Certificate::from_pem_bundle(pem.as_bytes()).map_err(|source| unusable("trusted_roots_pem", source)),
+            Some(pem) => {
+                Certificate::from_pem_bundle(pem.as_bytes()).map_err(|source| unusable("trusted_roots_pem", source))
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -82,7 +84,7 @@ pub struct HttpHookSender {
 impl HttpHookSender {
     /// A sender that resolves names as the system's configuration says.
     pub fn new(config: &Config) -> Result<Self> {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+        let resolver = TokioResolver::builder_tokio().and_then(ResolverBuilder::build);
         Self::with_lookup(config, Arc::new(resolver.map_err(|source| unusable("the system's resolver", source))?))
     }
 
@@ -138,7 +140,10 @@ async fn read_body(response: &mut Response) -> reqwest::Result<(Bytes, bool)> {
 
 fn kept_headers(response: &Response) -> Vec<(String, String)> {
     let mut room = KEPT_HEADERS;
-    let lines = response.headers().iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let lines = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     lines
         .take_while(|(name, value)| {
             let fits = room.checked_sub(name.len() + value.len());
@@ -198,8 +203,13 @@ fn classify(error: &reqwest::Error, host: &str) -> Error {
 }
 
 fn classify_io(error: &io::Error, connecting: bool) -> Error {
-    if let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Error::Tls(reason.to_string().into());
+    if let Some(inner) = error.get_ref() {
+        if let Some(reason) = inner.downcast_ref::<rustls::Error>() {
+            return Error::Tls(reason.to_string().into());
+        }
+        if let Some(reason) = inner.downcast_ref::<io::Error>() {
+            return classify_io(reason, connecting);
+        }
     }
     let reason = error.to_string().into();
     match error.kind() {
@@ -210,5 +220,4 @@ fn classify_io(error: &io::Error, connecting: bool) -> Error {
 }
 
 #[cfg(test)]
-#[path = "client_tests.rs"]
 mod tests;

@@ -56,7 +56,9 @@ async fn the_delivery_arrives_as_it_was_given(sender: &dyn HookSender, receiver:
     let received = receiver.received().pop().unwrap();
     assert_eq!(received.path, "/inbox");
     assert_eq!(received.body, body);
-    let all = |name: &str| received.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    let all = |name: &str| {
+        received.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(all("webhook-id"), ["msg_1"]);
     assert_eq!(all("x-twice"), ["one", "two"]);
 }
@@ -101,7 +103,15 @@ async fn what_must_not_be_sent_is_refused_before_it_is(sender: &dyn HookSender, 
         let url = format!("http://{host}/latest/meta-data").parse().unwrap();
         assert_eq!(sender.send(HookRequest::new(url, "{}")).await.unwrap_err().code(), "refused_address");
     }
-    for (name, value) in [("x-a", "1\r\nx-b: 2"), ("x a", "1"), ("", "1"), ("Host", "other"), ("Content-Length", "0"), ("transfer-encoding", "chunked"), ("Proxy-Authorization", "x")] {
+    for (name, value) in [
+        ("x-a", "1\r\nx-b: 2"),
+        ("x a", "1"),
+        ("", "1"),
+        ("Host", "other"),
+        ("Content-Length", "0"),
+        ("transfer-encoding", "chunked"),
+        ("Proxy-Authorization", "x"),
+    ] {
         let request = HookRequest::new(receiver.url("/"), "{}").header(name, value);
         assert_eq!(sender.send(request).await.unwrap_err().code(), "invalid_header", "{name}");
     }

@@ -37,7 +37,10 @@ pub(super) enum Reply {
 
 impl Reply {
     pub(super) fn status(status: u16) -> Self {
-        Self::Send(format!("HTTP/1.1 {status} Status\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n").into_bytes())
+        Self::Send(
+            format!("HTTP/1.1 {status} Status\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n")
+                .into_bytes(),
+        )
     }
 
     pub(super) fn body(body: &[u8]) -> Self {
@@ -172,7 +175,8 @@ async fn read_request(stream: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Rec
         let Some((name, value)) = line.split_once(": ") else { break };
         headers.push((name.to_owned(), value.to_owned()));
     }
-    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     Some(Received { path, headers, body: Bytes::from(body) })

@@ -26,7 +26,8 @@ struct Names {
 
 impl Names {
     fn new(answers: &[&[&str]]) -> Arc<Self> {
-        let answers = answers.iter().map(|answer| answer.iter().map(|address| address.parse().unwrap()).collect()).collect();
+        let answers =
+            answers.iter().map(|answer| answer.iter().map(|address| address.parse().unwrap()).collect()).collect();
         Arc::new(Self { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
     }
 
@@ -64,7 +65,8 @@ fn to(server: &Server) -> HookRequest {
 }
 
 fn to_name(name: &str, server: &Server) -> HookRequest {
-    HookRequest::new(format!("http://{name}:{}/", server.address.port()).parse().unwrap(), "{}").within(Duration::from_secs(5))
+    HookRequest::new(format!("http://{name}:{}/", server.address.port()).parse().unwrap(), "{}")
+        .within(Duration::from_secs(5))
 }
 
 async fn code(sender: &HttpHookSender, request: HookRequest) -> &'static str {
@@ -85,7 +87,10 @@ async fn the_real_sender_keeps_the_contract_of_senders() {
 #[tokio::test]
 async fn it_says_who_it_is_and_measures_how_long_the_answer_took() {
     let server = Server::start().await;
-    server.reply_next(Reply::Drip(b"HTTP/1.1 204 No Content\r\nx-answer: yes\r\n\r\n".to_vec(), Duration::from_millis(1)));
+    server.reply_next(Reply::Drip(
+        b"HTTP/1.1 204 No Content\r\nx-answer: yes\r\n\r\n".to_vec(),
+        Duration::from_millis(1),
+    ));
     let answer = here().send(to(&server)).await.unwrap();
     assert_eq!(answer.header("x-answer"), Some("yes"));
     assert!(answer.latency >= Duration::from_millis(40), "{:?}", answer.latency);
@@ -119,7 +124,7 @@ async fn an_answer_that_drips_is_cut_off_at_the_deadline() {
         assert!(started.elapsed() < Duration::from_millis(900));
     }
 
-    server.reply_next(Reply::Pour(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n".to_vec(), vec![]));
+    server.reply_next(Reply::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhalf".to_vec()));
     assert_eq!(code(&here(), to(&server).within(Duration::from_millis(200))).await, "timeout");
 }
 
@@ -134,7 +139,7 @@ async fn the_beginning_of_a_long_body_is_kept_and_the_rest_is_not_read() {
     let answer = here().send(to(&server)).await.unwrap();
     assert_eq!((answer.body.len(), answer.truncated), (KEPT_BODY, false));
 
-    let chunk = [b"ffff\r\n".as_slice(), &[b'x'; 0xffff], b"\r\n"].concat();
+    let chunk = [b"ffff\r\n".as_slice(), &vec![b'x'; 0xffff], b"\r\n"].concat();
     server.reply_next(Reply::Pour(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(), chunk));
     let answer = here().send(to(&server)).await.unwrap();
     assert_eq!((answer.status, answer.body.len(), answer.truncated), (200, KEPT_BODY, true));
@@ -145,14 +150,23 @@ async fn the_beginning_of_a_long_body_is_kept_and_the_rest_is_not_read() {
 #[tokio::test]
 async fn an_answer_with_too_many_or_too_large_headers_is_too_large() {
     let server = Server::start().await;
-    server.reply_next(Reply::Send([b"HTTP/1.1 200 OK\r\n".to_vec(), b"x: y\r\n".repeat(257), b"\r\n".to_vec()].concat()));
+    server
+        .reply_next(Reply::Send([b"HTTP/1.1 200 OK\r\n".to_vec(), b"x: y\r\n".repeat(257), b"\r\n".to_vec()].concat()));
     assert_eq!(code(&here(), to(&server)).await, "too_large");
-    server.reply_next(Reply::Pour(b"HTTP/1.1 200 OK\r\n".to_vec(), [b"x: ".as_slice(), &[b'y'; 8000], b"\r\n"].concat()));
+    server
+        .reply_next(Reply::Pour(b"HTTP/1.1 200 OK\r\n".to_vec(), [b"x: ".as_slice(), &[b'y'; 8000], b"\r\n"].concat()));
     assert_eq!(code(&here(), to(&server)).await, "too_large");
     server.reply_next(Reply::Pour(b"HTTP/1.1 200 OK\r\nx: ".to_vec(), vec![b'y'; 8000]));
     assert_eq!(code(&here(), to(&server)).await, "too_large");
 
-    server.reply_next(Reply::Send([b"HTTP/1.1 204 OK\r\n".to_vec(), [b"x: ".as_slice(), &[b'y'; 100], b"\r\n"].concat().repeat(256), b"\r\n".to_vec()].concat()));
+    server.reply_next(Reply::Send(
+        [
+            b"HTTP/1.1 204 OK\r\n".to_vec(),
+            [b"x: ".as_slice(), &[b'y'; 100], b"\r\n"].concat().repeat(256),
+            b"\r\n".to_vec(),
+        ]
+        .concat(),
+    ));
     let answer = here().send(to(&server)).await.unwrap();
     assert_eq!(answer.headers.len(), KEPT_HEADERS / 101);
 }
@@ -194,7 +208,9 @@ async fn a_closed_port_and_a_missing_name_are_told_apart() {
 async fn a_redirect_to_a_private_address_is_only_an_answer() {
     let server = Server::start().await;
     let target = Server::start().await;
-    server.reply_next(Reply::Send(format!("HTTP/1.1 307 Moved\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", target.url("/")).into()));
+    server.reply_next(Reply::Send(
+        format!("HTTP/1.1 307 Moved\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", target.url("/")).into(),
+    ));
     let answer = here().send(to(&server)).await.unwrap();
     assert_eq!(answer.status, 307);
     assert_eq!(answer.header("location"), Some(target.url("/").as_str()));
@@ -204,8 +220,13 @@ async fn a_redirect_to_a_private_address_is_only_an_answer() {
 #[tokio::test]
 async fn a_name_with_one_forbidden_address_is_not_called_at_all() {
     let server = Server::start().await;
-    for addresses in [["127.0.0.1", "169.254.169.254"], ["169.254.169.254", "127.0.0.1"], ["127.0.0.1", "64:ff9b::7f00:1"]] {
-        assert_eq!(code(&sender(&Names::new(&[&addresses])), to_name("mixed.example", &server)).await, "refused_address");
+    for addresses in
+        [["127.0.0.1", "169.254.169.254"], ["169.254.169.254", "127.0.0.1"], ["127.0.0.1", "64:ff9b::7f00:1"]]
+    {
+        assert_eq!(
+            code(&sender(&Names::new(&[&addresses])), to_name("mixed.example", &server)).await,
+            "refused_address"
+        );
     }
     let public = HttpHookSender::with_lookup(&Config::default(), Names::new(&[&["8.8.8.8", "127.0.0.1"]])).unwrap();
     let request = HookRequest::new(format!("https://mixed.example:{}/", server.address.port()).parse().unwrap(), "{}");
@@ -221,7 +242,8 @@ async fn a_name_that_changes_is_called_at_the_address_that_was_checked() {
     assert!(sender.send(to_name("rebinding.example", &server)).await.unwrap().is_success());
     assert_eq!(names.asked(), 1);
 
-    server.reply_next(Reply::SendAndClose(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec()));
+    server
+        .reply_next(Reply::SendAndClose(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec()));
     assert!(sender.send(to_name("rebinding.example", &server)).await.unwrap().is_success());
     assert_eq!((names.asked(), server.connections()), (1, 1), "the connection stays with the checked address");
 
@@ -254,7 +276,8 @@ async fn with_certificate(name: &str) -> (Server, String) {
 }
 
 fn to_https(name: &str, server: &Server) -> HookRequest {
-    HookRequest::new(format!("https://{name}:{}/", server.address.port()).parse().unwrap(), "{}").within(Duration::from_secs(5))
+    HookRequest::new(format!("https://{name}:{}/", server.address.port()).parse().unwrap(), "{}")
+        .within(Duration::from_secs(5))
 }
 
 #[tokio::test]
@@ -280,7 +303,8 @@ async fn a_receiver_without_tls_behind_an_https_url_is_a_tls_failure() {
         tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         std::future::pending::<()>().await;
     });
-    let request = HookRequest::new(format!("https://127.0.0.1:{port}/").parse().unwrap(), "{}").within(Duration::from_secs(5));
+    let request =
+        HookRequest::new(format!("https://127.0.0.1:{port}/").parse().unwrap(), "{}").within(Duration::from_secs(5));
     assert_eq!(code(&here(), request).await, "tls");
     drop(server);
 }
@@ -291,7 +315,10 @@ fn a_configuration_that_cannot_be_used_is_named() {
     let with = |config: &Config| HttpHookSender::with_lookup(config, Arc::clone(&names) as _).map(|_| ()).unwrap_err();
     let error = with(&Config { allow: vec!["10.0.0.0/99".into()], ..config() });
     assert!(error.explain().contains("10.0.0.0/99"), "{}", error.explain());
-    let error = with(&Config { trusted_roots_pem: Some("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----".into()), ..config() });
+    let error = with(&Config {
+        trusted_roots_pem: Some("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----".into()),
+        ..config()
+    });
     assert_eq!(error.code(), "configuration");
 }
 
