@@ -339,6 +339,14 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_the_key_cannot_be_changed_even_to_the_same_key() {
+        let mut blob = keys().seal(&context(), b"hunter2").unwrap();
+        let both = SealingKeys::new(key("2026-11", 1), vec![key("2026-12", 1)]).unwrap();
+        blob[2..9].copy_from_slice(b"2026-12");
+        assert_eq!(refusal(both.open(&context(), &blob)), SealError::Refused);
+    }
+
+    #[test]
     fn parts_of_two_sealed_values_cannot_be_put_together() {
         let (one, two) = (keys().seal(&context(), b"one").unwrap(), keys().seal(&context(), b"two").unwrap());
         let cut = 2 + "2026-11".len() + NONCE_LEN + KEY_LEN + TAG_LEN;
@@ -366,6 +374,29 @@ mod tests {
         assert_eq!(twice.unwrap_err(), KeyError::Duplicate("k".into()));
     }
 
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let mut blob = keys().seal(&context(), b"hunter2").unwrap();
+        for at in 0..blob.len() {
+            for bit in 0..8 {
+                blob[at] ^= 1 << bit;
+                assert!(keys().open(&context(), &blob).is_err(), "bit {bit} of byte {at}");
+                blob[at] ^= 1 << bit;
+            }
+        }
+        assert!(keys().open(&context(), &blob).is_ok());
+    }
+
+    #[test]
+    fn anything_cut_off_or_added_is_noticed() {
+        let mut blob = keys().seal(&context(), b"hunter2").unwrap();
+        for len in 0..blob.len() {
+            assert!(keys().open(&context(), &blob[..len]).is_err(), "the first {len} bytes");
+        }
+        blob.push(0);
+        assert_eq!(refusal(keys().open(&context(), &blob)), SealError::Refused);
+    }
+
     proptest! {
         #[test]
         fn any_value_comes_back_whole(plaintext in prop::collection::vec(any::<u8>(), 0..4096)) {
@@ -375,25 +406,9 @@ mod tests {
         }
 
         #[test]
-        fn any_flipped_bit_is_noticed(plaintext in prop::collection::vec(any::<u8>(), 0..64), at in any::<prop::sample::Index>(), bit in 0..8) {
-            let mut blob = keys().seal(&context(), &plaintext).unwrap();
-            let at = at.index(blob.len());
-            blob[at] ^= 1_u8 << bit;
-            prop_assert!(keys().open(&context(), &blob).is_err());
-        }
-
-        #[test]
-        fn anything_cut_off_or_added_is_noticed(plaintext in prop::collection::vec(any::<u8>(), 0..64), at in any::<prop::sample::Index>(), more in any::<u8>()) {
-            let mut blob = keys().seal(&context(), &plaintext).unwrap();
-            prop_assert!(keys().open(&context(), &blob[..at.index(blob.len())]).is_err());
-            blob.push(more);
-            prop_assert!(keys().open(&context(), &blob).is_err());
-        }
-
-        #[test]
         fn arbitrary_bytes_never_panic(blob in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(keys().open(&context(), &blob).is_err());
-            let _ = keys().is_current(&blob);
+            drop(keys().is_current(&blob));
         }
     }
 }

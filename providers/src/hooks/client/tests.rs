@@ -85,6 +85,18 @@ async fn the_real_sender_keeps_the_contract_of_senders() {
 }
 
 #[tokio::test]
+async fn the_resolver_of_the_system_is_asked_and_checked() {
+    let server = Server::start().await;
+    let private = HttpHookSender::new(&config()).unwrap();
+    assert!(private.send(to_name("localhost", &server)).await.unwrap().is_success());
+
+    let public = HttpHookSender::new(&Config::default()).unwrap();
+    let request = HookRequest::new(format!("https://localhost:{}/", server.address.port()).parse().unwrap(), "{}");
+    assert_eq!(code(&public, request).await, "refused_address");
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
 async fn it_says_who_it_is_and_measures_how_long_the_answer_took() {
     let server = Server::start().await;
     server.reply_next(Reply::Drip(
