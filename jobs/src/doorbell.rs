@@ -131,7 +131,6 @@ pub struct Ringer(mpsc::Sender<Vec<Ready>>);
 impl Ringer {
     /// Starts the task; it ends when the last handle is dropped and everything is rung for.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "ends with the last handle, and failing is harmless")]
     pub fn start(bell: Bell) -> Self {
         let (sender, mut waiting) = mpsc::channel::<Vec<Ready>>(WAITING_BATCHES);
         tokio::spawn(async move {

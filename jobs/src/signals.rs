@@ -57,7 +57,6 @@ pub struct Watch {
 impl Signals {
     /// Subscribes, and keeps subscribing when the connection is lost.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
     pub fn subscribe(url: &str, namespace: &str) -> Self {
         let signals = Self::default();
         let (listener, url, channels) =

@@ -77,12 +77,14 @@ create index job_dispatch_due on job_dispatch (due_at) where due_at is not null;
 create index job_dispatch_parked on job_dispatch (organization_id, concurrency_key, priority, id) where parked;
 
 create table job_leases (
-    claim_id   uuid primary key,
-    worker_id  uuid not null,
+    claim_id   uuid not null,
+    -- The lease of the kinds in it; a claim of several kinds may have several.
     seconds    integer not null,
+    worker_id  uuid not null,
     expires_at timestamptz not null,
     job_ids    uuid[] not null,
-    attempts   integer[] not null
+    attempts   integer[] not null,
+    primary key (claim_id, seconds)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
 create table job_unsuccessful (

@@ -1,1 +1,3 @@
+//! What stories, benchmarks and torture have in common.
 
+pub mod process;

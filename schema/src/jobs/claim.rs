@@ -78,9 +78,9 @@ pub async fn claim(
             returning j.*),
            leased as (
                insert into job_leases (claim_id, worker_id, seconds, expires_at, job_ids, attempts)
-               select $8, $5, max(lease_seconds), now() + make_interval(secs => max(lease_seconds)),
+               select $8, $5, lease_seconds, now() + make_interval(secs => lease_seconds),
                       array_agg(id), array_agg(attempt)
-                 from started having count(*) > 0)
+                 from started group by lease_seconds)
            select id as "id!: JobId", organization_id as "organization!: OrganizationId", kind as "kind!",
                   attempt as "attempt!", max_attempts as "max_attempts!", uncounted as "uncounted!",
                   lease_seconds as "lease_seconds!", payload::text as "payload!", traceparent, expires_at,
@@ -124,9 +124,9 @@ pub async fn claim_careful(
             returning j.*),
            leased as (
                insert into job_leases (claim_id, worker_id, seconds, expires_at, job_ids, attempts)
-               select $4, $2, max(lease_seconds), now() + make_interval(secs => max(lease_seconds)),
+               select $4, $2, lease_seconds, now() + make_interval(secs => lease_seconds),
                       array_agg(id), array_agg(attempt)
-                 from started having count(*) > 0)
+                 from started group by lease_seconds)
            select id as "id!: JobId", organization_id as "organization!: OrganizationId", kind as "kind!",
                   attempt as "attempt!", max_attempts as "max_attempts!", uncounted as "uncounted!",
                   lease_seconds as "lease_seconds!", payload::text as "payload!", traceparent, expires_at,

@@ -173,3 +173,18 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
     let returned = setbacks.iter().filter(|setback| matches!(setback.next, Next::Retry(_))).count();
     Ok(Rescued { returned, discarded: setbacks.len() - returned })
 }
+
+/// Those of the jobs that somebody asked to stop: what a lost notification is made good with.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn cancelled(db: &EngineDb, running: &[JobId]) -> Result<Vec<JobId>, sqlx::Error> {
+    let ids: Vec<uuid::Uuid> = running.iter().map(|job| job.uuid()).collect();
+    sqlx::query_scalar!(
+        r#"select j.id as "id: JobId" from jobs j join unnest($1::uuid[]) as u (id) on j.id = u.id
+            where j.cancel_requested_at is not null and j.state = 'running'"#,
+        &ids
+    )
+    .fetch_all(db.pool())
+    .await
+}

@@ -1,0 +1,3 @@
+//! Jobs for finding out whether everything works.
+
+mod probe;

@@ -1,0 +1,168 @@
+//! The jobs and claims a worker holds at the moment.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gantry_schema::{ClaimId, JobId, OrganizationId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use gantry_jobs::Queue;
+
+use crate::execute::{Stop, Stopper};
+
+/// The jobs and claims a worker holds at the moment. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    held: Mutex<Held>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    jobs: HashMap<JobId, Job>,
+    claims: HashMap<ClaimId, Claim>,
+}
+
+#[derive(Debug)]
+struct Job {
+    stopper: Stopper,
+    claim: ClaimId,
+    lease: Duration,
+    queue: Queue,
+    organization: OrganizationId,
+}
+
+#[derive(Debug)]
+struct Claim {
+    /// Jobs of it that have not been settled.
+    left: usize,
+    since: Instant,
+}
+
+impl Running {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that so many jobs were claimed together.
+    pub(super) fn claimed(&self, claim: ClaimId, jobs: usize) {
+        self.held().claims.insert(claim, Claim { left: jobs, since: Instant::now() });
+    }
+
+    /// Notes a job of a claim, and answers what it will be stopped with.
+    pub(super) fn begin(
+        &self,
+        job: JobId,
+        claim: ClaimId,
+        lease: Duration,
+        queue: Queue,
+        organization: OrganizationId,
+    ) -> Stopper {
+        let stopper = Stopper::default();
+        let stop = stopper.clone();
+        self.held().jobs.insert(job, Job { stopper, claim, lease, queue, organization });
+        stop
+    }
+
+    /// The jobs ended. Answers the claims that have no job left.
+    pub(super) fn end(&self, jobs: impl Iterator<Item = JobId>) -> Vec<ClaimId> {
+        let mut held = self.held();
+        let mut ended = Vec::new();
+        for job in jobs {
+            let Some(Job { claim, .. }) = held.jobs.remove(&job) else { continue };
+            if let Some(left) = held.claims.get_mut(&claim).map(|claim| {
+                claim.left -= 1;
+                claim.left
+            }) && left == 0
+            {
+                held.claims.remove(&claim);
+                ended.push(claim);
+            }
+        }
+        if held.jobs.is_empty() {
+            self.0.changed.notify_waiters();
+        }
+        ended
+    }
+
+    /// Tells one job to stop; `false`: it does not run here.
+    pub(super) fn stop(&self, job: JobId, why: Stop) -> bool {
+        let held = self.held();
+        let Some(job) = held.jobs.get(&job) else { return false };
+        job.stopper.stop(why);
+        true
+    }
+
+    /// Tells every job to stop.
+    pub(super) fn stop_all(&self, why: Stop) {
+        for job in self.held().jobs.values() {
+            job.stopper.stop(why);
+        }
+    }
+
+    /// Tells the jobs to stop whose claims were made before `asked` and are not among those still held.
+    pub(super) fn keep_only(&self, kept: &[ClaimId], asked: Instant) -> usize {
+        let held = self.held();
+        let mut lost = 0;
+        for job in held.jobs.values() {
+            let old = held.claims.get(&job.claim).is_some_and(|claim| claim.since < asked);
+            if old && !kept.contains(&job.claim) {
+                job.stopper.stop(Stop::Lost);
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    /// Tells the jobs to stop whose lease cannot have been renewed since `renewed`.
+    pub(super) fn stop_unrenewed(&self, renewed: Instant) -> usize {
+        let held = self.held();
+        let mut lost = 0;
+        for job in held.jobs.values() {
+            let claimed = held.claims.get(&job.claim).map_or(renewed, |claim| claim.since);
+            if claimed.max(renewed).elapsed() >= job.lease {
+                job.stopper.stop(Stop::Lost);
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    /// The shortest lease among the running jobs.
+    pub(super) fn shortest_lease(&self) -> Option<Duration> {
+        self.held().jobs.values().map(|job| job.lease).min()
+    }
+
+    /// The jobs, with their queues and organizations.
+    pub(super) fn jobs(&self) -> Vec<(JobId, Queue, OrganizationId)> {
+        self.held().jobs.iter().map(|(id, job)| (*id, job.queue, job.organization)).collect()
+    }
+
+    /// Queue and organization of a job.
+    pub(super) fn place(&self, job: JobId) -> Option<(Queue, OrganizationId)> {
+        self.held().jobs.get(&job).map(|job| (job.queue, job.organization))
+    }
+
+    /// How many jobs run.
+    pub(super) fn count(&self) -> usize {
+        self.held().jobs.len()
+    }
+
+    /// Resolves when no job runs.
+    pub(super) async fn none(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}

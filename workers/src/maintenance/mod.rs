@@ -1,0 +1,3 @@
+//! The platform's own housekeeping.
+
+mod forget_jobs;

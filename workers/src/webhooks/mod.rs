@@ -1,0 +1,3 @@
+//! Telling receivers what happened.
+
+mod deliver;
