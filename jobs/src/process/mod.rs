@@ -35,4 +35,4 @@ pub use connections::Namespace;
 pub use queues::Slots;
 pub use settings::{Problem, Settings, SettingsError, Together};
 pub use trace::{Traceparent, continue_trace, current_traceparent};
-pub use variables::{Program, ReadBy, VARIABLES, Variable, help};
+pub use variables::{Program, ReadBy, Unset, VARIABLES, Variable, help};

@@ -37,11 +37,11 @@ pub enum ReadBy {
 
 /// What a variable is when it is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Default {
+pub enum Unset {
     /// It has to be set where it is needed.
     Required,
     /// It is left out.
-    None,
+    Nothing,
     /// This.
     Is(&'static str),
     /// Something else in each program.
@@ -65,7 +65,7 @@ pub struct Variable {
     /// Who reads it.
     pub read_by: ReadBy,
     /// What it is when it is not set.
-    pub default: Default,
+    pub default: Unset,
     /// A value that would be accepted.
     pub example: &'static str,
     /// One sentence.
@@ -73,20 +73,20 @@ pub struct Variable {
 }
 
 impl Variable {
-    const fn new(name: &'static str, default: Default, example: &'static str, doc: &'static str) -> Self {
+    const fn new(name: &'static str, default: Unset, example: &'static str, doc: &'static str) -> Self {
         Self { name, secret: false, empty_is_off: false, read_by: ReadBy::Both, default, example, doc }
     }
 
     const fn required(name: &'static str, example: &'static str, doc: &'static str) -> Self {
-        Self::new(name, Default::Required, example, doc)
+        Self::new(name, Unset::Required, example, doc)
     }
 
     const fn optional(name: &'static str, example: &'static str, doc: &'static str) -> Self {
-        Self::new(name, Default::None, example, doc)
+        Self::new(name, Unset::Nothing, example, doc)
     }
 
     const fn with_default(name: &'static str, default: &'static str, doc: &'static str) -> Self {
-        Self::new(name, Default::Is(default), default, doc)
+        Self::new(name, Unset::Is(default), default, doc)
     }
 
     const fn secret(mut self) -> Self {
@@ -107,10 +107,10 @@ impl Variable {
     /// Its default in a program.
     pub const fn default_in(&self, program: Program) -> Option<&'static str> {
         match (self.default, program) {
-            (Default::Is(text), _)
-            | (Default::Each { api: text, .. }, Program::Api)
-            | (Default::Each { worker: text, .. }, Program::Worker) => Some(text),
-            (Default::Required | Default::None, _) => None,
+            (Unset::Is(text), _)
+            | (Unset::Each { api: text, .. }, Program::Api)
+            | (Unset::Each { worker: text, .. }, Program::Worker) => Some(text),
+            (Unset::Required | Unset::Nothing, _) => None,
         }
     }
 
@@ -167,7 +167,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable::with_default("LOG_FORMAT", "json", "How it is logged: human or json."),
     Variable::new(
         "METRICS_LISTEN",
-        Default::Each { api: "127.0.0.1:9464", worker: "127.0.0.1:9465" },
+        Unset::Each { api: "127.0.0.1:9464", worker: "127.0.0.1:9465" },
         "127.0.0.1:9464",
         "Where Prometheus finds /metrics; empty for nowhere.",
     )
@@ -249,7 +249,7 @@ pub fn help(program: Program) -> String {
         let star = if variable.secret { " *" } else { "" };
         let default = match (variable.default_in(program), variable.default) {
             (Some(default), _) => format!(" [default: {default}]"),
-            (None, Default::Required) => " [required]".to_owned(),
+            (None, Unset::Required) => " [required]".to_owned(),
             (None, _) => String::new(),
         };
         // Writing to a string cannot fail.
@@ -290,7 +290,7 @@ mod tests {
         let example = example();
         for variable in VARIABLES {
             let (commented, value) = example[variable.name];
-            assert_eq!(commented, variable.default != Default::Required, "{}", variable.name);
+            assert_eq!(commented, variable.default != Unset::Required, "{}", variable.name);
             if let Some(default) = variable.default_in(Program::Api) {
                 assert_eq!(value, default, "{}", variable.name);
             }
