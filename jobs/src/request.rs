@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use gantry_schema::jobs::enqueue::{self, EnqueueError};
 use gantry_schema::jobs::{Dependency, Enqueued, NewJob};
-use gantry_schema::{ApiKeyId, JobId, OrganizationId, ScheduleId, TenantTx};
+use gantry_schema::{ApiKeyId, Db, JobId, OrganizationId, ScheduleId, TenantTx};
 
 use crate::Job;
 
@@ -191,6 +191,21 @@ impl<'a, J: Job> Request<'a, J> {
         let new = new_job(self.job, &self.asked, by)?;
         let mut enqueued = enqueue::enqueue(tx, organization, vec![new]).await?;
         enqueued.pop().ok_or_else(|| RequestError::from(sqlx::Error::RowNotFound))
+    }
+
+    /// Writes the job down where nothing else belongs in its transaction: one round trip to the database.
+    ///
+    /// # Errors
+    /// When it cannot be asked for like this, or the database refuses.
+    pub async fn enqueue_alone(
+        self,
+        db: &Db,
+        organization: OrganizationId,
+        by: &By,
+    ) -> Result<Enqueued, RequestError> {
+        self.asked.check(db.now())?;
+        let new = new_job(self.job, &self.asked, by)?;
+        Ok(enqueue::enqueue_alone(db, organization, new).await?)
     }
 
     /// The row it becomes, for callers that enqueue in bulk.

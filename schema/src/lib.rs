@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod organizations;
 pub mod schedules;
 pub mod seal;
+pub mod setup;
 pub mod webhooks;
 
 pub use clock::{Clock, FixedClock, SystemClock};

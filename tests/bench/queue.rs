@@ -68,7 +68,7 @@ impl Bench {
     /// One job per transaction over one connection, in turns with bare single-row commits.
     async fn enqueue_single(&mut self) -> anyhow::Result<()> {
         let mut bare = PgConnection::connect(&self.servers.owner_url).await?;
-        sqlx::raw_sql("create table if not exists bare (id bigint primary key, payload jsonb not null)")
+        sqlx::raw_sql("drop table if exists bare; create table bare (id bigint primary key, payload jsonb not null)")
             .execute(&mut bare)
             .await?;
         let payload = serde_json::to_value(Noop::numbered(0))?;
@@ -87,8 +87,9 @@ impl Bench {
             }
             let bare_round = begun.elapsed();
             let begun = Instant::now();
+            let by = By::platform("bench");
             for number in 0..EACH {
-                self.enqueue(number).await?;
+                Noop::numbered(number).request().enqueue_alone(&self.db, self.tenant, &by).await?;
             }
             // The first round warms up.
             if round > 0 {
@@ -102,13 +103,6 @@ impl Bench {
         let worker = Worker::start(SLOTS)?;
         ended.reach((ROUNDS + 1) * EACH).await?;
         worker.stop().await
-    }
-
-    async fn enqueue(&self, number: usize) -> anyhow::Result<JobId> {
-        let mut tx = self.db.tenant(self.tenant).await?;
-        let job = Noop::numbered(number).request().enqueue(&mut tx, &By::platform("bench")).await?;
-        tx.commit().await?;
-        Ok(job.id)
     }
 
     /// Bulk enqueue alone, drain alone, and both at once.
@@ -170,9 +164,7 @@ impl Bench {
         let mut tick = tokio::time::interval(pause);
         for _ in 0..count {
             tick.tick().await;
-            let mut tx = self.db.tenant(tenant).await?;
-            let job = Stamp {}.request().enqueue(&mut tx, &By::platform("bench")).await?;
-            tx.commit().await?;
+            let job = Stamp {}.request().enqueue_alone(&self.db, tenant, &By::platform("bench")).await?;
             committed.push((job.id, self.db.now()));
         }
         let mut waits = Vec::with_capacity(count);
@@ -251,7 +243,7 @@ impl Bench {
             .execute(&mut owner)
             .await?;
         }
-        sqlx::raw_sql("vacuum analyze jobs; checkpoint").execute(&mut owner).await?;
+        sqlx::raw_sql("analyze jobs; checkpoint").execute(&mut owner).await?;
         let with = self.drain_fresh(jobs).await?;
         self.figure("history_rows", (history / batch * batch) as f64);
         self.figure("history_ratio", with / without);

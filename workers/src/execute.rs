@@ -118,8 +118,14 @@ pub(crate) async fn execute(runtime: &Runtime, job: Claimed, stopper: Stopper) -
         return unknown_kind(runtime, &job);
     };
     let job = Arc::new(job);
-    let span = info_span!("job", job.id = %job.id, job.kind = handler.kind, job.attempt = job.attempt);
-    // TRACE
+    let span = info_span!(
+        "job",
+        job.id = %job.id,
+        job.kind = handler.kind,
+        job.attempt = job.attempt,
+        trace.id = tracing::field::Empty
+    );
+    gantry_jobs::process::continue_trace(&span, job.traceparent.as_deref());
     async {
         let started = Instant::now();
         let ended = run(runtime, handler, Arc::clone(&job), &stopper).await;

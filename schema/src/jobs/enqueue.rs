@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
 use super::{Ready, State, workflow};
-use crate::{JobId, JobTx, OrganizationId};
+use crate::{Db, JobId, JobTx, OrganizationId};
 
 /// A job to be written down. The typed way to make one is `gantry_jobs::Job`.
 #[derive(Debug, Clone)]
@@ -154,6 +154,60 @@ pub async fn enqueue(
         }
     }
     Ok(outcomes)
+}
+
+/// Writes one job down when nothing else belongs in its transaction: in one round trip, where the job has no
+/// unique key and waits for nobody.
+///
+/// # Errors
+/// As [`enqueue`].
+pub async fn enqueue_alone(db: &Db, organization: OrganizationId, job: NewJob) -> Result<Enqueued, EnqueueError> {
+    if job.unique.is_some() || !job.after.is_empty() {
+        let mut tx = db.tenant(organization).await?;
+        let mut enqueued = enqueue(&mut tx, organization, vec![job]).await?;
+        tx.commit().await?;
+        return enqueued.pop().ok_or(EnqueueError::Database(sqlx::Error::RowNotFound));
+    }
+    let (id, now) = (db.ids().mint::<JobId>(), db.now());
+    let state = state_of(&job, now);
+    // The statement sets the scope itself: a row's organization is read from what was just set, so it is
+    // set before the policies check the row.
+    sqlx::query!(
+        "with dispatch as (
+             insert into job_dispatch (id, organization_id, kind, queue, priority, due_at, careful, concurrency_key)
+             values ($1, (select set_config('gantry.organization', $2, true))::uuid, $3, $4, $5,
+                     case when $6::text = 'scheduled' then $9::timestamptz end, $10, $11))
+         insert into jobs (id, organization_id, kind, queue, priority, state, max_attempts, lease_seconds, run_at,
+                           concurrency_key, concurrency_limit, rate_key, expires_at, payload, traceparent,
+                           requested_by, created_at)
+         values ($1, (select set_config('gantry.organization', $2, true))::uuid, $3, $4, $5, $6, $7, $8, $9, $11, $12,
+                 $13, $14, $15::text::jsonb, $16, $17, $18)",
+        id.uuid(),
+        organization.uuid().to_string(),
+        job.kind,
+        job.queue,
+        job.priority,
+        state.as_str(),
+        job.max_attempts,
+        job.lease_seconds,
+        job.run_at.unwrap_or(now),
+        is_careful(&job),
+        job.concurrency.as_ref().map(|concurrency| concurrency.key.as_str()),
+        job.concurrency.as_ref().map(|concurrency| concurrency.limit),
+        job.rate_key,
+        job.expires_at,
+        job.payload,
+        job.traceparent,
+        job.requested_by,
+        now
+    )
+    .execute(db.pool())
+    .await?;
+    if state == State::Available {
+        let careful = is_careful(&job);
+        db.doorbell().ring(vec![Ready { id, organization, queue: job.queue, priority: job.priority, careful }]);
+    }
+    Ok(Enqueued { id, outcome: Outcome::Inserted })
 }
 
 /// Takes the unique keys that are free, and answers the jobs that found theirs taken.

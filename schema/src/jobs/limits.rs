@@ -36,26 +36,43 @@ pub struct Share {
     pub max_running: Option<i32>,
 }
 
+struct Row {
+    name: String,
+    amount: i32,
+    period_seconds: Option<i32>,
+    burst: Option<i32>,
+}
+
+impl From<Row> for Limit {
+    fn from(row: Row) -> Self {
+        let Row { name, amount, period_seconds, burst } = row;
+        match period_seconds {
+            None => Self::Queue { name, running: amount },
+            Some(period_seconds) => Self::Rate { name, amount, period_seconds, burst: burst.unwrap_or(amount) },
+        }
+    }
+}
+
 /// Every limit.
 ///
 /// # Errors
 /// When the database refuses or went away.
 pub async fn all(db: &EngineDb) -> Result<Vec<Limit>, sqlx::Error> {
-    let rows = sqlx::query!("select subject, name, amount, period_seconds, burst from job_limits")
-        .fetch_all(db.pool())
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| match row.period_seconds {
-            None => Limit::Queue { name: row.name, running: row.amount },
-            Some(period_seconds) => Limit::Rate {
-                name: row.name,
-                amount: row.amount,
-                period_seconds,
-                burst: row.burst.unwrap_or(row.amount),
-            },
-        })
-        .collect())
+    let rows =
+        sqlx::query_as!(Row, "select name, amount, period_seconds, burst from job_limits").fetch_all(db.pool()).await?;
+    Ok(rows.into_iter().map(Limit::from).collect())
+}
+
+/// The limits that the transaction's organization has set; the platform sets all there are.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>, sqlx::Error> {
+    let rows =
+        sqlx::query_as!(Row, "select name, amount, period_seconds, burst from job_limits order by subject, name")
+            .fetch_all(tx.connection())
+            .await?;
+    Ok(rows.into_iter().map(Limit::from).collect())
 }
 
 /// The organizations whose share is not the ordinary one.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apalis::prelude::Monitor;
-use gantry_jobs::Queue;
+use gantry_jobs::{Queue, signals};
 use gantry_jobs::doorbell::Bell;
 use gantry_schema::jobs::{leader, lease};
 use redis::aio::ConnectionManager;
@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::Runtime;
-use crate::execute::Stop;
+use crate::execute::{News, Stop};
 use controls::Controls;
 use running::Running;
 use settler::Settler;
@@ -117,12 +117,14 @@ pub struct Health {
 /// # Errors
 /// When it cannot start. A connection that is lost later is waited for.
 pub async fn run(
-    runtime: Runtime,
+    mut runtime: Runtime,
     config: Config,
     signal: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), EngineError> {
     let redis = gantry_jobs::doorbell::connect(&config.redis_url).await?;
     let config = Arc::new(config);
+    runtime.news =
+        Some(News { redis: redis.clone(), channel: signals::news_channel(&config.namespace).into() });
     let running = Running::default();
     let tasks = TaskTracker::new();
     let (settler, settling) = Settler::new(&runtime, redis.clone(), &config.namespace, running.clone());

@@ -1,0 +1,127 @@
+//! `gantry-worker`: carries jobs out.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use gantry_jobs::doorbell::{self, Bell, Ringer};
+use gantry_jobs::process::{self, Namespace, Program, Settings, Slots, Together as _, metrics, shutdown, telemetry};
+use gantry_jobs::{Retry, schedule};
+use gantry_providers::Providers;
+use gantry_providers::hooks::{self, client};
+use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
+use gantry_workers::{Registry, Runtime, engine, registry};
+use tracing::info;
+
+/// Carries Gantry's jobs out; start as many as you need, on as many machines.
+#[derive(Debug, Parser)]
+#[command(name = "gantry-worker", version, after_help = process::help(Program::Worker))]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Slots per queue, such as webhooks=50,default=10; only these queues are served. Before GANTRY_QUEUES.
+    #[arg(long)]
+    queues: Option<Slots>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Carry jobs out until told to stop (the default)
+    Run,
+    /// Print the kinds of jobs this worker can do, with their policies
+    Jobs,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let registry = registry::standard();
+    registry.check()?;
+    match arguments.command {
+        Some(Command::Jobs) => {
+            print_catalogue(&registry);
+            Ok(())
+        }
+        None | Some(Command::Run) => run(registry, arguments.queues).await,
+    }
+}
+
+async fn run(registry: Registry, queues: Option<Slots>) -> anyhow::Result<()> {
+    let settings = Settings::load(Program::Worker, std::env::vars_os())?;
+    let configured = (
+        telemetry::Options::of(&settings),
+        settings.postgres("DATABASE_URL"),
+        settings.postgres("ENGINE_DATABASE_URL"),
+        settings.redis("REDIS_URL").and_then(|_| settings.required::<String>("REDIS_URL")),
+        settings.required::<Namespace>("REDIS_NAMESPACE"),
+        settings.sealing_keys(),
+        settings.required::<Slots>("QUEUES"),
+        settings.required::<u32>("DATABASE_CONNECTIONS"),
+        settings.seconds("DRAIN_SECONDS"),
+        settings.required::<bool>("WEBHOOKS_ALLOW_PRIVATE"),
+        settings.address_unless_off("METRICS_LISTEN"),
+    )
+        .together()?;
+    let (logs, app, engine, redis_url, namespace, sealing_keys, slots, connections, drain, allow_private, listen) =
+        configured;
+    let telemetry = telemetry::init(logs)?;
+    metrics::install(listen)?;
+    let asked_to_stop = shutdown::requested()?;
+
+    let clock = Arc::new(SystemClock);
+    let ids = Arc::new(IdMint::new(clock.clone()));
+    let redis = doorbell::connect(&redis_url).await.context("connecting to Redis, see GANTRY_REDIS_URL")?;
+    let bell = Arc::new(Ringer::start(Bell::new(redis, namespace.as_str())));
+    let db = Db::connect(app, connections, clock.clone(), ids.clone(), bell.clone())
+        .await
+        .context("GANTRY_DATABASE_URL")?;
+    let ledger =
+        EngineDb::connect(engine, connections, clock, ids.clone(), bell).await.context("GANTRY_ENGINE_DATABASE_URL")?;
+    schedule::ensure_standing(&ledger).await.context("preparing the platform's schedules")?;
+
+    let hooks = hooks::Config::Http(client::Config { allow_private, ..client::Config::default() });
+    let runtime = Runtime {
+        worker: ids.mint(),
+        db,
+        ledger,
+        registry: Arc::new(registry),
+        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks })?),
+        sealing_keys: Arc::new(sealing_keys),
+        news: None,
+    };
+    let slots = queues.unwrap_or(slots);
+    let served: Vec<_> = slots.iter().map(|(queue, slots)| (queue, slots.get())).collect();
+    info!("Worker {} serves {}", runtime.worker, served.iter().map(|(queue, slots)| format!("{queue}={slots}")).collect::<Vec<_>>().join(", "));
+    let mut config = engine::Config::new(served, redis_url, namespace.as_str().to_owned());
+    config.drain = drain;
+    engine::run(runtime, config, async move {
+        let signal = asked_to_stop.await;
+        info!("{signal} received");
+    })
+    .await?;
+    telemetry.shutdown().await;
+    Ok(())
+}
+
+fn print_catalogue(registry: &Registry) {
+    println!(
+        "{:<26} {:<12} {:>8} {:>8} {:>9} {:>7}  retries",
+        "KIND", "QUEUE", "PRIORITY", "ATTEMPTS", "TIME-OUT", "LEASE"
+    );
+    for handler in registry.all() {
+        let policy = handler.policy;
+        let retries = match policy.retry {
+            Retry::Exponential { base, cap } => format!("exponential from {base:?} to {cap:?}, full jitter"),
+            Retry::Ladder(waits) => format!("ladder of {} waits", waits.len()),
+        };
+        println!(
+            "{:<26} {:<12} {:>8} {:>8} {:>8}s {:>6}s  {retries}",
+            handler.kind,
+            policy.queue.as_str(),
+            policy.priority,
+            policy.max_attempts,
+            policy.timeout.as_secs(),
+            policy.lease.as_secs(),
+        );
+    }
+}
