@@ -1,1 +1,85 @@
+//! The HTTP surface of Gantry. Every operation does the same in this order: who may → load → change → enqueue →
+//! commit → answer; what needs the outside world is asked for as a job.
+//!
+//! A feature is one file with one struct, and one line in [`Features`].
 
+pub mod api_keys;
+pub mod app;
+pub mod body;
+pub mod caller;
+pub mod edge;
+pub mod error;
+pub mod events;
+pub mod field;
+pub mod health;
+pub mod jobs;
+pub mod organizations;
+pub mod page;
+pub mod queues;
+pub mod schedules;
+pub mod tag;
+pub mod webhooks;
+
+use poem::{Endpoint, EndpointExt as _, Response, Route};
+use poem_openapi::OpenApiService;
+
+pub use app::App;
+
+/// Every feature, one line each.
+type Features = (
+    health::Health,
+    organizations::Organizations,
+    api_keys::ApiKeys,
+    jobs::Jobs,
+    queues::Queues,
+    schedules::Schedules,
+    webhooks::WebhookEndpoints,
+    events::Events,
+);
+
+const FEATURES: Features = (
+    health::Health,
+    organizations::Organizations,
+    api_keys::ApiKeys,
+    jobs::Jobs,
+    queues::Queues,
+    schedules::Schedules,
+    webhooks::WebhookEndpoints,
+    events::Events,
+);
+
+const DESCRIPTION: &str = "\
+Durable jobs, schedules and signed webhooks for many organizations.
+
+**Authentication.** `Authorization: Bearer gk_…` with an API key; its scopes say what it allows.
+**Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
+**Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
+**Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.
+**Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";
+
+fn service() -> OpenApiService<Features, ()> {
+    OpenApiService::new(FEATURES, "Gantry", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license(poem_openapi::LicenseObject::new("AGPL-3.0-or-later"))
+}
+
+/// The OpenAPI document, pretty JSON. Needs no configuration.
+#[must_use]
+pub fn openapi() -> String {
+    service().spec()
+}
+
+/// Everything the API answers.
+#[must_use]
+pub fn app(app: App) -> impl Endpoint<Output = Response> + 'static {
+    let service = service();
+    let (document, docs) = (service.spec_endpoint(), service.swagger_ui());
+    let operations = Route::new()
+        .at("/openapi.json", poem::get(document))
+        .nest("/docs", docs)
+        .nest("/", service)
+        .data(app.clone())
+        .map_to_response()
+        .boxed();
+    edge::Edge::around(app, operations)
+}

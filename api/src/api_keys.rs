@@ -1,0 +1,207 @@
+//! API keys: what programs authenticate with.
+
+use gantry_schema::api_keys::{self, Token};
+use gantry_schema::organizations::Permission;
+use gantry_schema::{ApiKeyId, OrganizationId};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Caller;
+use crate::error::{Code, Error};
+use crate::field::{Moment, Name};
+use crate::page::{Cursor, Limit, Page};
+use crate::tag::Tag;
+
+/// The operations on API keys.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiKeys;
+
+/// A key, without its secret.
+#[derive(Debug, Object)]
+struct ApiKey {
+    /// Its id.
+    id: ApiKeyId,
+    /// Whose it is.
+    organization_id: OrganizationId,
+    /// What people call it.
+    name: String,
+    /// Its first characters.
+    hint: String,
+    /// What it allows.
+    scopes: Vec<String>,
+    /// When it was made.
+    created_at: Moment,
+    /// When it stops working.
+    #[oai(skip_serializing_if_is_none)]
+    expires_at: Option<Moment>,
+    /// When it was revoked.
+    #[oai(skip_serializing_if_is_none)]
+    revoked_at: Option<Moment>,
+}
+
+/// A key to make.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+struct NewApiKey {
+    /// What people call it: 1 to 200 characters.
+    name: Name,
+    /// What it allows: `jobs:read`, `jobs:write`, …; only what the caller's own key allows.
+    scopes: Vec<String>,
+    /// When it stops working; left out: never.
+    expires_at: Option<Moment>,
+    /// Whose it is: the caller's organization, or one below it; left out: the caller's.
+    organization_id: Option<OrganizationId>,
+}
+
+/// A key that was made.
+#[derive(Debug, Object)]
+struct MadeApiKey {
+    /// The key itself: `gk_…`. Shown this once; only its hash is kept.
+    token: String,
+    /// What will be known of it.
+    api_key: ApiKey,
+}
+
+/// A key was made.
+#[derive(ApiResponse)]
+enum Created {
+    /// It works.
+    #[oai(status = 201)]
+    Created(Json<MadeApiKey>),
+}
+
+/// A key was revoked.
+#[derive(ApiResponse)]
+enum Revoked {
+    /// It stops working within a second.
+    #[oai(status = 204)]
+    Revoked,
+}
+
+#[OpenApi(prefix_path = "/api-keys", tag = "Tag::ApiKeys")]
+impl ApiKeys {
+    /// List API keys
+    ///
+    /// Oldest first, revoked ones included, without their secrets.
+    #[oai(path = "/", method = "get", operation_id = "listApiKeys")]
+    async fn list(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// Of this organization below the caller's; left out: the caller's.
+        organization: Query<Option<OrganizationId>>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<ApiKey>>, Error> {
+        let organization = caller.may_for(Permission::ReadApiKeys, &app.db, organization.0).await?;
+        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let limit = limit.0.unwrap_or_default();
+        let mut tx = app.db.tenant(organization).await?;
+        let keys = api_keys::list(&mut tx, after, limit.and_one()).await?;
+        Ok(Json(Page::of(keys, limit, |key| Cursor::id(key.id.uuid()), ApiKey::from)))
+    }
+
+    /// Make an API key
+    ///
+    /// For the caller's organization or one below it. The answer shows the key; nothing shows it again.
+    #[oai(path = "/", method = "post", operation_id = "createApiKey")]
+    async fn create(&self, caller: Caller, app: Data<&App>, body: Body<NewApiKey>) -> Result<Created, Error> {
+        let wanted = body.0.organization_id;
+        let organization = caller
+            .may_for(Permission::ManageApiKeys, &app.db, wanted)
+            .await
+            .map_err(|error| if error.code() == Code::NotFound { error.at("organization_id") } else { error })?;
+        let scopes = scopes(&body.0.scopes, &caller, organization)?;
+        let expires_at = body.0.expires_at.map(|moment| moment.0);
+        if expires_at.is_some_and(|at| at <= app.db.now()) {
+            return Err(Error::field(
+                "expires_at",
+                "the key would have expired already; write a moment ahead, or leave it out",
+            ));
+        }
+        let token = Token::generate(&mut rand::rng());
+        let mut tx = app.db.tenant(organization).await?;
+        let key = api_keys::create(&mut tx, body.0.name.as_str(), &token, &scopes, expires_at).await?;
+        tx.commit().await?;
+        Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key: key.into() })))
+    }
+
+    /// Revoke an API key
+    ///
+    /// It stops working within a second, and stays in the list. Revoking it again changes nothing.
+    #[oai(path = "/:api_key", method = "delete", operation_id = "revokeApiKey")]
+    async fn revoke(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The key.
+        api_key: Path<ApiKeyId>,
+        /// Of this organization below the caller's; left out: the caller's.
+        organization: Query<Option<OrganizationId>>,
+    ) -> Result<Revoked, Error> {
+        let organization = caller.may_for(Permission::ManageApiKeys, &app.db, organization.0).await?;
+        let mut tx = app.db.tenant(organization).await?;
+        if !api_keys::revoke(&mut tx, api_key.0).await? {
+            return Err(Error::not_found(api_key.0));
+        }
+        tx.commit().await?;
+        app.keys.forget();
+        Ok(Revoked::Revoked)
+    }
+}
+
+/// Reads scopes; nobody can pass on what he does not have.
+fn scopes(words: &[String], caller: &Caller, organization: OrganizationId) -> Result<Vec<Permission>, Error> {
+    if words.is_empty() {
+        return Err(Error::field("scopes", format!("a key without scopes allows nothing; write some of {}", known())));
+    }
+    let mut scopes = Vec::new();
+    for (index, word) in words.iter().enumerate().take(100) {
+        let field = format!("scopes[{index}]");
+        let scope: Permission = word
+            .parse()
+            .map_err(|_| Error::field(&field, format!("there is no such scope; write one of {}", known())))?;
+        if !caller.has(scope) {
+            let detail =
+                format!("the caller's own key does not have the scope {scope}, so it cannot pass it on; leave it out");
+            return Err(Error::new(Code::Forbidden, detail).at(field));
+        }
+        if scope == Permission::OperatePlatform && organization != OrganizationId::PLATFORM {
+            return Err(Error::field(
+                &field,
+                "only keys of the platform's own organization can have this scope; leave it out",
+            ));
+        }
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    Ok(scopes)
+}
+
+fn known() -> String {
+    Permission::ALL.iter().map(|permission| permission.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+impl From<api_keys::ApiKey> for ApiKey {
+    fn from(key: api_keys::ApiKey) -> Self {
+        Self {
+            id: key.id,
+            organization_id: key.organization,
+            name: key.name,
+            hint: key.hint,
+            scopes: key.scopes.iter().map(ToString::to_string).collect(),
+            created_at: key.created_at.into(),
+            expires_at: key.expires_at.map(Moment),
+            revoked_at: key.revoked_at.map(Moment),
+        }
+    }
+}

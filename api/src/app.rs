@@ -1,0 +1,103 @@
+//! What every operation works with. Concrete, and cheap to clone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use gantry_jobs::signals::{self, Signals};
+use gantry_schema::seal::SealingKeys;
+use gantry_schema::{Db, JobId};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::caller::Keys;
+
+/// What every operation works with.
+#[derive(Clone)]
+pub struct App {
+    /// The ledger, one organization at a time.
+    pub db: Db,
+    /// Whoever waits for a job is told here.
+    pub signals: Signals,
+    /// Seals what must not lie open.
+    pub sealing: Arc<SealingKeys>,
+    /// Receivers of webhooks may be `http://`, and lie inside the network.
+    pub private_receivers: bool,
+    pub(crate) redis: ConnectionManager,
+    pub(crate) keys: Arc<Keys>,
+    namespace: Arc<str>,
+    stopping: Arc<watch::Sender<bool>>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Puts the parts together. `redis` is from [`connect`].
+    #[must_use]
+    pub fn new(
+        db: Db,
+        redis: ConnectionManager,
+        namespace: &str,
+        signals: Signals,
+        sealing: SealingKeys,
+        private_receivers: bool,
+    ) -> Self {
+        Self {
+            db,
+            signals,
+            sealing: Arc::new(sealing),
+            private_receivers,
+            redis,
+            keys: Arc::default(),
+            namespace: namespace.into(),
+            stopping: Arc::new(watch::Sender::new(false)),
+        }
+    }
+
+    /// Tells requests that only wait to come to an end.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// No new work is taken.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when no new work is taken.
+    pub async fn stopping(&self) {
+        // The sender lives as long as the app.
+        let mut stopping = self.stopping.subscribe();
+        drop(stopping.wait_for(|stopping| *stopping).await);
+    }
+
+    /// Tells whoever waits for these jobs that they ended. Losing it is harmless: waiters look by themselves.
+    pub(crate) async fn tell_ended(&self, jobs: &[JobId]) {
+        let mut redis = self.redis.clone();
+        let channel = signals::ended_channel(&self.namespace);
+        let told = signals::publish(&mut redis, &channel, jobs);
+        match tokio::time::timeout(std::time::Duration::from_millis(200), told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("Waiters were not told, they will look: {error}"),
+            Err(_) => debug!("Waiters were not told in time, they will look"),
+        }
+    }
+}
+
+/// A connection to Redis that is opened when it is first needed, and again when it was lost: jobs are accepted
+/// while Redis is away.
+///
+/// # Errors
+/// When the URL is none.
+pub fn connect(url: &str) -> redis::RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(std::time::Duration::from_secs(2)))
+        .set_connection_timeout(Some(std::time::Duration::from_secs(2)))
+        .set_number_of_retries(1);
+    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
+}

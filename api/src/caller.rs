@@ -1,0 +1,198 @@
+//! Who is asking. An organization is had from [`Caller::may`] and from nowhere else, so an operation that
+//! forgets to ask for permission has nothing to pass to a query.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use gantry_jobs::By;
+use gantry_schema::api_keys::{self, ApiKey, Token};
+use gantry_schema::organizations::{self, Permission};
+use gantry_schema::{Db, OrganizationId};
+use poem::http::header;
+use poem::{Request, RequestBody};
+use poem_openapi::registry::{MetaSecurityScheme, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+
+use crate::app::App;
+use crate::edge::RequestInfo;
+use crate::error::{Code, Error};
+
+/// Who is asking: an API key that works.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    key: Arc<ApiKey>,
+    by: By,
+}
+
+impl Caller {
+    /// The caller's organization, if its key allows this.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn may(&self, permission: Permission) -> Result<OrganizationId, Error> {
+        if !self.key.scopes.contains(&permission) {
+            return Err(Error::new(
+                Code::Forbidden,
+                format!(
+                    "this needs the scope {permission}, which the API key {}… does not have; use or make one that has it",
+                    self.key.hint
+                ),
+            ));
+        }
+        if permission == Permission::OperatePlatform && self.key.organization != OrganizationId::PLATFORM {
+            return Err(Error::new(
+                Code::Forbidden,
+                "this concerns every organization, so it needs an API key of the platform's own organization",
+            ));
+        }
+        Ok(self.key.organization)
+    }
+
+    /// The organization to act for: the caller's, or one below it.
+    ///
+    /// # Errors
+    /// When the key does not allow it, or there is no such organization.
+    pub async fn may_for(
+        &self,
+        permission: Permission,
+        db: &Db,
+        wanted: Option<OrganizationId>,
+    ) -> Result<OrganizationId, Error> {
+        let own = self.may(permission)?;
+        match wanted {
+            Some(wanted) if wanted != own => {
+                let mut tx = db.tenant(own).await?;
+                let found = organizations::find(&mut tx, wanted).await?.ok_or_else(|| Error::not_found(wanted))?;
+                Ok(found.id)
+            }
+            _ => Ok(own),
+        }
+    }
+
+    /// Whether the key itself has this scope, so that it can pass it on.
+    #[must_use]
+    pub fn has(&self, permission: Permission) -> bool {
+        self.key.scopes.contains(&permission)
+    }
+
+    /// On whose behalf jobs are asked for.
+    #[must_use]
+    pub const fn by(&self) -> &By {
+        &self.by
+    }
+}
+
+/// What the document calls the way to authenticate.
+const SCHEME: &str = "ApiKey";
+
+impl<'a> ApiExtractor<'a> for Caller {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        registry.create_security_scheme(
+            SCHEME,
+            MetaSecurityScheme {
+                ty: "http",
+                description: Some("An API key: `Authorization: Bearer gk_…`. Its scopes say what it allows."),
+                name: None,
+                key_in: None,
+                scheme: Some("bearer"),
+                bearer_format: Some("gk_ and 43 characters"),
+                flows: None,
+                openid_connect_url: None,
+            },
+        );
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SCHEME]
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        Ok(authenticate(request).await?)
+    }
+}
+
+async fn authenticate(request: &Request) -> Result<Caller, Error> {
+    let app = request.data::<App>().ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
+    let token = presented(request)?;
+    let key = app.keys.verify(&app.db, &token).await?.ok_or_else(|| {
+        Error::new(Code::Unauthenticated, "there is no such API key, or it expired or was revoked; make a new one")
+            .at("Authorization")
+    })?;
+    let traceparent = request.data::<RequestInfo>().map(|info| info.traceparent.clone());
+    let by = By::api_key(key.id).traced(traceparent);
+    Ok(Caller { key, by })
+}
+
+fn presented(request: &Request) -> Result<Token, Error> {
+    let refused = |detail: String| Error::new(Code::Unauthenticated, detail).at("Authorization");
+    let value = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .ok_or_else(|| refused("send the header `Authorization: Bearer gk_…` with an API key".into()))?;
+    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(refused("the header is to be `Authorization: Bearer gk_…`".into()));
+    }
+    Token::parse(token.trim()).map_err(|error| refused(error.to_string()))
+}
+
+/// How long a verified key is believed without looking: a revoked key stops working within this.
+const BELIEVED: TimeDelta = TimeDelta::seconds(1);
+
+/// Verified keys that are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// Keys that were verified a moment ago, by hash, so that a busy caller costs one lookup per second.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(Mutex<HashMap<[u8; 32], Verified>>);
+
+#[derive(Debug, Clone)]
+struct Verified {
+    key: Arc<ApiKey>,
+    at: DateTime<Utc>,
+}
+
+impl Verified {
+    fn is_believed(&self, now: DateTime<Utc>) -> bool {
+        let age = now - self.at;
+        (TimeDelta::zero()..BELIEVED).contains(&age) && self.key.expires_at.is_none_or(|expires_at| expires_at > now)
+    }
+}
+
+impl Keys {
+    async fn verify(&self, db: &Db, token: &Token) -> Result<Option<Arc<ApiKey>>, Error> {
+        let (hash, now) = (token.hash(), db.now());
+        if let Some(verified) = self.lock().get(&hash).filter(|verified| verified.is_believed(now)) {
+            return Ok(Some(Arc::clone(&verified.key)));
+        }
+        let found = api_keys::authenticate(&mut db.credential(hash).await?).await?.map(Arc::new);
+        let mut known = self.lock();
+        match &found {
+            Some(key) => {
+                if known.len() >= REMEMBERED {
+                    known.retain(|_, verified| verified.is_believed(now));
+                }
+                if known.len() < REMEMBERED {
+                    known.insert(hash, Verified { key: Arc::clone(key), at: now });
+                }
+            }
+            None => drop(known.remove(&hash)),
+        }
+        Ok(found)
+    }
+
+    /// Looks at every key again.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Verified>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

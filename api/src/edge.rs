@@ -1,0 +1,167 @@
+//! What surrounds every operation: the request's id and trace, its span and metrics, the time it may take,
+//! and an answer whatever happens.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use gantry_jobs::process::continue_trace;
+use poem::endpoint::BoxEndpoint;
+use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
+use poem::{Endpoint, Request, Response};
+use poem_openapi::OperationId;
+use tracing::{Instrument as _, debug, error, field, info_span};
+
+use crate::app::App;
+use crate::error::{self, Code, Error};
+use crate::jobs::wait;
+
+/// How long an operation may take, apart from the time its caller asked it to wait.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What operations know of their request.
+#[derive(Debug, Clone)]
+pub struct RequestInfo {
+    /// Its id.
+    pub id: String,
+    /// Its place in its trace.
+    pub traceparent: String,
+}
+
+/// All operations, with what surrounds them.
+pub struct Edge {
+    app: App,
+    operations: BoxEndpoint<'static, Response>,
+}
+
+impl Edge {
+    /// Surrounds the operations.
+    #[must_use]
+    pub fn around(app: App, operations: BoxEndpoint<'static, Response>) -> Self {
+        Self { app, operations }
+    }
+
+    async fn answer(&self, mut request: Request) -> Response {
+        let began = Instant::now();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let id = request_id(request.headers()).unwrap_or_else(|| {
+            let id: uuid::Uuid = self.app.db.ids().mint();
+            format!("req_{}", id.simple())
+        });
+        let span = info_span!(
+            "http.request",
+            otel.name = field::Empty,
+            otel.kind = "server",
+            http.request.method = %method,
+            url.path = path,
+            request.id = id,
+            trace.id = field::Empty,
+            http.response.status_code = field::Empty,
+        );
+        let header = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok());
+        let traceparent = continue_trace(&span, header).to_string();
+        let info = RequestInfo { id, traceparent };
+        request.set_data(info.clone());
+
+        let limit = TIME_LIMIT + wait::asked_for(&request);
+        let operation = AssertUnwindSafe(self.operations.call(request)).catch_unwind();
+        let outcome = tokio::time::timeout(limit, operation.instrument(span.clone())).await;
+        let (operation, mut response) = span.in_scope(|| match outcome {
+            Ok(Ok(Ok(response))) => (response.data::<OperationId>().copied(), response),
+            Ok(Ok(Err(error))) => (error.data::<OperationId>().copied(), refuse(error, &info, &path)),
+            Ok(Err(panic)) => {
+                error!(panic = %said(&*panic), "An operation panicked");
+                let error = Error::new(Code::Internal, "it was noted; tell us the request_id if it happens again");
+                (None, error.response(&info.id, &path))
+            }
+            Err(_) => {
+                error!("An operation took longer than {limit:?}");
+                let detail = format!(
+                    "it was given up after {} s, and may have happened all the same; look before you try again",
+                    limit.as_secs()
+                );
+                (None, Error::new(Code::TimedOut, detail).response(&info.id, &path))
+            }
+        });
+
+        let operation = operation.map_or("none", |operation| operation.0);
+        let status = response.status();
+        span.record("otel.name", operation).record("http.response.status_code", status.as_u16());
+        let took = began.elapsed();
+        let labels = [("operation", operation.to_owned()), ("status", status.as_u16().to_string())];
+        metrics::counter!("gantry_api_requests_total", &labels).increment(1);
+        metrics::histogram!("gantry_api_request_seconds", "operation" => operation).record(took);
+        span.in_scope(|| debug!(took_seconds = took.as_secs_f64(), "{method} {path} {status}"));
+        decorate(response.headers_mut(), &info, path.starts_with("/docs"));
+        response
+    }
+}
+
+impl Endpoint for Edge {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        Ok(self.answer(request).await)
+    }
+}
+
+/// The problem document of a refused request; what is our own fault is logged, once, here.
+fn refuse(refused: poem::Error, info: &RequestInfo, path: &str) -> Response {
+    let ours = match refused.downcast_ref::<Error>() {
+        Some(ours) => ours,
+        None => match &error::from_poem(&refused) {
+            Some(translated) => return translated.response(&info.id, path),
+            None => &Error::new(Code::Internal, "it was noted; tell us the request_id if it happens again")
+                .because(refused.to_string()),
+        },
+    };
+    if ours.code().status().is_server_error() {
+        error!(code = ours.code().as_str(), cause = causes(ours), "A request failed: {ours}");
+    }
+    ours.response(&info.id, path)
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(error.source(), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("something that is no text")
+}
+
+/// The caller's id for the request, if it can be logged and repeated safely.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(&REQUEST_ID)?.to_str().ok()?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    ((1..=100).contains(&id.len()) && id.bytes().all(allowed)).then(|| id.to_owned())
+}
+
+/// The page of documentation carries its script and style in itself.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; font-src data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn decorate(headers: &mut HeaderMap, info: &RequestInfo, docs: bool) {
+    // Both are made of characters that headers may have.
+    if let (Ok(id), Ok(traceparent)) = (HeaderValue::from_str(&info.id), HeaderValue::from_str(&info.traceparent)) {
+        headers.insert(REQUEST_ID.clone(), id);
+        headers.insert(TRACEPARENT.clone(), traceparent);
+    }
+    let policy = if docs { DOCS_POLICY } else { "default-src 'none'; frame-ancestors 'none'" };
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}

@@ -1,0 +1,497 @@
+//! What callers are told when something cannot be done: RFC 9457 problem documents. The only place that
+//! knows status codes.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use gantry_jobs::catalogue::KindError;
+use gantry_jobs::request::RequestError;
+use gantry_jobs::schedule::ScheduleError;
+use gantry_schema::jobs::enqueue::EnqueueError;
+use gantry_schema::schedules::cron::CronError;
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{IntoResponse as _, Response};
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::{ToJSON as _, Type as _};
+use poem_openapi::{ApiResponse, Object};
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:ident, $title:literal;)*) => {
+        /// What went wrong, as a word that never changes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The word programs compare with.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The HTTP status it comes with.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// The same for every occurrence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body cannot be read as JSON.
+    MalformedJson = "malformed_json", BAD_REQUEST, "The body is not JSON";
+    /// The bytes of the body are no text.
+    NotUtf8 = "not_utf8", BAD_REQUEST, "The body is not UTF-8";
+    /// A path, query or header parameter.
+    InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter is not as expected";
+    /// No key, or one that does not work.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "The request carries no API key that works";
+    /// The key does not allow it.
+    Forbidden = "forbidden", FORBIDDEN, "The API key does not allow this";
+    /// It does not exist, or is somebody else's.
+    NotFound = "not_found", NOT_FOUND, "There is no such thing";
+    /// No operation has this path.
+    UnknownRoute = "unknown_route", NOT_FOUND, "There is no such path";
+    /// The path has no operation with this method.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not answer this method";
+    /// Its state does not allow it.
+    WrongState = "wrong_state", CONFLICT, "The state it is in does not allow this";
+    /// Somebody else of the organization has it.
+    NameTaken = "name_taken", CONFLICT, "The name is taken";
+    /// The body is too large.
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// A payload is too large.
+    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The payload is too large";
+    /// Not JSON.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
+    /// A field of the body.
+    InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not as expected";
+    /// The kind of job does not exist.
+    UnknownKind = "unknown_kind", UNPROCESSABLE_ENTITY, "There is no such kind of job";
+    /// The kind of job is for the platform only.
+    KindNotPublic = "kind_not_public", UNPROCESSABLE_ENTITY, "Callers may not ask for this kind of job";
+    /// The payload is not the kind's.
+    InvalidPayload = "invalid_payload", UNPROCESSABLE_ENTITY, "The payload is not what the kind of job expects";
+    /// More than one request may carry.
+    TooManyJobs = "too_many_jobs", UNPROCESSABLE_ENTITY, "Too many jobs in one request";
+    /// Some jobs of a bulk request.
+    InvalidJobs = "invalid_jobs", UNPROCESSABLE_ENTITY, "Some of the jobs cannot be asked for; none was stored";
+    /// A job to wait for.
+    UnknownPredecessor = "unknown_predecessor", UNPROCESSABLE_ENTITY, "A job to wait for does not exist";
+    /// The cron expression.
+    InvalidCron = "invalid_cron", UNPROCESSABLE_ENTITY, "The cron expression is wrong";
+    /// The time zone.
+    UnknownTimeZone = "unknown_time_zone", UNPROCESSABLE_ENTITY, "There is no such time zone";
+    /// The request took too long.
+    TimedOut = "timed_out", SERVICE_UNAVAILABLE, "The request took too long";
+    /// The database cannot be reached.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The platform cannot do this at the moment";
+    /// A dependency does not answer.
+    NotReady = "not_ready", SERVICE_UNAVAILABLE, "The platform is not ready";
+    /// A defect of the platform.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    detail: String,
+    field: Option<String>,
+    items: Vec<ItemProblem>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with what to do about it.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), field: None, items: Vec::new(), cause: None }
+    }
+
+    /// Names the field or parameter at fault.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Keeps what only the log may say.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Lists what is wrong with each item of a bulk request.
+    #[must_use]
+    pub fn items(mut self, items: Vec<ItemProblem>) -> Self {
+        self.items = items;
+        self
+    }
+
+    /// A field of the body is wrong; the detail says what to write instead.
+    #[must_use]
+    pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(Code::InvalidField, detail).at(field)
+    }
+
+    /// A parameter is wrong; the detail says what to write instead.
+    #[must_use]
+    pub fn parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(Code::InvalidParameter, detail).at(name)
+    }
+
+    /// It does not exist, or the caller may not know that it does.
+    #[must_use]
+    pub fn not_found(id: impl fmt::Display) -> Self {
+        Self::new(
+            Code::NotFound,
+            format!("there is no {id} here; check the id, and that the API key is of the right organization"),
+        )
+    }
+
+    /// The word programs compare with.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// As one item's problem.
+    #[must_use]
+    pub fn into_item(self, index: usize) -> ItemProblem {
+        ItemProblem { index: index as u32, code: self.code.as_str().to_owned(), field: self.field, detail: self.detail }
+    }
+
+    /// The document for a request.
+    #[must_use]
+    pub fn problem(&self, request: &str, path: &str) -> Problem {
+        Problem {
+            r#type: format!("urn:gantry:problem:{}", self.code.as_str()),
+            title: self.code.title().to_owned(),
+            status: self.code.status().as_u16(),
+            detail: self.detail.clone(),
+            code: self.code.as_str().to_owned(),
+            instance: path.to_owned(),
+            request_id: request.to_owned(),
+            field: self.field.clone(),
+            errors: self.items.clone(),
+        }
+    }
+
+    /// The answer to a request.
+    #[must_use]
+    pub fn response(&self, request: &str, path: &str) -> Response {
+        let mut response = self
+            .problem(request, path)
+            .to_json_string()
+            .with_content_type(PROBLEM_JSON)
+            .with_status(self.code.status())
+            .into_response();
+        match self.code {
+            Code::Unauthenticated => {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Code::Unavailable | Code::NotReady | Code::TimedOut => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    fn database(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        let sql_state = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        match (&error, sql_state.as_str()) {
+            // Text that PostgreSQL cannot hold; fields are checked for it before, this is the net below.
+            (E::Database(_), "22021" | "22P05") => Self::new(
+                Code::InvalidField,
+                "a text contains the character U+0000, which cannot be stored; leave it out",
+            )
+            .because(error),
+            (E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed, _)
+            | (E::Database(_), "40001" | "40P01" | "53300" | "55P03" | "57P01" | "57P02" | "57P03") => Self::new(
+                Code::Unavailable,
+                "the ledger does not answer at the moment; nothing was stored for sure, try again",
+            )
+            .because(error),
+            _ => Self::internal(error),
+        }
+    }
+
+    fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Code::Internal, "it was noted; tell us the request_id if it happens again").because(cause)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}
+
+/// A constraint that was violated, as an error for the caller.
+pub trait OnConstraint<T> {
+    /// Turns the violation of one constraint into an error of its own.
+    ///
+    /// # Errors
+    /// As before, or that one.
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T, Error>;
+}
+
+impl<T, E: Into<Error> + AsDatabase> OnConstraint<T> for Result<T, E> {
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T, Error> {
+        self.map_err(|failure| match failure.database() {
+            Some(sqlx::Error::Database(violation)) if violation.constraint() == Some(name) => error(),
+            _ => failure.into(),
+        })
+    }
+}
+
+/// An error that may be the database's.
+pub trait AsDatabase {
+    /// The database's error.
+    fn database(&self) -> Option<&sqlx::Error>;
+}
+
+impl AsDatabase for ScheduleError {
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::database(error)
+    }
+}
+
+impl From<gantry_schema::seal::SealError> for Error {
+    fn from(error: gantry_schema::seal::SealError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RequestError::PayloadTooLarge { .. } => Self::new(Code::PayloadTooLarge, detail).at("payload"),
+            RequestError::Payload(cause) => Self::internal(cause),
+            RequestError::TooMany { .. } => Self::new(Code::TooManyJobs, detail).at("jobs"),
+            RequestError::TooFarAhead => Self::field("run_at", detail),
+            RequestError::ExpiresBeforeRun => Self::field("expires_at", detail),
+            RequestError::Priority(_) => Self::field("priority", detail),
+            RequestError::Enqueue(EnqueueError::UnknownPredecessor(_)) => {
+                Self::new(Code::UnknownPredecessor, format!("{detail}; ask for it first, or leave it out")).at("after")
+            }
+            RequestError::Enqueue(EnqueueError::Database(error)) => Self::database(error),
+        }
+    }
+}
+
+impl From<EnqueueError> for Error {
+    fn from(error: EnqueueError) -> Self {
+        RequestError::from(error).into()
+    }
+}
+
+impl From<KindError> for Error {
+    fn from(error: KindError) -> Self {
+        let detail = error.to_string();
+        match error {
+            KindError::Unknown(_) => {
+                Self::new(Code::UnknownKind, format!("{detail}; GET /job-kinds lists those there are")).at("kind")
+            }
+            KindError::Payload { .. } => {
+                Self::new(Code::InvalidPayload, format!("{detail}; GET /job-kinds says what it is for")).at("payload")
+            }
+            KindError::Request(error) => error.into(),
+        }
+    }
+}
+
+impl From<CronError> for Error {
+    fn from(error: CronError) -> Self {
+        let code = if error.field() == "time_zone" { Code::UnknownTimeZone } else { Code::InvalidCron };
+        Self::new(code, error.to_string()).at(error.field())
+    }
+}
+
+impl From<ScheduleError> for Error {
+    fn from(error: ScheduleError) -> Self {
+        match error {
+            ScheduleError::Cron(error) => error.into(),
+            ScheduleError::Kind(error) => error.into(),
+            ScheduleError::Internal(kind) => Self::not_public(&kind),
+            ScheduleError::Database(error) => Self::database(error),
+        }
+    }
+}
+
+impl Error {
+    /// The kind of job is asked for by the platform only.
+    #[must_use]
+    pub fn not_public(kind: &str) -> Self {
+        Self::new(
+            Code::KindNotPublic,
+            format!("jobs of kind {kind} are asked for by the platform only; GET /job-kinds lists the others"),
+        )
+        .at("kind")
+    }
+}
+
+/// Through poem as it is, so that the answer can name the request.
+impl From<Error> for poem::Error {
+    fn from(error: Error) -> Self {
+        let status = error.code.status();
+        Self::new(error, status)
+    }
+}
+
+/// What poem and poem-openapi refuse by themselves, in our words.
+pub fn from_poem(error: &poem::Error) -> Option<Error> {
+    use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError};
+    use poem_openapi::error::{ParseParamError, ParsePathError};
+
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        return Some(Error::parameter(error.name, readable(&error.reason)));
+    }
+    if let Some(error) = error.downcast_ref::<ParsePathError>() {
+        return Some(Error::parameter(error.name, readable(&error.reason)));
+    }
+    if error.is::<NotFoundError>() {
+        return Some(Error::new(Code::UnknownRoute, "no operation has this path; /openapi.json lists them all"));
+    }
+    if error.is::<MethodNotAllowedError>() {
+        return Some(Error::new(
+            Code::MethodNotAllowed,
+            "no operation has this path and this method; /openapi.json lists them all",
+        ));
+    }
+    if error.is::<ReadBodyError>() {
+        return Some(Error::new(Code::MalformedJson, "the body ended before it was complete; send it again"));
+    }
+    match error.status() {
+        status if status.is_client_error() => Some(Error::new(
+            Code::InvalidParameter,
+            format!("the request cannot be understood: {error}; /openapi.json says how it should look"),
+        )),
+        _ => None,
+    }
+}
+
+/// poem-openapi's messages begin with the Rust name of the type.
+fn readable(reason: &str) -> &str {
+    reason.strip_prefix("failed to parse \"").and_then(|rest| rest.split_once("\": ")).map_or(reason, |(_, rest)| rest)
+}
+
+/// A refused request, as RFC 9457 describes it.
+#[derive(Debug, Clone, Object)]
+pub struct Problem {
+    /// Names the kind of problem; the same as `code`.
+    pub r#type: String,
+    /// The same for every problem with this code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong in this case, and what to do about it.
+    pub detail: String,
+    /// What went wrong, as a word that never changes. Programs compare with this.
+    pub code: String,
+    /// The path of the request.
+    pub instance: String,
+    /// The id of the request, also in the header `X-Request-Id`.
+    pub request_id: String,
+    /// The field of the body, or the parameter, that is at fault.
+    #[oai(skip_serializing_if_is_none)]
+    pub field: Option<String>,
+    /// What is wrong with each item of a bulk request; the first hundred.
+    #[oai(skip_serializing_if_is_empty)]
+    pub errors: Vec<ItemProblem>,
+}
+
+/// What is wrong with one item of a bulk request.
+#[derive(Debug, Clone, PartialEq, Eq, Object)]
+pub struct ItemProblem {
+    /// Its place in the request, from 0.
+    pub index: u32,
+    /// What is wrong, as a word that never changes.
+    pub code: String,
+    /// The field of the item that is at fault.
+    #[oai(skip_serializing_if_is_none)]
+    pub field: Option<String>,
+    /// What is wrong, and what to do about it.
+    pub detail: String,
+}
+
+/// Documents the problem as every operation's answer to what it cannot do.
+impl ApiResponse for Error {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "Refused: a problem document (RFC 9457), whatever is wrong. Compare `code`, show `detail`.",
+                status: None,
+                status_range: None,
+                content: vec![MetaMediaType { content_type: PROBLEM_JSON, schema: Problem::schema_ref() }],
+                headers: Vec::new(),
+            }],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        Problem::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_a_word_of_its_own() {
+        let mut words: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(
+            words.iter().all(|word| word
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit()))
+        );
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+
+    #[test]
+    fn what_only_the_log_may_say_is_not_in_the_answer() {
+        let error = Error::from(sqlx::Error::Protocol("password=hunter2".into()));
+        let document = error.problem("req_1", "/jobs").to_json_string();
+        assert!(!document.contains("hunter2"), "{document}");
+        assert_eq!(error.code(), Code::Internal);
+        assert!(error.source().is_some());
+    }
+}

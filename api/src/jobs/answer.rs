@@ -1,0 +1,301 @@
+//! Jobs as callers see them.
+
+use chrono::{DateTime, Utc};
+use gantry_schema::jobs::log::Line;
+use gantry_schema::jobs::{self, State};
+use gantry_schema::{JobId, WorkerId};
+use poem_openapi::types::Any;
+use poem_openapi::{Enum, Object};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::field::Moment;
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum JobState {
+    /// For the end of other jobs.
+    Waiting,
+    /// For its time: asked for later, retried or snoozed.
+    Scheduled,
+    /// For a worker.
+    Available,
+    /// A worker holds it.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Given up after its last attempt; kept, and can be retried.
+    Discarded,
+    /// Stopped on request, or what it waited for failed.
+    Cancelled,
+}
+
+impl From<State> for JobState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Waiting => Self::Waiting,
+            State::Scheduled => Self::Scheduled,
+            State::Available => Self::Available,
+            State::Running => Self::Running,
+            State::Succeeded => Self::Succeeded,
+            State::Discarded => Self::Discarded,
+            State::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<JobState> for State {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Waiting => Self::Waiting,
+            JobState::Scheduled => Self::Scheduled,
+            JobState::Available => Self::Available,
+            JobState::Running => Self::Running,
+            JobState::Succeeded => Self::Succeeded,
+            JobState::Discarded => Self::Discarded,
+            JobState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// A job in a list.
+#[derive(Debug, Object)]
+pub struct JobSummary {
+    /// Its id.
+    pub id: JobId,
+    /// What is to be done.
+    pub kind: String,
+    /// Where it waits.
+    pub queue: String,
+    /// 0 first, 9 last, among the organization's jobs.
+    pub priority: i16,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// The attempt that runs or ran last; 0 before the first.
+    pub attempt: i32,
+    /// Counted attempts before it is discarded.
+    pub max_attempts: i32,
+    /// Not before this moment.
+    pub run_at: Moment,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// When it was asked for.
+    pub created_at: Moment,
+    /// When its last attempt began.
+    #[oai(skip_serializing_if_is_none)]
+    pub started_at: Option<Moment>,
+    /// When it ended for good.
+    #[oai(skip_serializing_if_is_none)]
+    pub finished_at: Option<Moment>,
+    /// What the handler last said about how far it is.
+    #[oai(skip_serializing_if_is_none)]
+    pub progress: Option<Any<Value>>,
+}
+
+/// A job with its whole history.
+#[derive(Debug, Object)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What is to be done.
+    pub kind: String,
+    /// Where it waits.
+    pub queue: String,
+    /// 0 first, 9 last, among the organization's jobs.
+    pub priority: i16,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// The attempt that runs or ran last; 0 before the first.
+    pub attempt: i32,
+    /// Counted attempts before it is discarded.
+    pub max_attempts: i32,
+    /// Attempts that did not count: snoozed, handed back, or before it was retried by hand.
+    pub uncounted_attempts: i32,
+    /// How often its worker fell silent.
+    pub rescues: i32,
+    /// Not before this moment.
+    pub run_at: Moment,
+    /// Not started after this moment.
+    #[oai(skip_serializing_if_is_none)]
+    pub expires_at: Option<Moment>,
+    /// At most one job of its kind has it at a time.
+    #[oai(skip_serializing_if_is_none)]
+    pub unique_key: Option<String>,
+    /// Only so many jobs that share it run at a time.
+    #[oai(skip_serializing_if_is_none)]
+    pub concurrency_key: Option<String>,
+    /// What is to be done it to.
+    pub payload: Any<Value>,
+    /// The W3C trace it belongs to.
+    #[oai(skip_serializing_if_is_none)]
+    pub traceparent: Option<String>,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// When it was asked for.
+    pub created_at: Moment,
+    /// When its last attempt began.
+    #[oai(skip_serializing_if_is_none)]
+    pub started_at: Option<Moment>,
+    /// When it ended for good.
+    #[oai(skip_serializing_if_is_none)]
+    pub finished_at: Option<Moment>,
+    /// When somebody asked to stop it while it ran.
+    #[oai(skip_serializing_if_is_none)]
+    pub cancel_requested_at: Option<Moment>,
+    /// What the handler last said about how far it is.
+    #[oai(skip_serializing_if_is_none)]
+    pub progress: Option<Any<Value>>,
+    /// What the handler answered.
+    #[oai(skip_serializing_if_is_none)]
+    pub result: Option<Any<Value>>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// What happened to it, in order.
+    pub timeline: Vec<Happening>,
+}
+
+/// One attempt at a job.
+#[derive(Debug, Clone, PartialEq, Eq, Object)]
+#[oai(rename = "JobAttempt")]
+pub struct Attempt {
+    /// Its number.
+    pub attempt: i32,
+    /// Who makes or made it.
+    #[oai(skip_serializing_if_is_none)]
+    pub worker: Option<WorkerId>,
+    /// When it began.
+    #[oai(skip_serializing_if_is_none)]
+    pub started_at: Option<Moment>,
+    /// When it ended.
+    #[oai(skip_serializing_if_is_none)]
+    pub ended_at: Option<Moment>,
+    /// `running`, `succeeded`, `retry`, `snoozed`, `timed_out`, `panicked`, `cancelled`, `discarded`, `rescued`,
+    /// `returned` or `expired`.
+    pub outcome: String,
+    /// What went wrong.
+    #[oai(skip_serializing_if_is_none)]
+    pub error: Option<String>,
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Object)]
+#[oai(rename = "JobHappening")]
+pub struct Happening {
+    /// When.
+    pub at: Moment,
+    /// `asked_for`, `started`, `cancel_requested`, or an attempt's outcome.
+    pub event: String,
+    /// In which attempt.
+    #[oai(skip_serializing_if_is_none)]
+    pub attempt: Option<i32>,
+}
+
+/// A line a handler wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Object)]
+#[oai(rename = "JobLogLine")]
+pub struct LogLine {
+    /// In which attempt.
+    pub attempt: i32,
+    /// Its number within the attempt, from 1.
+    pub line: i32,
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub message: String,
+}
+
+impl From<jobs::Job> for JobSummary {
+    fn from(job: jobs::Job) -> Self {
+        Self {
+            id: job.id,
+            state: job.state.into(),
+            kind: job.kind,
+            queue: job.queue,
+            priority: job.priority,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            run_at: job.run_at.into(),
+            requested_by: job.requested_by,
+            created_at: job.created_at.into(),
+            started_at: job.started_at.map(Moment),
+            finished_at: job.finished_at.map(Moment),
+            progress: job.progress.map(Any),
+        }
+    }
+}
+
+impl From<jobs::Job> for Job {
+    fn from(job: jobs::Job) -> Self {
+        let attempts = attempts(&job);
+        Self {
+            timeline: timeline(&job, &attempts),
+            attempts,
+            id: job.id,
+            state: job.state.into(),
+            kind: job.kind,
+            queue: job.queue,
+            priority: job.priority,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            uncounted_attempts: job.uncounted,
+            rescues: job.rescues,
+            run_at: job.run_at.into(),
+            expires_at: job.expires_at.map(Moment),
+            unique_key: job.unique_key,
+            concurrency_key: job.concurrency_key,
+            payload: Any(job.payload),
+            traceparent: job.traceparent,
+            requested_by: job.requested_by,
+            created_at: job.created_at.into(),
+            started_at: job.started_at.map(Moment),
+            finished_at: job.finished_at.map(Moment),
+            cancel_requested_at: job.cancel_requested_at.map(Moment),
+            progress: job.progress.map(Any),
+            result: job.result.map(Any),
+        }
+    }
+}
+
+impl From<Line> for LogLine {
+    fn from(line: Line) -> Self {
+        Self { attempt: line.attempt, line: line.line, at: line.at.into(), message: line.message }
+    }
+}
+
+/// Those that failed are kept with the job; the one that runs or succeeded is the job itself.
+fn attempts(job: &jobs::Job) -> Vec<Attempt> {
+    let failed = job.failures.iter().map(|failure| Attempt {
+        attempt: failure.attempt,
+        worker: failure.worker,
+        started_at: failure.started_at.map(Moment),
+        ended_at: Some(failure.ended_at.into()),
+        outcome: failure.outcome.clone(),
+        error: Some(failure.error.clone()),
+    });
+    let current = matches!(job.state, State::Running | State::Succeeded).then(|| Attempt {
+        attempt: job.attempt,
+        worker: job.worker,
+        started_at: job.started_at.map(Moment),
+        ended_at: job.finished_at.map(Moment),
+        outcome: job.state.to_string(),
+        error: None,
+    });
+    failed.chain(current).collect()
+}
+
+fn timeline(job: &jobs::Job, attempts: &[Attempt]) -> Vec<Happening> {
+    let happening =
+        |at: DateTime<Utc>, event: &str, attempt| Happening { at: at.into(), event: event.to_owned(), attempt };
+    let mut timeline = vec![happening(job.created_at, "asked_for", None)];
+    timeline.extend(job.cancel_requested_at.map(|at| happening(at, "cancel_requested", None)));
+    for attempt in attempts {
+        let number = (attempt.attempt > 0).then_some(attempt.attempt);
+        timeline.extend(attempt.started_at.map(|at| happening(at.0, "started", number)));
+        timeline.extend(attempt.ended_at.map(|at| happening(at.0, &attempt.outcome, number)));
+    }
+    // Stable: what happened in the same microsecond stays in the order of life.
+    timeline.sort_by_key(|happening| happening.at);
+    timeline
+}

@@ -1,0 +1,448 @@
+//! Jobs: asking for them, looking at them, changing their course.
+
+mod answer;
+mod ask;
+mod follow;
+pub mod wait;
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use gantry_jobs::{By, catalogue, request};
+use gantry_schema::jobs::control::{self, Change, Filter};
+use gantry_schema::jobs::enqueue;
+use gantry_schema::jobs::log;
+use gantry_schema::organizations::Permission;
+use gantry_schema::{JobId, OrganizationId};
+use poem::web::Data;
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::payload::{EventStream, Json};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::{Body, MIB};
+use crate::caller::Caller;
+use crate::error::{Code, Error};
+use crate::field::{Moment, Word};
+use crate::page::{Cursor, Limit, Page};
+use crate::tag::Tag;
+
+pub use answer::{Job, JobState, JobSummary, LogLine};
+pub use ask::{BulkRequest, JobRequest, Outcome};
+pub use follow::News;
+
+/// Jobs that one call by filter changes at most.
+const AT_ONCE: i64 = 10_000;
+
+/// The operations on jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct Jobs;
+
+/// A job that was asked for.
+#[derive(Debug, Object)]
+#[oai(rename = "JobReceipt")]
+pub struct Receipt {
+    /// The job.
+    pub id: JobId,
+    /// What came of asking for it.
+    pub outcome: Outcome,
+}
+
+/// The jobs that were asked for, in the order of the request.
+#[derive(Debug, Object)]
+#[oai(rename = "JobReceipts")]
+pub struct Receipts {
+    /// One for each job of the request.
+    pub jobs: Vec<Receipt>,
+}
+
+/// What came of asking for a job.
+#[derive(ApiResponse)]
+enum Asked {
+    /// It was written down, and will be done.
+    #[oai(status = 202)]
+    Accepted(Json<Receipt>, #[oai(header = "Location")] String),
+    /// The caller preferred to wait, and it ended.
+    #[oai(status = 200)]
+    Ended(Json<Job>, #[oai(header = "Location")] String, #[oai(header = "Preference-Applied")] String),
+}
+
+/// What came of asking for a job to stop.
+#[derive(ApiResponse)]
+enum Stopped {
+    /// It waited, and is cancelled.
+    #[oai(status = 200)]
+    AtOnce(Json<Job>),
+    /// It runs; its worker was told, and stops it within seconds.
+    #[oai(status = 202)]
+    Told(Json<Job>),
+}
+
+/// Which jobs; what is left out does not matter.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "JobSelection")]
+struct Selection {
+    /// Of this kind.
+    kind: Option<Word>,
+    /// In this queue.
+    queue: Option<Word>,
+    /// In this state.
+    state: Option<JobState>,
+    /// Asked for before this moment.
+    before: Option<Moment>,
+}
+
+impl From<Selection> for Filter {
+    fn from(selection: Selection) -> Self {
+        Self {
+            state: selection.state.map(Into::into),
+            kind: selection.kind.map(Into::into),
+            queue: selection.queue.map(Into::into),
+            before: selection.before.map(|moment| moment.0),
+        }
+    }
+}
+
+/// What came of changing many jobs.
+#[derive(Debug, Object)]
+#[oai(rename = "JobsChanged")]
+struct Changed {
+    /// How many were changed.
+    count: u64,
+    /// The most that one call changes was reached: repeat the call until this is false.
+    more: bool,
+}
+
+/// A kind of job that can be asked for, or that the platform asks for.
+#[derive(Debug, Object)]
+struct JobKind {
+    /// `feature.verb`.
+    kind: String,
+    /// Where its jobs wait.
+    queue: String,
+    /// Callers may ask for it.
+    public: bool,
+    /// 0 first, 9 last, when the request does not say otherwise.
+    priority: i16,
+    /// Counted attempts before a job is discarded.
+    max_attempts: i32,
+    /// How long one attempt may take.
+    timeout_seconds: u64,
+}
+
+#[OpenApi(tag = "Tag::Jobs")]
+impl Jobs {
+    /// Ask for a job
+    ///
+    /// It is written down before the answer, and done at least once. The answer comes at once; with the header
+    /// `Prefer: wait=10` it comes when the job ended, or after so many seconds (at most 60).
+    #[oai(path = "/jobs", method = "post", operation_id = "askForJob")]
+    async fn ask(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// `wait=N`: answer when the job ended, or after N seconds.
+        #[oai(name = "Prefer")]
+        prefer: Header<Option<String>>,
+        body: Body<JobRequest>,
+    ) -> Result<Asked, Error> {
+        let organization = caller.may(Permission::ManageJobs)?;
+        let patience = wait::preferred(prefer.0.as_deref())?;
+        let new = ask::new_job(body.0, caller.by(), app.db.now())?;
+        // Nothing else belongs in its transaction: one statement is all of it.
+        let enqueued = enqueue::enqueue_alone(&app.db, organization, new).await?;
+
+        let location = format!("/jobs/{}", enqueued.id);
+        if let Some(patience) = patience {
+            let job = wait::until_ended(&app, organization, enqueued.id, patience).await?;
+            if job.state.is_final() {
+                let applied = format!("wait={}", patience.as_secs());
+                return Ok(Asked::Ended(Json(job.into()), location, applied));
+            }
+        }
+        Ok(Asked::Accepted(Json(enqueued.into()), location))
+    }
+
+    /// Ask for many jobs
+    ///
+    /// Up to 10 000 jobs of any kinds, written down in one statement: all of them, or none when one of them cannot be
+    /// asked for. Then `errors` names each by its place in the request.
+    #[oai(path = "/jobs/bulk", method = "post", operation_id = "askForJobs")]
+    async fn ask_for_many(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        body: Body<BulkRequest, { 32 * MIB }>,
+    ) -> Result<BulkAccepted, Error> {
+        let organization = caller.may(Permission::ManageJobs)?;
+        let new = ask::new_jobs(&body.0, caller.by(), app.db.now())?;
+        let predecessors = ask::Predecessors::of(&new);
+        let mut tx = app.db.tenant(organization).await?;
+        let enqueued =
+            request::enqueue_new(&mut tx, organization, new).await.map_err(|error| predecessors.explain(error))?;
+        tx.commit().await?;
+        let jobs = enqueued.into_iter().map(Receipt::from).collect();
+        Ok(BulkAccepted::Accepted(Json(Receipts { jobs })))
+    }
+
+    /// List jobs
+    ///
+    /// Newest first.
+    #[oai(path = "/jobs", method = "get", operation_id = "listJobs")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
+    async fn list(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// Only in this state.
+        state: Query<Option<JobState>>,
+        /// Only of this kind.
+        kind: Query<Option<Word>>,
+        /// Only in this queue.
+        queue: Query<Option<Word>>,
+        /// Only asked for before this moment.
+        before: Query<Option<Moment>>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<JobSummary>>, Error> {
+        let organization = caller.may(Permission::ReadJobs)?;
+        let selection = Selection { kind: kind.0, queue: queue.0, state: state.0, before: before.0 };
+        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let limit = limit.0.unwrap_or_default();
+        let mut tx = app.db.tenant(organization).await?;
+        let jobs = control::list(&mut tx, &selection.into(), after, limit.and_one()).await?;
+        Ok(Json(Page::of(jobs, limit, |job| Cursor::id(job.id.uuid()), JobSummary::from)))
+    }
+
+    /// Get a job
+    ///
+    /// With its attempts and what happened to it when. With `wait`, the answer comes the moment the job ended, or after
+    /// so many seconds as it is then.
+    #[oai(path = "/jobs/:job", method = "get", operation_id = "getJob")]
+    async fn get(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The job.
+        job: Path<JobId>,
+        /// Seconds to wait for its end, at most 60.
+        wait: Query<Option<wait::Seconds>>,
+    ) -> Result<Json<Job>, Error> {
+        let organization = caller.may(Permission::ReadJobs)?;
+        let patience = wait.0.map_or(Duration::ZERO, wait::Seconds::duration);
+        let job = wait::until_ended(&app, organization, job.0, patience).await?;
+        Ok(Json(job.into()))
+    }
+
+    /// Cancel a job
+    ///
+    /// At once if it waits. If it runs, its worker is told: the handler hears of it within a second, and is stopped hard
+    /// after its grace.
+    #[oai(path = "/jobs/:job/cancel", method = "post", operation_id = "cancelJob")]
+    async fn cancel(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The job.
+        job: Path<JobId>,
+    ) -> Result<Stopped, Error> {
+        let organization = caller.may(Permission::ManageJobs)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let change = control::cancel(&mut tx, job.0, &caller.by().to_string()).await?;
+        refuse_impossible(change, job.0, "cancelled: it has ended")?;
+        let after = control::find(&mut tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
+        tx.commit().await?;
+        if change == Change::Asked {
+            return Ok(Stopped::Told(Json(after.into())));
+        }
+        app.tell_ended(&[job.0]).await;
+        Ok(Stopped::AtOnce(Json(after.into())))
+    }
+
+    /// Retry a job
+    ///
+    /// A job that was discarded or cancelled runs again, with all its attempts before it; one that is scheduled runs now.
+    #[oai(path = "/jobs/:job/retry", method = "post", operation_id = "retryJob")]
+    async fn retry(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The job.
+        job: Path<JobId>,
+    ) -> Result<Json<Job>, Error> {
+        let organization = caller.may(Permission::ManageJobs)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let change = control::retry(&mut tx, job.0).await?;
+        refuse_impossible(change, job.0, "retried: only jobs that are scheduled, discarded or cancelled can be")?;
+        let after = control::find(&mut tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
+        tx.commit().await?;
+        Ok(Json(after.into()))
+    }
+
+    /// Retry many jobs
+    ///
+    /// The discarded jobs that the filter selects (or the cancelled ones, with `"state": "cancelled"`), oldest first, up
+    /// to 10 000 in one call.
+    #[oai(path = "/jobs/retry", method = "post", operation_id = "retryJobs")]
+    async fn retry_many(&self, caller: Caller, app: Data<&App>, body: Body<Selection>) -> Result<Json<Changed>, Error> {
+        let organization = caller.may(Permission::ManageJobs)?;
+        if !matches!(body.0.state, None | Some(JobState::Discarded | JobState::Cancelled)) {
+            return Err(Error::field(
+                "state",
+                "only discarded or cancelled jobs can be retried; write one of the two, or leave it out",
+            ));
+        }
+        let mut tx = app.db.tenant(organization).await?;
+        let count = control::retry_all(&mut tx, &body.0.into(), AT_ONCE).await?;
+        tx.commit().await?;
+        Ok(Json(Changed { count, more: count == AT_ONCE.unsigned_abs() }))
+    }
+
+    /// Discard many jobs
+    ///
+    /// The jobs that wait for a worker or for their time and that the filter selects, oldest first, up to 10 000 in one
+    /// call. They stay searchable as discarded jobs, and can be retried.
+    #[oai(path = "/jobs/discard", method = "post", operation_id = "discardJobs")]
+    async fn discard_many(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        body: Body<Selection>,
+    ) -> Result<Json<Changed>, Error> {
+        let organization = caller.may(Permission::ManageJobs)?;
+        if !matches!(body.0.state, None | Some(JobState::Available | JobState::Scheduled)) {
+            return Err(Error::field(
+                "state",
+                "only available or scheduled jobs can be discarded; write one of the two, or leave it out",
+            ));
+        }
+        let filter = Filter::from(body.0);
+        if filter == Filter::default() {
+            return Err(Error::field(
+                "body",
+                "this would discard everything that waits; name a kind, a queue, a state or before",
+            ));
+        }
+        let mut tx = app.db.tenant(organization).await?;
+        let count = control::discard_all(&mut tx, &filter, &caller.by().to_string(), AT_ONCE).await?;
+        tx.commit().await?;
+        Ok(Json(Changed { count, more: count == AT_ONCE.unsigned_abs() }))
+    }
+
+    /// List a job's log lines
+    ///
+    /// In the order they were written, attempt by attempt.
+    #[oai(path = "/jobs/:job/logs", method = "get", operation_id = "listJobLogs")]
+    async fn logs(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The job.
+        job: Path<JobId>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<LogLine>>, Error> {
+        let organization = caller.may(Permission::ReadJobs)?;
+        let (attempt, line) = cursor.0.map(|cursor| cursor.to_line()).transpose()?.unwrap_or_default();
+        let limit = limit.0.unwrap_or_default();
+        let mut tx = app.db.tenant(organization).await?;
+        let lines = log::after(&mut tx, job.0, attempt, line, limit.and_one()).await?;
+        if lines.is_empty() && control::find(&mut tx, job.0).await?.is_none() {
+            return Err(Error::not_found(job.0));
+        }
+        Ok(Json(Page::of(lines, limit, |line| Cursor::line(line.attempt, line.line), LogLine::from)))
+    }
+
+    /// Follow a job
+    ///
+    /// Server-sent events: `state`, `progress` and `log`, as they happen. The stream begins with the job as it is, and
+    /// ends when the job ends, or after a quarter of an hour. A client that connects again with `Last-Event-ID`, as
+    /// browsers do, gets the log lines it has not seen.
+    #[oai(path = "/jobs/:job/events", method = "get", operation_id = "followJob")]
+    async fn follow(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The job.
+        job: Path<JobId>,
+        /// The id of the last event that was received.
+        #[oai(name = "Last-Event-ID")]
+        last_event: Header<Option<follow::Place>>,
+    ) -> Result<EventStream<BoxStream<'static, News>>, Error> {
+        let organization = caller.may(Permission::ReadJobs)?;
+        follow::follow(&app, organization, job.0, last_event.0.unwrap_or_default()).await
+    }
+
+    /// List the kinds of jobs
+    ///
+    /// What can be asked for, and how it is run.
+    #[oai(path = "/job-kinds", method = "get", operation_id = "listJobKinds")]
+    async fn kinds(&self, caller: Caller) -> Result<Json<Vec<JobKind>>, Error> {
+        caller.may(Permission::ReadJobs)?;
+        Ok(Json(catalogue::kinds().into_iter().map(JobKind::from).collect()))
+    }
+}
+
+/// What came of asking for many jobs.
+#[derive(ApiResponse)]
+enum BulkAccepted {
+    /// They were written down, and will be done.
+    #[oai(status = 202)]
+    Accepted(Json<Receipts>),
+}
+
+fn refuse_impossible(change: Change, job: JobId, what: &str) -> Result<(), Error> {
+    match change {
+        Change::Done | Change::Asked => Ok(()),
+        Change::Unknown => Err(Error::not_found(job)),
+        Change::Impossible(state) => {
+            Err(Error::new(Code::WrongState, format!("the job {job} is {state} and cannot be {what}")))
+        }
+    }
+}
+
+impl From<catalogue::Kind> for JobKind {
+    fn from(kind: catalogue::Kind) -> Self {
+        Self {
+            kind: kind.name.to_owned(),
+            queue: kind.policy.queue.to_string(),
+            public: kind.public,
+            priority: kind.policy.priority,
+            max_attempts: kind.policy.max_attempts,
+            timeout_seconds: kind.policy.timeout.as_secs(),
+        }
+    }
+}
+
+impl From<gantry_schema::jobs::Enqueued> for Receipt {
+    fn from(enqueued: gantry_schema::jobs::Enqueued) -> Self {
+        Self { id: enqueued.id, outcome: enqueued.outcome.into() }
+    }
+}
+
+/// Looks at a job of the organization.
+async fn look(app: &App, organization: OrganizationId, job: JobId) -> Result<gantry_schema::jobs::Job, Error> {
+    let mut tx = app.db.tenant(organization).await?;
+    control::find(&mut tx, job).await?.ok_or_else(|| Error::not_found(job))
+}
+
+/// Asks for a job of a kind that is known by word, with a payload that was checked before.
+pub(crate) async fn ask_again(
+    tx: &mut gantry_schema::TenantTx,
+    kind: &str,
+    payload: &serde_json::Value,
+    by: &By,
+) -> Result<Receipt, Error> {
+    let payload = serde_json::value::to_raw_value(payload).map_err(request::RequestError::Payload)?;
+    let (organization, now) = (tx.organization(), gantry_schema::JobTx::now(tx));
+    let new = catalogue::find(kind)?.new_job(&payload, &request::Asked::default(), by, now)?;
+    let enqueued = request::enqueue_new(tx, organization, vec![new]).await?;
+    Ok(enqueued.first().copied().ok_or(sqlx::Error::RowNotFound)?.into())
+}

@@ -1,0 +1,67 @@
+//! `gantry-api`: serves the API, and carries out what an operator does before and beside it.
+
+mod operator;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use gantry_jobs::process::{Program, Settings, help};
+
+/// Gantry's API.
+#[derive(Debug, Parser)]
+#[command(name = "gantry-api", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API; what it does without a command.
+    Serve,
+    /// Bring the database up to date: migrations, the roles of the processes and their passwords.
+    Migrate,
+    /// Make the demo organization, and print a new API key for it as the last line.
+    Seed,
+    /// Print the OpenAPI document.
+    Openapi,
+    /// See to API keys from the machine itself: a new installation has none.
+    ApiKey {
+        #[command(subcommand)]
+        command: operator::ApiKeyCommand,
+    },
+}
+
+fn main() -> ExitCode {
+    let matches = Arguments::command().after_help(help(Program::Api)).get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    match run(arguments.command.unwrap_or(Command::Serve)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry-api: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    if let Command::Openapi = command {
+        println!("{}", gantry_api::openapi());
+        return Ok(());
+    }
+    let settings = Settings::load(Program::Api, std::env::vars_os())?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => serve::serve(&settings).await,
+            Command::Migrate => operator::migrate(&settings).await,
+            Command::Seed => operator::seed(&settings).await,
+            Command::ApiKey { command } => operator::api_key(&settings, command).await,
+            Command::Openapi => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,166 @@
+//! What an operator does from the machine itself.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use gantry_jobs::process::{Settings, Together as _};
+use gantry_schema::api_keys::{self, Token};
+use gantry_schema::db::Silent;
+use gantry_schema::organizations::{self, Permission};
+use gantry_schema::setup::{self, Login};
+use gantry_schema::{ApiKeyId, Db, IdMint, OrganizationId, SystemClock, TenantTx};
+use url::Url;
+
+/// See to API keys.
+#[derive(Debug, Subcommand)]
+pub enum ApiKeyCommand {
+    /// Make a key; it is the last line that is printed, and is not shown again.
+    Create {
+        /// Whose it is: `platform`, or the id of an organization.
+        #[arg(long, default_value = "platform")]
+        organization: String,
+        /// What people call it.
+        #[arg(long)]
+        name: String,
+        /// What it allows: jobs:read, jobs:write, … (may be given several times).
+        #[arg(long = "scope", required_unless_present = "all_scopes")]
+        scopes: Vec<Permission>,
+        /// It allows everything the organization may have.
+        #[arg(long, conflicts_with = "scopes")]
+        all_scopes: bool,
+    },
+}
+
+/// Brings the database up to date.
+pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    let (owner, app, engine) = (
+        settings.postgres("OWNER_DATABASE_URL"),
+        login(settings, "DATABASE_URL", "gantry_app"),
+        login(settings, "ENGINE_DATABASE_URL", "gantry_engine"),
+    )
+        .together()?;
+    let logins: Vec<Login> = [app, engine].into_iter().flatten().collect();
+    setup::migrate(&owner, &logins).await?;
+    eprintln!("gantry-api: the database is up to date");
+    Ok(())
+}
+
+/// The role and password of a URL, where it is set.
+fn login(
+    settings: &Settings,
+    name: &str,
+    may: &'static str,
+) -> Result<Option<Login>, gantry_jobs::process::SettingsError> {
+    // The options know the role, also where a parameter names it; only the URL gives the password away.
+    let Some(options) = settings.postgres_if_set(name)? else { return Ok(None) };
+    let url: Option<Url> = settings.optional(name)?;
+    let password = url.as_ref().and_then(password_of);
+    Ok(Some(Login { role: options.get_username().to_owned(), password, may }))
+}
+
+fn password_of(url: &Url) -> Option<String> {
+    let parameter = || url.query_pairs().find(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
+    // In this part of a URL a plus is a plus.
+    let decode = |text: &str| {
+        let pair = format!("={}", text.replace('+', "%2B"));
+        url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
+    };
+    url.password().and_then(decode).or_else(parameter)
+}
+
+async fn connect(settings: &Settings) -> anyhow::Result<Db> {
+    let database = settings.postgres("DATABASE_URL")?;
+    let clock = Arc::new(SystemClock);
+    let ids = Arc::new(IdMint::new(clock.clone()));
+    Db::connect(database, 2, clock, ids, Arc::new(Silent)).await.context("GANTRY_DATABASE_URL")
+}
+
+/// Makes a key.
+pub async fn api_key(settings: &Settings, command: ApiKeyCommand) -> anyhow::Result<()> {
+    let ApiKeyCommand::Create { organization, name, scopes, all_scopes } = command;
+    let organization = match organization.as_str() {
+        "platform" => OrganizationId::PLATFORM,
+        id => id.parse().context("--organization is `platform` or the id of an organization")?,
+    };
+    let scopes = if all_scopes { every_scope(organization) } else { scopes };
+    if organization != OrganizationId::PLATFORM && scopes.contains(&Permission::OperatePlatform) {
+        bail!("only keys of the platform can have the scope {}", Permission::OperatePlatform);
+    }
+    let db = connect(settings).await?;
+    let mut tx = db.tenant(organization).await?;
+    if organizations::find(&mut tx, organization).await?.is_none() {
+        bail!("there is no organization {organization}");
+    }
+    let token = Token::generate(&mut rand::rng());
+    let key = api_keys::create(&mut tx, &name, &token, &scopes, None).await?;
+    tx.commit().await?;
+    eprintln!("gantry-api: made {} for {organization}; it is not shown again:", key.id);
+    println!("{}", token.expose());
+    Ok(())
+}
+
+fn every_scope(organization: OrganizationId) -> Vec<Permission> {
+    let of_platform = organization == OrganizationId::PLATFORM;
+    Permission::ALL.iter().copied().filter(|scope| of_platform || *scope != Permission::OperatePlatform).collect()
+}
+
+/// What keys of the demo are called, by which the next run finds them.
+const DEMO_KEY: &str = "demo";
+
+/// Makes the demo organizations if they are missing, and a new key in place of the old ones.
+pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
+    let db = connect(settings).await?;
+    let mut tx = db.tenant(OrganizationId::PLATFORM).await?;
+    let hosting = below(&mut tx, OrganizationId::PLATFORM, "Demo Hosting").await?;
+    let acme = below(&mut tx, hosting, "Acme").await?;
+    tx.commit().await?;
+
+    let mut tx = db.tenant(acme).await?;
+    let mut after = None;
+    loop {
+        let keys = api_keys::list(&mut tx, after, 200).await?;
+        for key in keys.iter().filter(|key| key.name == DEMO_KEY && key.revoked_at.is_none()) {
+            api_keys::revoke(&mut tx, key.id).await?;
+        }
+        after = keys.last().map(|key| -> ApiKeyId { key.id });
+        if after.is_none() {
+            break;
+        }
+    }
+    let token = Token::generate(&mut rand::rng());
+    api_keys::create(&mut tx, DEMO_KEY, &token, &every_scope(acme), None).await?;
+    tx.commit().await?;
+    println!("Demo organization Acme: {acme}");
+    println!("{}", token.expose());
+    Ok(())
+}
+
+/// The organization of this name below `parent`; made if it is missing.
+async fn below(tx: &mut TenantTx, parent: OrganizationId, name: &str) -> anyhow::Result<OrganizationId> {
+    let mut after = None;
+    loop {
+        let page = organizations::list(tx, after, 200).await?;
+        if let Some(found) = page.iter().find(|found| found.parent == Some(parent) && found.name == name) {
+            return Ok(found.id);
+        }
+        after = page.last().map(|last| last.id);
+        if after.is_none() {
+            return Ok(organizations::create(tx, parent, name, 1, None).await?.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_read_from_a_url_as_it_was_meant() {
+        let password = |url: &str| password_of(&url.parse().unwrap());
+        assert_eq!(password("postgres://app:p%40ss+w%2Bord%25@db/gantry").as_deref(), Some("p@ss+w+ord%"));
+        assert_eq!(password("postgres://app:a=b&c@db/gantry").as_deref(), Some("a=b&c"));
+        assert_eq!(password("postgres://app@db/gantry?password=x%20y").as_deref(), Some("x y"));
+        assert_eq!(password("postgres://app@db/gantry"), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! Organizations: the caller's and those below it.
+
+use gantry_schema::OrganizationId;
+use gantry_schema::organizations::{self, Permission};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Caller;
+use crate::error::Error;
+use crate::field::{Moment, Name};
+use crate::page::{Cursor, Limit, Page};
+use crate::tag::Tag;
+
+/// The operations on organizations.
+#[derive(Debug, Clone, Copy)]
+pub struct Organizations;
+
+/// A tenant.
+#[derive(Debug, Object)]
+struct Organization {
+    /// Its id.
+    id: OrganizationId,
+    /// The one above it.
+    #[oai(skip_serializing_if_is_none)]
+    parent_id: Option<OrganizationId>,
+    /// What people call it.
+    name: String,
+    /// Its share of a queue while others wait too.
+    weight: i16,
+    /// Jobs it may have running at the same time; absent: no limit.
+    #[oai(skip_serializing_if_is_none)]
+    max_running: Option<i32>,
+    /// When it was made.
+    created_at: Moment,
+}
+
+/// An organization to make.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+struct NewOrganization {
+    /// What people call it: 1 to 200 characters.
+    name: Name,
+    /// The one above it: the caller's or one below it; left out: the caller's.
+    parent_id: Option<OrganizationId>,
+    /// Its share of a queue while others wait too: 1 to 100; left out: 1. Set by the platform only.
+    weight: Option<i16>,
+    /// Jobs it may have running at the same time; left out: no limit. Set by the platform only.
+    max_running: Option<i32>,
+}
+
+/// An organization was made.
+#[derive(ApiResponse)]
+enum Created {
+    /// It is there.
+    #[oai(status = 201)]
+    Created(Json<Organization>, #[oai(header = "Location")] String),
+}
+
+#[OpenApi(prefix_path = "/organizations", tag = "Tag::Organizations")]
+impl Organizations {
+    /// List organizations
+    ///
+    /// The caller's and those below it, oldest first.
+    #[oai(path = "/", method = "get", operation_id = "listOrganizations")]
+    async fn list(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<Organization>>, Error> {
+        let organization = caller.may(Permission::ReadOrganizations)?;
+        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let limit = limit.0.unwrap_or_default();
+        let mut tx = app.db.tenant(organization).await?;
+        let found = organizations::list(&mut tx, after, limit.and_one()).await?;
+        Ok(Json(Page::of(found, limit, |found| Cursor::id(found.id.uuid()), Organization::from)))
+    }
+
+    /// Get an organization
+    ///
+    /// The caller's, or one below it.
+    #[oai(path = "/:organization", method = "get", operation_id = "getOrganization")]
+    async fn get(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The organization.
+        organization: Path<OrganizationId>,
+    ) -> Result<Json<Organization>, Error> {
+        let own = caller.may(Permission::ReadOrganizations)?;
+        let mut tx = app.db.tenant(own).await?;
+        let found = organizations::find(&mut tx, organization.0).await?;
+        Ok(Json(found.ok_or_else(|| Error::not_found(organization.0))?.into()))
+    }
+
+    /// Make an organization
+    ///
+    /// Below the caller's, or below one of those below it.
+    #[oai(path = "/", method = "post", operation_id = "createOrganization")]
+    async fn create(&self, caller: Caller, app: Data<&App>, body: Body<NewOrganization>) -> Result<Created, Error> {
+        let own = caller.may(Permission::ManageOrganizations)?;
+        let NewOrganization { name, parent_id, weight, max_running } = body.0;
+        if weight.is_some() || max_running.is_some() {
+            // Who could set its own share would take the others'.
+            caller.may(Permission::OperatePlatform)?;
+        }
+        let weight = weight.unwrap_or(1);
+        if !(1..=100).contains(&weight) {
+            return Err(Error::field("weight", "a weight is 1 to 100; write a number between them"));
+        }
+        if max_running.is_some_and(|max| max < 1) {
+            return Err(Error::field(
+                "max_running",
+                "at least one job must be allowed to run; leave it out for no limit",
+            ));
+        }
+        let mut tx = app.db.tenant(own).await?;
+        let parent = parent_id.unwrap_or(own);
+        if organizations::find(&mut tx, parent).await?.is_none() {
+            return Err(Error::not_found(parent).at("parent_id"));
+        }
+        let made = organizations::create(&mut tx, parent, name.as_str(), weight, max_running).await?;
+        tx.commit().await?;
+        let location = format!("/organizations/{}", made.id);
+        Ok(Created::Created(Json(made.into()), location))
+    }
+}
+
+impl From<organizations::Organization> for Organization {
+    fn from(row: organizations::Organization) -> Self {
+        Self {
+            id: row.id,
+            parent_id: row.parent,
+            name: row.name,
+            weight: row.weight,
+            max_running: row.max_running,
+            created_at: row.created_at.into(),
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Schedules: recurring jobs.
+
+use gantry_jobs::schedule::{self, NewSchedule};
+use gantry_schema::organizations::Permission;
+use gantry_schema::schedules::cron::{CronSchedule, MissedRuns, Overlap};
+use gantry_schema::schedules::{self as rows, queries};
+use gantry_schema::{JobTx as _, ScheduleId, TenantTx};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::types::Any;
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Caller;
+use crate::error::{Code, Error, OnConstraint as _};
+use crate::field::{AnyJson, Moment, Name, Word};
+use crate::jobs::{self, Receipt};
+use crate::page::{Cursor, Limit, Page};
+use crate::tag::Tag;
+
+/// The operations on schedules.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedules;
+
+/// A recurring job.
+#[derive(Debug, Object)]
+struct Schedule {
+    /// Its id.
+    id: ScheduleId,
+    /// What people call it; unique in the organization.
+    name: String,
+    /// The kind of job it asks for.
+    kind: String,
+    /// With which payload.
+    payload: Any<Value>,
+    /// When: five fields, or six with seconds first.
+    cron: String,
+    /// In which IANA time zone.
+    time_zone: String,
+    /// What happens to times nobody was there for: `skip`, `once` or `all`.
+    missed_runs: String,
+    /// What happens while the previous job still lives: `allow`, `skip` or `queue`.
+    overlap: String,
+    /// Its jobs start up to so many seconds later.
+    jitter_seconds: i32,
+    /// It asks for nothing at the moment.
+    paused: bool,
+    /// When it asks next; absent: it does not.
+    #[oai(skip_serializing_if_is_none)]
+    next_tick_at: Option<Moment>,
+    /// When it was made.
+    created_at: Moment,
+}
+
+/// A recurring job to set up.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+struct ScheduleRequest {
+    /// What people call it: 1 to 200 characters, unique in the organization.
+    name: Name,
+    /// The kind of job; `GET /job-kinds` lists them.
+    kind: Word,
+    /// The job's payload; what it looks like depends on the kind.
+    payload: Option<AnyJson>,
+    /// When: `0 3 * * MON`. Five fields (minute, hour, day, month, day of week), or six with seconds first.
+    cron: String,
+    /// The IANA time zone the expression is in: `Europe/Berlin`; left out: `UTC`.
+    time_zone: Option<String>,
+    /// What happens to times nobody was there for; left out: `once`.
+    missed_runs: Option<MissedRunsPolicy>,
+    /// What happens while the previous job still lives; left out: `allow`.
+    overlap: Option<OverlapPolicy>,
+    /// Its jobs start up to so many seconds later, so that not everything starts at once; 0 to 86 400.
+    jitter_seconds: Option<i32>,
+}
+
+/// What happens to times that came and went while nobody was there.
+#[derive(Debug, Clone, Copy, Enum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+enum MissedRunsPolicy {
+    /// They are left out.
+    Skip,
+    /// One job stands for all of them.
+    Once,
+    /// Each gets its job.
+    All,
+}
+
+/// What happens while the previous job still lives.
+#[derive(Debug, Clone, Copy, Enum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+enum OverlapPolicy {
+    /// Both run side by side.
+    Allow,
+    /// The new one is left out.
+    Skip,
+    /// The new one runs when the other has ended.
+    Queue,
+}
+
+/// An expression to try out.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "SchedulePreviewRequest")]
+struct PreviewRequest {
+    /// When: `0 3 * * MON`.
+    cron: String,
+    /// The IANA time zone; left out: `UTC`.
+    time_zone: Option<String>,
+    /// How many times, 1 to 100; left out: 10.
+    count: Option<u8>,
+}
+
+/// When something happens next.
+#[derive(Debug, Object)]
+#[oai(rename = "UpcomingTimes")]
+struct Upcoming {
+    /// The times, earliest first.
+    times: Vec<Moment>,
+}
+
+/// A schedule was set up.
+#[derive(ApiResponse)]
+enum Created {
+    /// It asks for jobs from now on.
+    #[oai(status = 201)]
+    Created(Json<Schedule>, #[oai(header = "Location")] String),
+}
+
+/// A schedule was removed.
+#[derive(ApiResponse)]
+enum Deleted {
+    /// It asks for nothing any more.
+    #[oai(status = 204)]
+    Deleted,
+}
+
+/// A job was asked for.
+#[derive(ApiResponse)]
+enum Started {
+    /// It was written down, and will be done.
+    #[oai(status = 202)]
+    Accepted(Json<Receipt>, #[oai(header = "Location")] String),
+}
+
+#[OpenApi(prefix_path = "/schedules", tag = "Tag::Schedules")]
+impl Schedules {
+    /// Set up a schedule
+    ///
+    /// It asks for a job at every time of its expression, in its time zone, from now on.
+    #[oai(path = "/", method = "post", operation_id = "createSchedule")]
+    async fn create(&self, caller: Caller, app: Data<&App>, body: Body<ScheduleRequest>) -> Result<Created, Error> {
+        let organization = caller.may(Permission::ManageSchedules)?;
+        let new = new_schedule(body.0)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let made = schedule::create(&mut tx, new).await.on_constraint("schedules_name_key", || {
+            Error::new(
+                Code::NameTaken,
+                "the organization has a schedule of this name; choose another, or delete that one",
+            )
+            .at("name")
+        })?;
+        tx.commit().await?;
+        let location = format!("/schedules/{}", made.id);
+        Ok(Created::Created(Json(made.into()), location))
+    }
+
+    /// List schedules
+    ///
+    /// Oldest first.
+    #[oai(path = "/", method = "get", operation_id = "listSchedules")]
+    async fn list(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<Schedule>>, Error> {
+        let organization = caller.may(Permission::ReadSchedules)?;
+        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let limit = limit.0.unwrap_or_default();
+        let mut tx = app.db.tenant(organization).await?;
+        let found = queries::list(&mut tx, after, limit.and_one()).await?;
+        Ok(Json(Page::of(found, limit, |schedule| Cursor::id(schedule.id.uuid()), Schedule::from)))
+    }
+
+    /// Try out an expression
+    ///
+    /// The times a schedule would have, without setting one up.
+    #[oai(path = "/preview", method = "post", operation_id = "previewSchedule")]
+    async fn preview(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        body: Body<PreviewRequest>,
+    ) -> Result<Json<Upcoming>, Error> {
+        caller.may(Permission::ReadSchedules)?;
+        let cron = CronSchedule::parse(&body.0.cron, body.0.time_zone.as_deref().unwrap_or("UTC"))?;
+        match body.0.count.unwrap_or(10) {
+            count @ 1..=100 => Ok(Json(upcoming(&cron, &app, count))),
+            _ => Err(Error::field("count", "1 to 100 times are shown; write a number between them")),
+        }
+    }
+
+    /// Get a schedule
+    ///
+    /// With the time it asks next.
+    #[oai(path = "/:schedule", method = "get", operation_id = "getSchedule")]
+    async fn get(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+    ) -> Result<Json<Schedule>, Error> {
+        let organization = caller.may(Permission::ReadSchedules)?;
+        let mut tx = app.db.tenant(organization).await?;
+        Ok(Json(find(&mut tx, schedule.0).await?.into()))
+    }
+
+    /// List a schedule's next times
+    ///
+    /// Without the jitter of each; a paused schedule's are those it would have.
+    #[oai(path = "/:schedule/next-times", method = "get", operation_id = "listScheduleTimes")]
+    async fn next_times(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+        /// How many, at most 100; left out: 10.
+        #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
+        count: Query<Option<u8>>,
+    ) -> Result<Json<Upcoming>, Error> {
+        let organization = caller.may(Permission::ReadSchedules)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let found = find(&mut tx, schedule.0).await?;
+        let cron = CronSchedule::parse(&found.cron, &found.time_zone)?;
+        Ok(Json(upcoming(&cron, &app, count.0.unwrap_or(10))))
+    }
+
+    /// Remove a schedule
+    ///
+    /// Jobs it asked for stay.
+    #[oai(path = "/:schedule", method = "delete", operation_id = "deleteSchedule")]
+    async fn delete(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+    ) -> Result<Deleted, Error> {
+        let organization = caller.may(Permission::ManageSchedules)?;
+        let mut tx = app.db.tenant(organization).await?;
+        if !queries::delete(&mut tx, schedule.0).await? {
+            return Err(Error::not_found(schedule.0));
+        }
+        tx.commit().await?;
+        Ok(Deleted::Deleted)
+    }
+
+    /// Pause a schedule
+    ///
+    /// It asks for nothing until it is resumed. Pausing it again changes nothing.
+    #[oai(path = "/:schedule/pause", method = "post", operation_id = "pauseSchedule")]
+    async fn pause(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+    ) -> Result<Json<Schedule>, Error> {
+        let organization = caller.may(Permission::ManageSchedules)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let mut found = find(&mut tx, schedule.0).await?;
+        if !found.paused {
+            queries::set_paused(&mut tx, found.id, true, None).await?;
+            (found.paused, found.next_tick_at) = (true, None);
+            tx.commit().await?;
+        }
+        Ok(Json(found.into()))
+    }
+
+    /// Resume a schedule
+    ///
+    /// It goes on with its next time; what it missed meanwhile stays missed. Resuming what is not paused changes nothing.
+    #[oai(path = "/:schedule/resume", method = "post", operation_id = "resumeSchedule")]
+    async fn resume(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+    ) -> Result<Json<Schedule>, Error> {
+        let organization = caller.may(Permission::ManageSchedules)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let mut found = find(&mut tx, schedule.0).await?;
+        if found.paused {
+            let next = schedule::next_tick(&found, tx.now());
+            queries::set_paused(&mut tx, found.id, false, next).await?;
+            (found.paused, found.next_tick_at) = (false, next);
+            tx.commit().await?;
+        }
+        Ok(Json(found.into()))
+    }
+
+    /// Run a schedule now
+    ///
+    /// Asks for its job at once, paused or not; its times stay as they are.
+    #[oai(path = "/:schedule/run", method = "post", operation_id = "runSchedule")]
+    async fn run(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+    ) -> Result<Started, Error> {
+        let organization = caller.may(Permission::ManageSchedules)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let found = find(&mut tx, schedule.0).await?;
+        let receipt = jobs::ask_again(&mut tx, &found.kind, &found.payload, caller.by()).await?;
+        tx.commit().await?;
+        let location = format!("/jobs/{}", receipt.id);
+        Ok(Started::Accepted(Json(receipt), location))
+    }
+}
+
+async fn find(tx: &mut TenantTx, id: ScheduleId) -> Result<rows::Schedule, Error> {
+    queries::find(tx, id).await?.ok_or_else(|| Error::not_found(id))
+}
+
+fn upcoming(cron: &CronSchedule, app: &App, count: u8) -> Upcoming {
+    Upcoming { times: cron.upcoming(app.db.now(), usize::from(count)).into_iter().map(Moment).collect() }
+}
+
+fn new_schedule(request: ScheduleRequest) -> Result<NewSchedule, Error> {
+    let payload = request.payload.map(|payload| payload.value()).transpose();
+    let jitter_seconds = request.jitter_seconds.unwrap_or(0);
+    if !(0..=86_400).contains(&jitter_seconds) {
+        return Err(Error::field(
+            "jitter_seconds",
+            "jitter is 0 to 86 400 seconds, a day; write a number between them",
+        ));
+    }
+    Ok(NewSchedule {
+        name: request.name.to_string(),
+        kind: request.kind.into(),
+        payload: payload
+            .map_err(|wrong| Error::new(Code::InvalidPayload, wrong.0).at("payload"))?
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+        cron: request.cron,
+        time_zone: request.time_zone.unwrap_or_else(|| "UTC".to_owned()),
+        missed_runs: request.missed_runs.unwrap_or(MissedRunsPolicy::Once).into(),
+        overlap: request.overlap.unwrap_or(OverlapPolicy::Allow).into(),
+        jitter_seconds,
+    })
+}
+
+impl From<MissedRunsPolicy> for MissedRuns {
+    fn from(policy: MissedRunsPolicy) -> Self {
+        match policy {
+            MissedRunsPolicy::Skip => Self::Skip,
+            MissedRunsPolicy::Once => Self::Once,
+            MissedRunsPolicy::All => Self::All,
+        }
+    }
+}
+
+impl From<OverlapPolicy> for Overlap {
+    fn from(policy: OverlapPolicy) -> Self {
+        match policy {
+            OverlapPolicy::Allow => Self::Allow,
+            OverlapPolicy::Skip => Self::Skip,
+            OverlapPolicy::Queue => Self::Queue,
+        }
+    }
+}
+
+impl From<rows::Schedule> for Schedule {
+    fn from(row: rows::Schedule) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            kind: row.kind,
+            payload: Any(row.payload),
+            cron: row.cron,
+            time_zone: row.time_zone,
+            missed_runs: row.missed_runs,
+            overlap: row.overlap,
+            jitter_seconds: row.jitter_seconds,
+            paused: row.paused,
+            next_tick_at: row.next_tick_at.map(Moment),
+            created_at: row.created_at.into(),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Serving the API until somebody asks to stop.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gantry_api::{App, app};
+use gantry_jobs::doorbell::{Bell, Ringer};
+use gantry_jobs::process::{Namespace, Settings, Together as _, metrics, shutdown, telemetry};
+use gantry_jobs::signals::Signals;
+use gantry_schema::{Db, IdMint, SystemClock, setup};
+use poem::http::uri::Scheme;
+use poem::listener::Acceptor;
+use poem::web::{LocalAddr, RemoteAddr};
+use secrecy::ExposeSecret as _;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{info, warn};
+
+/// Longer than anybody waits for a job, and than the silence between two events of a stream.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// How often the pool's numbers are taken.
+const POOL_EVERY: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM, then finishes what has begun.
+pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let (logs, database, connections, redis, redis_url, namespace, sealing, private, listen, metrics_at, drain) = (
+        telemetry::Options::of(settings),
+        settings.postgres("DATABASE_URL"),
+        settings.required::<NonZeroU32>("DATABASE_CONNECTIONS"),
+        settings.redis("REDIS_URL"),
+        settings.secret("REDIS_URL"),
+        settings.required::<Namespace>("REDIS_NAMESPACE"),
+        settings.sealing_keys(),
+        settings.required::<bool>("WEBHOOKS_ALLOW_PRIVATE"),
+        settings.required::<std::net::SocketAddr>("LISTEN"),
+        settings.address_unless_off("METRICS_LISTEN"),
+        settings.seconds("DRAIN_SECONDS"),
+    )
+        .together()?;
+    drop(redis); // it was checked; connections are made from the URL
+    let telemetry = telemetry::init(logs)?;
+    let asked_to_stop = shutdown::requested()?;
+    metrics::install(metrics_at)?;
+
+    let (clock, redis_url) = (Arc::new(SystemClock), redis_url.expose_secret());
+    let redis = app::connect(redis_url).context("GANTRY_REDIS_URL")?;
+    let bell = Ringer::start(Bell::new(redis.clone(), namespace.as_str()));
+    let ids = Arc::new(IdMint::new(clock.clone()));
+    let db =
+        Db::connect(database, connections.get(), clock, ids, Arc::new(bell)).await.context("GANTRY_DATABASE_URL")?;
+    if !setup::is_migrated(&db).await.unwrap_or(false) {
+        anyhow::bail!("the database is not what this release needs: run `gantry-api migrate` first");
+    }
+    let signals = Signals::subscribe(redis_url, namespace.as_str());
+    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private);
+
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("listening at {listen}; choose a free address in GANTRY_LISTEN"))?;
+    info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
+    let watching = tokio::spawn(watch_pool(db));
+    let stop = {
+        let app = app.clone();
+        async move {
+            asked_to_stop.await;
+            app.stop();
+        }
+    };
+    poem::Server::new_with_acceptor(Prompt(listener))
+        .idle_timeout(IDLE)
+        .run_with_graceful_shutdown(gantry_api::app(app), stop, Some(drain))
+        .await?;
+    watching.abort();
+    info!("Stopped");
+    telemetry.shutdown().await;
+    Ok(())
+}
+
+/// How the pool of connections is used.
+async fn watch_pool(db: Db) {
+    let mut every = tokio::time::interval(POOL_EVERY);
+    loop {
+        every.tick().await;
+        let (size, idle) = (db.pool().size(), db.pool().num_idle());
+        ::metrics::gauge!("gantry_database_connections", "state" => "idle").set(idle as f64);
+        ::metrics::gauge!("gantry_database_connections", "state" => "used").set(f64::from(size) - idle as f64);
+    }
+}
+
+/// Accepts connections that send small writes at once: an event of a stream must not wait for the acknowledgement
+/// of the one before.
+struct Prompt(TcpListener);
+
+impl Acceptor for Prompt {
+    type Io = TcpStream;
+
+    fn local_addr(&self) -> Vec<LocalAddr> {
+        self.0.local_addr().map(|address| LocalAddr(address.into())).into_iter().collect()
+    }
+
+    async fn accept(&mut self) -> std::io::Result<(TcpStream, LocalAddr, RemoteAddr, Scheme)> {
+        let (stream, remote) = match self.0.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: the server would ask again at once, and for ever.
+                warn!("A connection could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return Err(error);
+            }
+        };
+        stream.set_nodelay(true)?;
+        let local = LocalAddr(stream.local_addr()?.into());
+        Ok((stream, local, RemoteAddr(remote.into()), Scheme::HTTP))
+    }
+}

@@ -1,0 +1,26 @@
+//! The parts of the document.
+
+use poem_openapi::Tags;
+
+/// What an operation is about.
+#[derive(Debug, Clone, Copy, Tags)]
+pub enum Tag {
+    /// The tenants, in a tree.
+    Organizations,
+    /// What programs authenticate with.
+    #[oai(rename = "API keys")]
+    ApiKeys,
+    /// Durable work: asked for, looked at, cancelled, retried.
+    Jobs,
+    /// What runs how much: pauses and limits.
+    Queues,
+    /// Recurring jobs.
+    Schedules,
+    /// Receivers of events.
+    #[oai(rename = "Webhook endpoints")]
+    WebhookEndpoints,
+    /// What happened, and is told to receivers.
+    Events,
+    /// Whether the platform works.
+    Health,
+}
