@@ -24,6 +24,8 @@ use redis::aio::ConnectionManager;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use crate::Queue;
+
 /// Adds members per organization and rings if nobody has.
 const RING: &str = r"
 local base, added, i = KEYS[1], 0, 1
@@ -43,6 +45,15 @@ end
 return added
 ";
 
+/// Rings where jobs wait and nobody has: the token of a worker that died with it in its hand.
+const REMIND: &str = r"
+local base = KEYS[1]
+if redis.call('EXISTS', base .. ':turns') == 1 and redis.call('LLEN', base .. ':bell') == 0 then
+    return redis.call('RPUSH', base .. ':bell', 1)
+end
+return 0
+";
+
 /// Members in one call of the script: Lua unpacks fewer than 8 000 values.
 const MEMBERS_PER_CALL: usize = 1_000;
 
@@ -58,6 +69,7 @@ pub struct Bell {
     redis: ConnectionManager,
     namespace: Arc<str>,
     ring: Arc<Script>,
+    remind: Arc<Script>,
 }
 
 impl std::fmt::Debug for Bell {
@@ -70,7 +82,7 @@ impl Bell {
     /// A bell in this namespace.
     #[must_use]
     pub fn new(redis: ConnectionManager, namespace: &str) -> Self {
-        Self { redis, namespace: namespace.into(), ring: Arc::new(Script::new(RING)) }
+        Self { redis, namespace: namespace.into(), ring: Arc::new(Script::new(RING)), remind: Arc::new(Script::new(REMIND)) }
     }
 
     /// Rings for the jobs. Answers how many were not known yet.
@@ -106,6 +118,20 @@ impl Bell {
             added += call.invoke_async::<u64>(&mut self.redis.clone()).await?;
         }
         Ok(added)
+    }
+}
+
+impl Bell {
+    /// Rings for queues in which jobs wait that everybody may have forgotten.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn remind(&self) -> redis::RedisResult<()> {
+        for queue in Queue::ALL {
+            let base = base_key(&self.namespace, queue.as_str());
+            self.remind.key(base).invoke_async::<u64>(&mut self.redis.clone()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -182,7 +182,11 @@ async fn obey(parts: &Parts, message: &str) {
 }
 
 async fn changed(parts: &Parts) {
-    if parts.controls.reload(parts).await {
-        parts.resweep.notify_one();
+    if !parts.controls.reload(parts).await {
+        return;
     }
+    parts.resweep.notify_one();
+    // Something may be allowed now that was not, and nobody else rings for what is already in Redis.
+    // Idle fetchers look by themselves after a while.
+    drop(parts.bell.remind().await);
 }

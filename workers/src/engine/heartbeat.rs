@@ -24,8 +24,9 @@ pub(super) async fn keep(parts: Parts, life: CancellationToken) {
     let mut renewed = Instant::now();
     loop {
         let asked = Instant::now();
-        let myself = myself(&parts);
-        match tokio::time::timeout(PATIENCE, lease::heartbeat(&parts.runtime.ledger, &myself)).await {
+        let (myself, claims) = (myself(&parts), parts.running.claims());
+        measure_pools(&parts);
+        match tokio::time::timeout(PATIENCE, lease::heartbeat(&parts.runtime.ledger, &myself, &claims)).await {
             Ok(Ok(kept)) => {
                 renewed = asked;
                 if parts.health.send_if_modified(|health| !std::mem::replace(&mut health.postgres, true)) {
@@ -74,6 +75,15 @@ fn myself(parts: &Parts) -> Worker {
         started_at: now,
         heartbeat_at: now,
     }
+}
+
+fn measure_pools(parts: &Parts) {
+    for (name, pool) in [("app", parts.runtime.db.pool()), ("engine", parts.runtime.ledger.pool())] {
+        let (all, idle) = (f64::from(pool.size()), pool.num_idle() as f64);
+        metrics::gauge!("gantry_database_connections", "pool" => name, "state" => "idle").set(idle);
+        metrics::gauge!("gantry_database_connections", "pool" => name, "state" => "busy").set((all - idle).max(0.0));
+    }
+    metrics::gauge!("gantry_jobs_running").set(parts.running.count() as f64);
 }
 
 /// What a lost notification would have said.

@@ -189,10 +189,11 @@ async fn leave(
     tasks: TaskTracker,
     settled: tokio::task::JoinHandle<()>,
 ) {
-    let Parts { runtime, settler, .. } = parts.clone();
-    drop(parts);
-    settler.close();
+    let Parts { runtime, settler, running, bell, .. } = parts;
     let patience = Duration::from_secs(10);
+    // What is handed back unstarted is still on its way to the settler.
+    drop(tokio::time::timeout(patience, running.none()).await);
+    settler.close();
     if tokio::time::timeout(patience, settled).await.is_err() {
         warn!("Outcomes could not be written down in time; their jobs will run again");
     }
@@ -205,5 +206,7 @@ async fn leave(
             warn!("Could not sign off, others will notice by the leases: {error}");
         }
     }
+    // A token may have gone to a fetcher that had stopped listening; the leader reminds as well.
+    drop(bell.remind().await);
     info!("Stopped");
 }

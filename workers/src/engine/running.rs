@@ -51,7 +51,9 @@ impl Running {
 
     /// Notes that so many jobs were claimed together.
     pub(super) fn claimed(&self, claim: ClaimId, jobs: usize) {
-        self.held().claims.insert(claim, Claim { left: jobs, since: Instant::now() });
+        if jobs > 0 {
+            self.held().claims.insert(claim, Claim { left: jobs, since: Instant::now() });
+        }
     }
 
     /// Notes a job of a claim, and answers what it will be stopped with.
@@ -69,25 +71,36 @@ impl Running {
         stop
     }
 
-    /// The jobs ended. Answers the claims that have no job left.
+    /// The jobs ended. Answers the claims that have no job left; their leases are renewed until
+    /// [`Self::forget`], for what ended must first be written down.
     pub(super) fn end(&self, jobs: impl Iterator<Item = JobId>) -> Vec<ClaimId> {
         let mut held = self.held();
         let mut ended = Vec::new();
         for job in jobs {
             let Some(Job { claim, .. }) = held.jobs.remove(&job) else { continue };
-            if let Some(left) = held.claims.get_mut(&claim).map(|claim| {
-                claim.left -= 1;
-                claim.left
-            }) && left == 0
-            {
-                held.claims.remove(&claim);
+            let Some(of_claim) = held.claims.get_mut(&claim) else { continue };
+            of_claim.left -= 1;
+            if of_claim.left == 0 {
                 ended.push(claim);
             }
         }
-        if held.jobs.is_empty() {
+        ended
+    }
+
+    /// The claims' outcomes are written down.
+    pub(super) fn forget(&self, claims: &[ClaimId]) {
+        let mut held = self.held();
+        for claim in claims {
+            held.claims.remove(claim);
+        }
+        if held.claims.is_empty() {
             self.0.changed.notify_waiters();
         }
-        ended
+    }
+
+    /// The claims whose leases are to be renewed.
+    pub(super) fn claims(&self) -> Vec<ClaimId> {
+        self.held().claims.keys().copied().collect()
     }
 
     /// Tells one job to stop; `false`: it does not run here.
@@ -153,13 +166,12 @@ impl Running {
         self.held().jobs.len()
     }
 
-    /// Resolves when no job runs.
+    /// Resolves when no job runs and every outcome is written down.
     pub(super) async fn none(&self) {
         loop {
-            let changed = self.0.changed.notified();
-            let mut changed = std::pin::pin!(changed);
+            let mut changed = std::pin::pin!(self.0.changed.notified());
             changed.as_mut().enable();
-            if self.count() == 0 {
+            if self.held().claims.is_empty() {
                 return;
             }
             changed.await;

@@ -160,6 +160,7 @@ impl Writer {
         if failures > 0 {
             info!("Outcomes are written down again");
         }
+        self.running.forget(&ended_claims);
         self.tell(&batch, &places).await;
     }
 

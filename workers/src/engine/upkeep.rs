@@ -93,7 +93,7 @@ impl Upkeep {
     }
 
     /// Until the next beat: at once when there is more to sweep, longer when somebody else leads.
-    async fn pause(&self) {
+    async fn pause(&mut self) {
         let wait = match (self.leading, self.hurry) {
             (true, true) => Duration::from_millis(10),
             (true, false) => BEAT,
@@ -101,7 +101,7 @@ impl Upkeep {
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = self.parts.resweep.notified(), if self.leading => {}
+            () = self.parts.resweep.notified(), if self.leading => self.sweep_all(),
         }
     }
 
@@ -117,6 +117,7 @@ impl Upkeep {
         if every(&mut self.due.rescue, now, Duration::from_secs(1)) {
             self.rescue().await?;
             self.notice_amnesia().await?;
+            self.parts.bell.remind().await?;
         }
         if self.hurry || every(&mut self.due.sweep, now, Duration::from_secs(1)) {
             self.sweep().await?;
@@ -141,8 +142,7 @@ impl Upkeep {
         self.leading = leader::hold(&self.parts.runtime.ledger, DUTY, self.parts.runtime.worker, term).await?;
         if self.leading && !was {
             info!("This worker leads the upkeep");
-            self.hurry = true;
-            self.swept = JobId::from_uuid(uuid::Uuid::nil());
+            self.sweep_all();
         }
         Ok(self.leading)
     }
@@ -184,9 +184,14 @@ impl Upkeep {
         redis::cmd("SET").arg(&key).arg(&run).exec_async(&mut redis).await?;
         self.epoch = Some(run);
         self.parts.controls.write_limits(&self.parts).await?;
+        self.sweep_all();
+        Ok(())
+    }
+
+    /// From the oldest, without pausing.
+    fn sweep_all(&mut self) {
         self.swept = JobId::from_uuid(uuid::Uuid::nil());
         self.hurry = true;
-        Ok(())
     }
 
     /// Rings again for ready jobs nobody has claimed, a page at a time, round and round.
