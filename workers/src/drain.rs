@@ -1,10 +1,8 @@
 //! Doing everything the ledger has to do, here and now, without Redis: for tests and for commands.
 
-use std::time::Duration;
-
+use gantry_schema::ClaimId;
 use gantry_schema::jobs::claim::{self, Paused};
 use gantry_schema::jobs::{relay, settle};
-use gantry_schema::{ClaimId, JobId};
 
 use crate::Runtime;
 use crate::execute::{Settlement, Stopper, execute};
@@ -12,8 +10,8 @@ use crate::execute::{Settlement, Stopper, execute};
 /// Jobs one call may run; more is taken for a loop.
 const MAX_JOBS: usize = 100_000;
 
-/// Runs the jobs that are ready, in order of id, and those they lead to, until none is. Answers the kinds
-/// that ran, in order.
+/// Runs the jobs that are ready and not paused, by priority and age, and those they lead to, until none is.
+/// Answers the kinds that ran, in order.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -25,12 +23,13 @@ pub async fn drain(runtime: &Runtime) -> Result<Vec<String>, sqlx::Error> {
     let mut ran = Vec::new();
     loop {
         relay::promote_due(ledger, 1_000).await?;
-        let nobody = Paused::default();
-        let ready = relay::ready_after(ledger, JobId::from_uuid(uuid::Uuid::nil()), Duration::ZERO, &nobody, 100).await?;
+        let ready = relay::ready(ledger, 1).await?;
         let Some(job) = ready.first() else { return Ok(ran) };
         assert!(ran.len() < MAX_JOBS, "jobs keep leading to jobs: {:?}", &ran[ran.len() - 10..]);
         let claim = ledger.ids().mint::<ClaimId>();
         let ids = &mut [job.id.uuid()];
+        // What is paused was left out.
+        let nobody = Paused::default();
         let claimed = if job.careful {
             claim::claim_careful(ledger, runtime.worker, claim, ids, &nobody).await?
         } else {

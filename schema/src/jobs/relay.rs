@@ -56,6 +56,26 @@ pub async fn ready_after(
     .await
 }
 
+/// The ready jobs, by priority and age, for who does them without a doorbell.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn ready(db: &EngineDb, limit: i64) -> Result<Vec<Ready>, sqlx::Error> {
+    sqlx::query_as!(
+        Ready,
+        r#"select id as "id: JobId", organization_id as "organization: OrganizationId", queue, priority, careful
+             from job_dispatch d
+            where due_at is null and not parked
+              and not exists (select from job_pauses p
+                               where (p.subject, p.name) in (('queue', d.queue), ('kind', d.kind),
+                                                             ('organization', d.organization_id::text)))
+            order by priority, id limit $1"#,
+        limit
+    )
+    .fetch_all(db.pool())
+    .await
+}
+
 /// How much is ready and scheduled in a queue, for a class of organizations with the same weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Depth {

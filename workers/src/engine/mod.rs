@@ -41,6 +41,8 @@ use controls::Controls;
 use running::Running;
 use settler::Settler;
 
+pub use scheduler::tick;
+
 /// What a worker is started with.
 #[derive(Debug, Clone)]
 pub struct Config {

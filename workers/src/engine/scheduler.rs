@@ -18,8 +18,11 @@ use crate::Runtime;
 /// Schedules dealt with in one transaction.
 const BATCH: i64 = 100;
 
-/// Ticks every schedule that is due.
-pub(super) async fn tick(runtime: &Runtime) -> Result<(), sqlx::Error> {
+/// Ticks every schedule that is due; repeating it, or doing it twice at once, asks for nothing twice.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn tick(runtime: &Runtime) -> Result<(), sqlx::Error> {
     loop {
         let mut tx = runtime.ledger.begin().await?;
         let due = queries::due(&mut tx, BATCH).await?;
