@@ -28,6 +28,6 @@ pub struct Probe {
 impl Job for Probe {
     const KIND: &'static str = "diagnostics.probe";
     const POLICY: Policy = Policy::new(Queue::Default)
-        .timeout(Duration::from_secs(600))
+        .timeout(Duration::from_mins(10))
         .retry(Retry::Exponential { base: Duration::from_secs(1), cap: Duration::from_secs(30) });
 }

@@ -13,7 +13,7 @@ pub struct ForgetJobs {}
 
 impl Job for ForgetJobs {
     const KIND: &'static str = "maintenance.forget_jobs";
-    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_secs(3600));
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_hours(1));
 
     fn unique(&self) -> Option<Unique> {
         Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })

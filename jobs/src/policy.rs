@@ -78,10 +78,10 @@ impl Policy {
             queue,
             priority: 4,
             max_attempts: 5,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             lease: Duration::from_secs(30),
             grace: Duration::from_secs(5),
-            retry: Retry::Exponential { base: Duration::from_secs(2), cap: Duration::from_secs(600) },
+            retry: Retry::Exponential { base: Duration::from_secs(2), cap: Duration::from_mins(10) },
             poison: 3,
         }
     }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn exponential_waits_double_up_to_the_cap() {
-        let retry = Retry::Exponential { base: Duration::from_secs(2), cap: Duration::from_secs(60) };
+        let retry = Retry::Exponential { base: Duration::from_secs(2), cap: Duration::from_mins(1) };
         let longest = |failed| retry.wait(failed, 1.0);
         assert_eq!([longest(1), longest(2), longest(3)], [2, 4, 8].map(Duration::from_secs));
         assert_eq!([longest(6), longest(33), longest(i32::MAX)], [60, 60, 60].map(Duration::from_secs));

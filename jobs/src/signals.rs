@@ -115,7 +115,6 @@ impl Watch {
     }
 
     /// To be taken before looking at the job, and awaited with [`Self::changed`] after.
-    #[must_use]
     pub fn notified(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }

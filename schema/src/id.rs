@@ -289,8 +289,16 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in ["", "job", "job_", "org_01h455vb4pex5vsknk084sn02q", "job_8zzzzzzzzzzzzzzzzzzzzzzzzz",
-                     "job_01H455VB4PEX5VSKNK084SN02Q", "job_01h455vb4pex5vsknk084sn02", "job_ilou5vb4pex5vsknk084sn02qq"] {
+        for text in [
+            "",
+            "job",
+            "job_",
+            "org_01h455vb4pex5vsknk084sn02q",
+            "job_8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "job_01H455VB4PEX5VSKNK084SN02Q",
+            "job_01h455vb4pex5vsknk084sn02",
+            "job_ilou5vb4pex5vsknk084sn02qq",
+        ] {
             assert_eq!(text.parse::<JobId>(), Err(InvalidId { prefix: "job" }), "{text}");
         }
     }

@@ -72,9 +72,8 @@ async fn run(registry: Registry, queues: Option<Slots>) -> anyhow::Result<()> {
     let ids = Arc::new(IdMint::new(clock.clone()));
     let redis = doorbell::connect(&redis_url).await.context("connecting to Redis, see GANTRY_REDIS_URL")?;
     let bell = Arc::new(Ringer::start(Bell::new(redis, namespace.as_str())));
-    let db = Db::connect(app, connections, clock.clone(), ids.clone(), bell.clone())
-        .await
-        .context("GANTRY_DATABASE_URL")?;
+    let db =
+        Db::connect(app, connections, clock.clone(), ids.clone(), bell.clone()).await.context("GANTRY_DATABASE_URL")?;
     let ledger =
         EngineDb::connect(engine, connections, clock, ids.clone(), bell).await.context("GANTRY_ENGINE_DATABASE_URL")?;
     schedule::ensure_standing(&ledger).await.context("preparing the platform's schedules")?;
@@ -91,7 +90,11 @@ async fn run(registry: Registry, queues: Option<Slots>) -> anyhow::Result<()> {
     };
     let slots = queues.unwrap_or(slots);
     let served: Vec<_> = slots.iter().map(|(queue, slots)| (queue, slots.get())).collect();
-    info!("Worker {} serves {}", runtime.worker, served.iter().map(|(queue, slots)| format!("{queue}={slots}")).collect::<Vec<_>>().join(", "));
+    info!(
+        "Worker {} serves {}",
+        runtime.worker,
+        served.iter().map(|(queue, slots)| format!("{queue}={slots}")).collect::<Vec<_>>().join(", ")
+    );
     let mut config = engine::Config::new(served, redis_url, namespace.as_str().to_owned());
     config.drain = drain;
     engine::run(runtime, config, async move {

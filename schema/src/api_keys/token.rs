@@ -74,7 +74,13 @@ mod tests {
 
     #[test]
     fn what_is_not_a_token_is_refused() {
-        for text in ["", "gk_", "gk_short", "sk_0123456789012345678901234567890123456789012", "gk_0123456789012345678901234567890123456789é"] {
+        for text in [
+            "",
+            "gk_",
+            "gk_short",
+            "sk_0123456789012345678901234567890123456789012",
+            "gk_0123456789012345678901234567890123456789é",
+        ] {
             assert_eq!(Token::parse(text).err(), Some(InvalidToken), "{text}");
         }
     }

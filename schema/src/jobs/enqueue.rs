@@ -133,8 +133,7 @@ pub async fn enqueue(
 ) -> Result<Vec<Enqueued>, EnqueueError> {
     let now = tx.now();
     let ids: Vec<JobId> = jobs.iter().map(|_| tx.ids().mint()).collect();
-    let mut outcomes: Vec<Enqueued> =
-        ids.iter().map(|&id| Enqueued { id, outcome: Outcome::Inserted }).collect();
+    let mut outcomes: Vec<Enqueued> = ids.iter().map(|&id| Enqueued { id, outcome: Outcome::Inserted }).collect();
 
     let losers = claim_unique_keys(tx.connection(), organization, &ids, &jobs, now).await?;
     let winners: Vec<(JobId, &NewJob)> =
@@ -317,13 +316,9 @@ async fn yield_to_holder(
     .execute(tx.connection())
     .await?;
     if let Some(run_at) = run_at {
-        sqlx::query!(
-            "update job_dispatch set due_at = $2 where id = $1",
-            holder.uuid(),
-            run_at.max(now)
-        )
-        .execute(tx.connection())
-        .await?;
+        sqlx::query!("update job_dispatch set due_at = $2 where id = $1", holder.uuid(), run_at.max(now))
+            .execute(tx.connection())
+            .await?;
     }
     Ok(Enqueued { id: holder, outcome: Outcome::Updated })
 }

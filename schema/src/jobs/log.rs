@@ -48,7 +48,13 @@ pub async fn append(tx: &mut TenantTx, job: JobId, lines: &[Line]) -> Result<(),
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn after(tx: &mut TenantTx, job: JobId, attempt: i32, line: i32, limit: i64) -> Result<Vec<Line>, sqlx::Error> {
+pub async fn after(
+    tx: &mut TenantTx,
+    job: JobId,
+    attempt: i32,
+    line: i32,
+    limit: i64,
+) -> Result<Vec<Line>, sqlx::Error> {
     sqlx::query_as!(
         Line,
         "select attempt, line, at, message from job_logs

@@ -82,9 +82,12 @@ pub async fn resume(tx: &mut TenantTx, subject: Subject, name: &str) -> Result<b
 /// # Errors
 /// When the database refuses or went away.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<Pause>, sqlx::Error> {
-    sqlx::query_as!(Pause, "select subject, name, paused_at, paused_by from job_pauses order by subject, name limit 1000")
-        .fetch_all(tx.connection())
-        .await
+    sqlx::query_as!(
+        Pause,
+        "select subject, name, paused_at, paused_by from job_pauses order by subject, name limit 1000"
+    )
+    .fetch_all(tx.connection())
+    .await
 }
 
 /// Every pause in force.
@@ -102,5 +105,8 @@ pub(crate) async fn notify(connection: &mut PgConnection) -> Result<(), sqlx::Er
 
 /// Tells the workers to stop a running job.
 pub(super) async fn notify_cancel(connection: &mut PgConnection, job: JobId) -> Result<(), sqlx::Error> {
-    sqlx::query!("select pg_notify('gantry_control', $1)", format!("cancel {job}")).fetch_one(connection).await.map(drop)
+    sqlx::query!("select pg_notify('gantry_control', $1)", format!("cancel {job}"))
+        .fetch_one(connection)
+        .await
+        .map(drop)
 }

@@ -17,11 +17,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            succeeded: Duration::days(7),
-            cancelled: Duration::days(14),
-            discarded: Duration::days(90),
-        }
+        Self { succeeded: Duration::days(7), cancelled: Duration::days(14), discarded: Duration::days(90) }
     }
 }
 

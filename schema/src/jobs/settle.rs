@@ -73,8 +73,7 @@ pub async fn succeed(
         keys::lock(tx.connection(), &keyed).await?;
         let settled = mark_succeeded(tx.connection(), &ids, &attempts, &results, &claims, db.now()).await?;
         // Keys of a job that was taken away belong to whoever has it now.
-        let mine: Vec<uuid::Uuid> =
-            settled.iter().map(|(id, _)| id.uuid()).filter(|id| keyed.contains(id)).collect();
+        let mine: Vec<uuid::Uuid> = settled.iter().map(|(id, _)| id.uuid()).filter(|id| keyed.contains(id)).collect();
         for ready in keys::free(tx.connection(), &mine).await? {
             tx.announce(ready);
         }

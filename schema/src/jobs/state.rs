@@ -83,7 +83,9 @@ impl fmt::Display for State {
 
 /// The word names no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no job state; the states are waiting, scheduled, available, running, succeeded, discarded, cancelled")]
+#[error(
+    "{0:?} is no job state; the states are waiting, scheduled, available, running, succeeded, discarded, cancelled"
+)]
 pub struct UnknownState(pub String);
 
 impl FromStr for State {

@@ -207,7 +207,10 @@ pub async fn steps(
     )
     .execute(tx.connection())
     .await?;
-    sqlx::query!("update jobs set has_dependents = true where id = any($1)", &ids).execute(tx.connection()).await.map(drop)
+    sqlx::query!("update jobs set has_dependents = true where id = any($1)", &ids)
+        .execute(tx.connection())
+        .await
+        .map(drop)
 }
 
 /// The results of what a job waited for, by step.

@@ -81,8 +81,13 @@ impl Controls {
     pub(super) async fn write_limits(&self, parts: &Parts) -> redis::RedisResult<()> {
         let settings = self.now();
         for queue in Queue::ALL {
-            write_limits(&mut parts.redis.clone(), &base_key(&parts.config.namespace, queue.as_str()), queue, &settings)
-                .await?;
+            write_limits(
+                &mut parts.redis.clone(),
+                &base_key(&parts.config.namespace, queue.as_str()),
+                queue,
+                &settings,
+            )
+            .await?;
         }
         Ok(())
     }

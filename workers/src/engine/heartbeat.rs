@@ -67,7 +67,8 @@ fn myself(parts: &Parts) -> Worker {
         parts.config.queues.iter().map(|(queue, slots)| (queue.to_string(), Value::from(*slots))).collect();
     Worker {
         id: parts.runtime.worker,
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |host| host.trim().to_owned()),
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "unknown".to_owned(), |host| host.trim().to_owned()),
         pid: i32::try_from(std::process::id()).unwrap_or(0),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         queues: Value::Object(queues),

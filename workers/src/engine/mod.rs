@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apalis::prelude::Monitor;
-use gantry_jobs::{Queue, signals};
 use gantry_jobs::doorbell::Bell;
+use gantry_jobs::{Queue, signals};
 use gantry_schema::jobs::{leader, lease};
 use redis::aio::ConnectionManager;
 use tokio::sync::{Notify, watch};
@@ -125,8 +125,7 @@ pub async fn run(
 ) -> Result<(), EngineError> {
     let redis = gantry_jobs::doorbell::connect(&config.redis_url).await?;
     let config = Arc::new(config);
-    runtime.news =
-        Some(News { redis: redis.clone(), channel: signals::news_channel(&config.namespace).into() });
+    runtime.news = Some(News { redis: redis.clone(), channel: signals::news_channel(&config.namespace).into() });
     let running = Running::default();
     let tasks = TaskTracker::new();
     let (settler, settling) = Settler::new(&runtime, redis.clone(), &config.namespace, running.clone());
@@ -185,12 +184,7 @@ pub async fn run(
 }
 
 /// Writes down what is left to write, and signs off.
-async fn leave(
-    parts: Parts,
-    life: CancellationToken,
-    tasks: TaskTracker,
-    settled: tokio::task::JoinHandle<()>,
-) {
+async fn leave(parts: Parts, life: CancellationToken, tasks: TaskTracker, settled: tokio::task::JoinHandle<()>) {
     let Parts { runtime, settler, running, bell, .. } = parts;
     let patience = Duration::from_secs(10);
     // What is handed back unstarted is still on its way to the settler.
@@ -202,7 +196,8 @@ async fn leave(
     life.cancel();
     tasks.close();
     drop(tokio::time::timeout(patience, tasks.wait()).await);
-    for farewell in [lease::leave(&runtime.ledger, runtime.worker).await, leader::resign(&runtime.ledger, runtime.worker).await]
+    for farewell in
+        [lease::leave(&runtime.ledger, runtime.worker).await, leader::resign(&runtime.ledger, runtime.worker).await]
     {
         if let Err(error) = farewell {
             warn!("Could not sign off, others will notice by the leases: {error}");

@@ -19,10 +19,10 @@ use tower::Service;
 use tower::layer::util::{Identity, Stack};
 
 use super::backend::{LedgerBackend, Work};
-use super::{Parts, fetch};
-use crate::execute::{self, Settlement};
-use crate::Runtime;
 use super::settler::Settler;
+use super::{Parts, fetch};
+use crate::Runtime;
+use crate::execute::{self, Settlement};
 
 /// Fetchers of one queue: while one waits for its claim, the other pops.
 const FETCHERS: usize = 2;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gantry_jobs::request::{Asked, RequestError};
 use gantry_jobs::{By, catalogue};
 use gantry_schema::jobs::enqueue::{self, EnqueueError};
@@ -9,7 +10,6 @@ use gantry_schema::jobs::{Concurrency, NewJob};
 use gantry_schema::schedules::cron::{CronSchedule, MAX_TICKS, MissedRuns, Overlap, jittered};
 use gantry_schema::schedules::{Schedule, queries};
 use gantry_schema::{EngineTx, JobTx as _};
-use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use tracing::{error, warn};
 

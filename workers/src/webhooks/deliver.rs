@@ -38,7 +38,7 @@ impl Run for DeliverWebhook {
             latency_ms: i32::try_from(latency.num_milliseconds()).unwrap_or(i32::MAX),
             status: answer.as_ref().ok().and_then(|answer| i16::try_from(answer.status).ok()),
             answer: answer.as_ref().ok().map(first_kilobyte),
-            error: answer.as_ref().err().map(|error| error.explain()),
+            error: answer.as_ref().err().map(gantry_providers::Error::explain),
         };
         queries::record_attempt(&mut tx, &attempt).await?;
         match answer {
@@ -83,7 +83,7 @@ fn judge(answer: HookResponse) -> Failure {
     }
 }
 
-const A_DAY: Duration = Duration::from_secs(24 * 3600);
+const A_DAY: Duration = Duration::from_hours(24);
 
 fn first_kilobyte(answer: &HookResponse) -> String {
     // PostgreSQL's text has no place for a zero byte.
