@@ -55,8 +55,9 @@ async fn read<T: DeserializeOwned>(request: &Request, body: &mut RequestBody, li
     let too_large = || {
         Error::new(
             Code::BodyTooLarge,
-            format!("the body may have {limit} bytes; send less at a time, or store large data elsewhere"),
+            format!("the body may have at most {limit} bytes; send less at a time, or store large data elsewhere"),
         )
+        .at("body")
     };
     let announced = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
@@ -96,6 +97,13 @@ fn check_media_type(request: &Request) -> Result<(), Error> {
 /// # Errors
 /// When it is no JSON, or not of the wanted shape.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    // serde would take a list for the fields of an object, in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(Error::field(
+            "body",
+            "expected an object, found a list; write {…}, /openapi.json says how it should look",
+        ));
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -132,9 +140,19 @@ fn at_fault(path: String, error: &serde_json::Error) -> (String, String) {
         (path, Some(name)) => format!("{path}.{name}"),
         (path, None) => path.to_owned(),
     };
-    let detail: String = message.chars().take(500).collect();
+    let detail: String = in_words(message).chars().take(500).collect();
     let remedy = if detail.contains(';') { "" } else { "; /openapi.json says how the body should look" };
     (field, format!("{detail}{remedy}"))
+}
+
+/// serde speaks of Rust's types.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.split_once("expected ") else { return message.to_owned() };
+    match expected {
+        "i16" | "i32" | "u8" | "u16" | "u32" => format!("{found}expected a whole number in range"),
+        expected if expected.starts_with("struct ") => format!("{found}expected an object"),
+        _ => message.to_owned(),
+    }
 }
 
 /// Some of many things in a body, of which each is read later, so that what is wrong with it can be told apart

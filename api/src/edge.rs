@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use gantry_jobs::process::continue_trace;
 use poem::endpoint::BoxEndpoint;
-use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use poem::{Endpoint, Request, Response};
 use poem_openapi::OperationId;
 use tracing::{Instrument as _, debug, error, field, info_span};
@@ -15,6 +15,7 @@ use tracing::{Instrument as _, debug, error, field, info_span};
 use crate::app::App;
 use crate::error::{self, Code, Error};
 use crate::jobs::wait;
+use crate::routes;
 
 /// How long an operation may take, apart from the time its caller asked it to wait.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -87,6 +88,11 @@ impl Edge {
             }
         });
 
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(methods) = routes::allowed(&path).and_then(|methods| HeaderValue::from_str(&methods).ok())
+        {
+            response.headers_mut().insert(header::ALLOW, methods);
+        }
         let operation = operation.map_or("none", |operation| operation.0);
         let status = response.status();
         span.record("otel.name", operation).record("http.response.status_code", status.as_u16());

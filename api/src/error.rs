@@ -13,7 +13,9 @@ use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse as _, Response};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON as _, Type as _};
-use poem_openapi::{ApiResponse, Object};
+use poem_openapi::{ApiResponse, Object, OperationId};
+
+use crate::routes;
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -381,8 +383,10 @@ pub fn from_poem(error: &poem::Error) -> Option<Error> {
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         return Some(Error::parameter(error.name, readable(&error.reason)));
     }
-    if let Some(error) = error.downcast_ref::<ParsePathError>() {
-        return Some(Error::parameter(error.name, readable(&error.reason)));
+    if let Some(wrong) = error.downcast_ref::<ParsePathError>() {
+        let operation = error.data::<OperationId>().map_or("", |operation| operation.0);
+        let name = routes::path_parameter(operation, wrong.name).unwrap_or(wrong.name);
+        return Some(Error::parameter(name, readable(&wrong.reason)));
     }
     if error.is::<NotFoundError>() {
         return Some(Error::new(Code::UnknownRoute, "no operation has this path; /openapi.json lists them all"));
@@ -405,8 +409,12 @@ pub fn from_poem(error: &poem::Error) -> Option<Error> {
     }
 }
 
-/// poem-openapi's messages begin with the Rust name of the type.
+/// poem-openapi's messages are wrapped in the Rust names of types.
 fn readable(reason: &str) -> &str {
+    let reason = reason.split(" (occurred while parsing").next().unwrap_or(reason);
+    if reason.starts_with("Expect a valid enumeration value") {
+        return "this is none of the words allowed here; /openapi.json lists them";
+    }
     reason.strip_prefix("failed to parse \"").and_then(|rest| rest.split_once("\": ")).map_or(reason, |(_, rest)| rest)
 }
 

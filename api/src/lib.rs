@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod organizations;
 pub mod page;
 pub mod queues;
+mod routes;
 pub mod schedules;
 pub mod tag;
 pub mod webhooks;

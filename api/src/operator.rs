@@ -61,9 +61,9 @@ fn login(
 
 fn password_of(url: &Url) -> Option<String> {
     let parameter = || url.query_pairs().find(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
-    // In this part of a URL a plus is a plus.
+    // In this part of a URL these are nothing special.
     let decode = |text: &str| {
-        let pair = format!("={}", text.replace('+', "%2B"));
+        let pair = format!("={}", text.replace('+', "%2B").replace('&', "%26"));
         url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
     };
     url.password().and_then(decode).or_else(parameter)

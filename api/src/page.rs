@@ -44,7 +44,9 @@ impl Default for Limit {
 }
 
 impl Limit {
-    fn count(self) -> usize {
+    /// The number.
+    #[must_use]
+    pub fn count(self) -> usize {
         usize::from(self.0)
     }
 

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::Caller;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::field::{Moment, Word};
 use crate::tag::Tag;
 
@@ -293,14 +293,19 @@ impl Queues {
 fn known_queue(name: &Word) -> Result<&str, Error> {
     match name.as_str().parse::<Queue>() {
         Ok(queue) => Ok(queue.as_str()),
-        Err(_) => Err(Error::not_found(format!("queue {name}")).at("queue")),
+        Err(_) => {
+            Err(Error::new(Code::NotFound, format!("there is no queue {name}; GET /queues lists them")).at("queue"))
+        }
     }
 }
 
 fn known_kind(name: &Word) -> Result<&str, Error> {
     match catalogue::find(name.as_str()) {
         Ok(kind) => Ok(kind.name),
-        Err(_) => Err(Error::not_found(format!("kind of job {name}")).at("kind")),
+        Err(_) => {
+            Err(Error::new(Code::NotFound, format!("there is no kind of job {name}; GET /job-kinds lists them"))
+                .at("kind"))
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Schedules {
         caller.may(Permission::ReadSchedules)?;
         let cron = CronSchedule::parse(&body.0.cron, body.0.time_zone.as_deref().unwrap_or("UTC"))?;
         match body.0.count.unwrap_or(10) {
-            count @ 1..=100 => Ok(Json(upcoming(&cron, &app, count))),
+            count @ 1..=100 => Ok(Json(upcoming(&cron, &app, usize::from(count)))),
             _ => Err(Error::field("count", "1 to 100 times are shown; write a number between them")),
         }
     }
@@ -238,15 +238,14 @@ impl Schedules {
         app: Data<&App>,
         /// The schedule.
         schedule: Path<ScheduleId>,
-        /// How many, at most 100; left out: 10.
-        #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
-        count: Query<Option<u8>>,
+        /// How many; left out: 50.
+        count: Query<Option<Limit>>,
     ) -> Result<Json<Upcoming>, Error> {
         let organization = caller.may(Permission::ReadSchedules)?;
         let mut tx = app.db.tenant(organization).await?;
         let found = find(&mut tx, schedule.0).await?;
         let cron = CronSchedule::parse(&found.cron, &found.time_zone)?;
-        Ok(Json(upcoming(&cron, &app, count.0.unwrap_or(10))))
+        Ok(Json(upcoming(&cron, &app, count.0.unwrap_or_default().count())))
     }
 
     /// Remove a schedule
@@ -339,8 +338,8 @@ async fn find(tx: &mut TenantTx, id: ScheduleId) -> Result<rows::Schedule, Error
     queries::find(tx, id).await?.ok_or_else(|| Error::not_found(id))
 }
 
-fn upcoming(cron: &CronSchedule, app: &App, count: u8) -> Upcoming {
-    Upcoming { times: cron.upcoming(app.db.now(), usize::from(count)).into_iter().map(Moment).collect() }
+fn upcoming(cron: &CronSchedule, app: &App, count: usize) -> Upcoming {
+    Upcoming { times: cron.upcoming(app.db.now(), count).into_iter().map(Moment).collect() }
 }
 
 fn new_schedule(request: ScheduleRequest) -> Result<NewSchedule, Error> {

@@ -25,12 +25,12 @@ const POOL_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM, then finishes what has begun.
 pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
-    let (logs, database, connections, redis, redis_url, namespace, sealing, private, listen, metrics_at, drain) = (
+    let (logs, database, connections, redis_url, namespace, sealing, private, listen, metrics_at, drain) = (
         telemetry::Options::of(settings),
         settings.postgres("DATABASE_URL"),
         settings.required::<NonZeroU32>("DATABASE_CONNECTIONS"),
-        settings.redis("REDIS_URL"),
-        settings.secret("REDIS_URL"),
+        // Checked as a whole; connections are made from its text.
+        settings.redis("REDIS_URL").and_then(|_| settings.secret("REDIS_URL")),
         settings.required::<Namespace>("REDIS_NAMESPACE"),
         settings.sealing_keys(),
         settings.required::<bool>("WEBHOOKS_ALLOW_PRIVATE"),
@@ -39,7 +39,6 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.seconds("DRAIN_SECONDS"),
     )
         .together()?;
-    drop(redis); // it was checked; connections are made from the URL
     let telemetry = telemetry::init(logs)?;
     let asked_to_stop = shutdown::requested()?;
     metrics::install(metrics_at)?;

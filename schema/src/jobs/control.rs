@@ -276,7 +276,7 @@ pub async fn discard_all(tx: &mut TenantTx, filter: &Filter, by: &str, limit: i6
              select id from job_dispatch
               where organization_id = $1 and ($2::text is null or kind = $2) and ($3::text is null or queue = $3)
                 and ($4::timestamptz is null or id < id_at($4))
-                and ($5::text is null or ($5 = 'scheduled') = (due_at > $6))
+                and ($5::text is null or ($5 = 'scheduled') = coalesce(due_at > $6, false))
               order by id limit $7 for update skip locked)
          returning id",
         organization.uuid(),

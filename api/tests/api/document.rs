@@ -1,0 +1,84 @@
+//! The OpenAPI document, and the page that shows it.
+
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::support::{Platform, send};
+
+pub fn document() -> Value {
+    serde_json::from_str(&gantry_api::openapi()).unwrap()
+}
+
+/// Path, method and operation of everything the API does.
+pub fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths
+        .flat_map(|(path, methods)| {
+            methods
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(move |(method, operation)| (path.as_str(), method.as_str(), operation))
+        })
+        .collect()
+}
+
+#[test]
+fn the_committed_document_is_the_one_the_code_makes() {
+    let committed = include_str!("../../openapi.json");
+    assert!(
+        committed.trim_end() == gantry_api::openapi(),
+        "run: cargo run -p gantry-api -- openapi > api/openapi.json"
+    );
+}
+
+#[test]
+fn every_operation_is_described() {
+    let document = document();
+    let mut ids = Vec::new();
+    for (path, method, operation) in operations(&document) {
+        for member in ["summary", "description", "operationId"] {
+            assert!(operation[member].as_str().is_some_and(|text| !text.is_empty()), "{method} {path} has no {member}");
+        }
+        assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{method} {path}");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(parameter["description"].is_string(), "{method} {path}: {}", parameter["name"]);
+        }
+        if operation.get("security").is_some() {
+            let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
+            assert!(problem.is_object(), "{method} {path} does not say how it refuses");
+        }
+        ids.push(operation["operationId"].as_str().unwrap());
+    }
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "an operationId is there twice");
+}
+
+#[test]
+fn no_operation_consumes_anything_but_json() {
+    for (path, method, operation) in operations(&document()) {
+        let types: Vec<&String> =
+            operation["requestBody"]["content"].as_object().into_iter().flat_map(|content| content.keys()).collect();
+        assert!(types.iter().all(|content| *content == "application/json"), "{method} {path} consumes {types:?}");
+    }
+}
+
+#[test]
+fn everything_but_health_needs_a_key() {
+    for (path, method, operation) in operations(&document()) {
+        assert_eq!(operation.get("security").is_none(), path.starts_with("/health/"), "{method} {path}");
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn the_document_and_its_page_are_served_and_need_nobody_else(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let get = async |path| send(&platform.app, poem::Request::builder().uri_str(path).finish()).await;
+    assert_eq!(get("/openapi.json").await.expect(200), document());
+    let page = get("/docs").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("SwaggerUIBundle") && page.text.contains("askForJob"));
+    assert!(!page.text.contains("<script src=") && !page.text.contains("<link "), "the page loads something");
+}

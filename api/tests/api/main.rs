@@ -1,0 +1,12 @@
+//! The API as callers see it, over poem's test client: no socket, no Redis, a clock that stands still.
+
+mod accounts;
+mod document;
+mod errors;
+mod health;
+mod jobs;
+mod queues;
+mod schedules;
+mod support;
+mod tenancy;
+mod webhooks;

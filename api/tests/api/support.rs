@@ -1,0 +1,180 @@
+//! An API on a database of its own.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use gantry_api::App;
+use gantry_jobs::signals::Signals;
+use gantry_schema::api_keys::{self, Token};
+use gantry_schema::db::Silent;
+use gantry_schema::organizations::{self, Permission};
+use gantry_schema::seal::{SealingKey, SealingKeys};
+use gantry_schema::{Db, FixedClock, IdMint, OrganizationId};
+use poem::http::{HeaderMap, Method, StatusCode};
+use poem::{Body, Endpoint as _, Request, Response};
+use rand::SeedableRng as _;
+use serde_json::Value;
+use sqlx::PgPool;
+
+/// When every test begins.
+pub const BEGINNING: &str = "2026-01-15T12:00:00Z";
+
+/// Where nobody answers: these tests need no Redis.
+const NO_REDIS: &str = "redis://127.0.0.1:1/";
+
+pub struct Platform {
+    pub app: App,
+    pub clock: Arc<FixedClock>,
+    pub pool: PgPool,
+}
+
+/// An organization, and a key with which to act for it.
+#[derive(Clone)]
+pub struct Actor {
+    app: App,
+    pub organization: OrganizationId,
+    pub token: String,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Platform {
+    pub async fn new(pool: PgPool) -> Self {
+        // As `gantry-api migrate` does.
+        sqlx::query("grant select on _sqlx_migrations to gantry_app").execute(&pool).await.unwrap();
+        let clock = Arc::new(FixedClock::at(BEGINNING.parse::<DateTime<Utc>>().unwrap()));
+        let ids = Arc::new(IdMint::seeded(clock.clone(), 7));
+        let options = (*pool.connect_options()).clone().username("gantry_app");
+        let db = Db::connect(options, 4, clock.clone(), ids, Arc::new(Silent)).await.unwrap();
+        let key = SealingKey::from_base64("test", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
+        let redis = gantry_api::app::connect(NO_REDIS).unwrap();
+        let sealing = SealingKeys::new(key, Vec::new()).unwrap();
+        let app = App::new(db, redis, "test", Signals::default(), sealing, false);
+        Self { app, clock, pool }
+    }
+
+    /// Somebody who may do everything to the whole installation.
+    pub async fn operator(&self) -> Actor {
+        self.key(OrganizationId::PLATFORM, Permission::ALL).await
+    }
+
+    /// An organization below the platform, and a key that may do everything for it.
+    pub async fn organization(&self, name: &str) -> Actor {
+        self.below(OrganizationId::PLATFORM, name).await
+    }
+
+    pub async fn below(&self, parent: OrganizationId, name: &str) -> Actor {
+        let mut tx = self.app.db.tenant(parent).await.unwrap();
+        let made = organizations::create(&mut tx, parent, name, 1, None).await.unwrap();
+        tx.commit().await.unwrap();
+        let scopes: Vec<Permission> =
+            Permission::ALL.iter().copied().filter(|scope| *scope != Permission::OperatePlatform).collect();
+        self.key(made.id, &scopes).await
+    }
+
+    pub async fn key(&self, organization: OrganizationId, scopes: &[Permission]) -> Actor {
+        let seed: uuid::Uuid = self.app.db.ids().mint();
+        let token = Token::generate(&mut rand::rngs::StdRng::seed_from_u64(seed.as_u64_pair().1));
+        let mut tx = self.app.db.tenant(organization).await.unwrap();
+        api_keys::create(&mut tx, "test", &token, scopes, None).await.unwrap();
+        tx.commit().await.unwrap();
+        Actor { app: self.app.clone(), organization, token: token.expose().to_owned() }
+    }
+
+    pub async fn count(&self, table: &'static str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+}
+
+/// Sends a request as it is.
+pub async fn send(app: &App, request: Request) -> Answer {
+    answer(gantry_api::app(app.clone()).get_response(request).await).await
+}
+
+async fn answer(response: Response) -> Answer {
+    let (parts, body) = response.into_parts();
+    Answer { status: parts.status, headers: parts.headers, text: body.into_string().await.unwrap() }
+}
+
+impl Actor {
+    pub fn request(&self, method: Method, path: &str, body: Option<Body>) -> Request {
+        let request =
+            Request::builder().method(method).uri_str(path).header("Authorization", format!("Bearer {}", self.token));
+        match body {
+            Some(body) => request.header("Content-Type", "application/json").body(body),
+            None => request.finish(),
+        }
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<Body>) -> Answer {
+        send(&self.app, self.request(method, path, body)).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, Some(Body::from_string(body.to_string()))).await
+    }
+
+    pub async fn post_text(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(Method::POST, path, Some(body.into())).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, Some(Body::from_string(body.to_string()))).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PATCH, path, Some(Body::from_string(body.to_string()))).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    /// Asks for a probe at once, or later.
+    pub async fn probe(&self, run_at: Option<&str>) -> String {
+        let body = serde_json::json!({ "kind": "diagnostics.probe", "run_at": run_at });
+        self.post("/jobs", &body).await.expect(202)["id"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Answer {
+    /// The body, of an answer with this status.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).expect(&self.text) }
+    }
+
+    /// Asserts a problem document with this code and field.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str, field: Option<&str>) -> Value {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text);
+        let request = self.headers["x-request-id"].to_str().unwrap().to_owned();
+        let problem = self.expect(status);
+        assert_eq!((problem["code"].as_str(), problem["field"].as_str()), (Some(code), field), "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:gantry:problem:{code}"));
+        assert_eq!(problem["request_id"], request);
+        for member in ["title", "detail", "instance"] {
+            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        }
+        problem
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
