@@ -7,6 +7,9 @@
 --   job_dispatch      may be claimed, now or later; its row is what a claim takes
 --   job_leases        is running, one row per claimed batch
 --   job_unsuccessful  ended badly: the dead letters
+-- A check constraint would be parsed anew by every statement on the table, so the words of a state are a type.
+create type job_state as enum ('waiting', 'scheduled', 'available', 'running', 'succeeded', 'discarded', 'cancelled');
+
 create table jobs (
     id                   uuid not null,
     -- No foreign key here: the row-level policy has checked the organization, and a share lock on one
@@ -14,9 +17,8 @@ create table jobs (
     organization_id      uuid not null,
     kind                 text not null,
     queue                text not null,
-    priority             smallint not null check (priority between 0 and 9),
-    state                text not null check (state in
-                             ('waiting', 'scheduled', 'available', 'running', 'succeeded', 'discarded', 'cancelled')),
+    priority             smallint not null,
+    state                job_state not null,
     -- The number of the attempt that runs or ran last. It never goes back: it fences late writers.
     attempt              integer not null default 0,
     max_attempts         integer not null,
@@ -92,7 +94,7 @@ create table job_unsuccessful (
     organization_id uuid not null,
     kind            text not null,
     queue           text not null,
-    state           text not null check (state in ('discarded', 'cancelled')),
+    state           job_state not null check (state in ('discarded', 'cancelled')),
     finished_at     timestamptz not null
 );
 create index job_unsuccessful_organization_id on job_unsuccessful (organization_id, id);

@@ -308,7 +308,7 @@ impl Platform {
                 drain::drain(&faulty).await.expect("the ledger answers");
                 self.mend().await;
                 self.run_through(Duration::days(30)).await;
-                let state: String = sqlx::query_scalar("select state from jobs where id = $1 and kind = $2")
+                let state: String = sqlx::query_scalar("select state::text from jobs where id = $1 and kind = $2")
                     .bind(job.uuid())
                     .bind(J::KIND)
                     .fetch_one(&self.owner)

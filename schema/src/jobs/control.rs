@@ -27,7 +27,7 @@ pub async fn find(tx: &mut TenantTx, id: JobId) -> Result<Option<Job>, sqlx::Err
     let now = tx.now();
     sqlx::query_as!(
         Row,
-        r#"select id as "id: JobId", organization_id as "organization_id: OrganizationId", kind, queue, priority, state,
+        r#"select id as "id: JobId", organization_id as "organization_id: OrganizationId", kind, queue, priority, state as "state: State",
                   attempt, max_attempts, uncounted, rescues, run_at, expires_at, unique_key, concurrency_key,
                   payload, traceparent, requested_by, created_at, worker_id as "worker_id: crate::WorkerId",
                   started_at, finished_at, cancel_requested_at, progress, result, failures
@@ -57,7 +57,7 @@ pub async fn list(
         sqlx::query_as!(
             Row,
             r#"select j.id as "id: JobId", j.organization_id as "organization_id: OrganizationId", j.kind, j.queue, j.priority,
-                      j.state, attempt, max_attempts, uncounted, rescues, run_at, expires_at, unique_key, concurrency_key,
+                      j.state as "state: State", attempt, max_attempts, uncounted, rescues, run_at, expires_at, unique_key, concurrency_key,
                       payload, traceparent, requested_by, created_at, worker_id as "worker_id: crate::WorkerId",
                       started_at, j.finished_at, cancel_requested_at, progress, result, failures
                  from job_unsuccessful u join jobs j on j.id = u.id
@@ -66,7 +66,7 @@ pub async fn list(
                   and ($5::text is null or u.queue = $5) and ($6::timestamptz is null or u.id < id_at($6))
                 order by u.id desc limit $7"#,
             organization.uuid(),
-            filter.state.map(State::as_str),
+            filter.state as _,
             after.map(JobId::uuid),
             filter.kind,
             filter.queue,
@@ -78,18 +78,18 @@ pub async fn list(
     } else {
         sqlx::query_as!(
             Row,
-            r#"select id as "id: JobId", organization_id as "organization_id: OrganizationId", kind, queue, priority, state,
+            r#"select id as "id: JobId", organization_id as "organization_id: OrganizationId", kind, queue, priority, state as "state: State",
                       attempt, max_attempts, uncounted, rescues, run_at, expires_at, unique_key, concurrency_key,
                       payload, traceparent, requested_by, created_at, worker_id as "worker_id: crate::WorkerId",
                       started_at, finished_at, cancel_requested_at, progress, result, failures
                  from jobs
                 where organization_id = $1
-                  and ($2::text is null or case when state = 'scheduled' and run_at <= $8 then 'available' else state end = $2)
+                  and ($2::job_state is null or case when state = 'scheduled' and run_at <= $8 then 'available' else state end = $2)
                   and ($3::uuid is null or id < $3) and ($4::text is null or kind = $4)
                   and ($5::text is null or queue = $5) and ($6::timestamptz is null or id < id_at($6))
                 order by id desc limit $7"#,
             organization.uuid(),
-            filter.state.map(State::as_str),
+            filter.state as _,
             after.map(JobId::uuid),
             filter.kind,
             filter.queue,
@@ -126,11 +126,10 @@ pub async fn cancel(tx: &mut TenantTx, id: JobId, by: &str) -> Result<Change, sq
         .execute(tx.connection())
         .await?
         .rows_affected();
-    let state = sqlx::query_scalar!("select state from jobs where id = $1 for update", id.uuid())
+    let state = sqlx::query_scalar!(r#"select state as "state: State" from jobs where id = $1 for update"#, id.uuid())
         .fetch_optional(tx.connection())
         .await?;
     let Some(state) = state else { return Ok(Change::Unknown) };
-    let state = State::try_from(state).map_err(|error| sqlx::Error::Decode(error.into()))?;
     if taken == 1 || state == State::Waiting {
         end_pending(tx, &[id.uuid()], State::Cancelled, by).await?;
         return Ok(Change::Done);
@@ -157,7 +156,7 @@ async fn end_pending(tx: &mut TenantTx, ids: &[uuid::Uuid], state: State, by: &s
         "with ended as (
              update jobs set state = $2, finished_at = $3,
                     failures = failures || jsonb_build_object('attempt', attempt, 'ended_at', $3::timestamptz,
-                        'outcome', $2::text, 'error', 'stopped before it ran, by ' || $4::text)
+                        'outcome', ($2::job_state)::text, 'error', 'stopped before it ran, by ' || $4::text)
               where id = any($1)
           returning id, organization_id, kind, queue, state),
          keys as (delete from job_unique where job_id = any($1)),
@@ -166,7 +165,7 @@ async fn end_pending(tx: &mut TenantTx, ids: &[uuid::Uuid], state: State, by: &s
          select id, organization_id, kind, queue, state, $3 from ended
              on conflict (id) do update set state = excluded.state, finished_at = excluded.finished_at",
         ids,
-        state.as_str(),
+        state as _,
         now,
         by
     )
@@ -184,13 +183,8 @@ pub async fn retry(tx: &mut TenantTx, id: JobId) -> Result<Change, sqlx::Error> 
         return Ok(Change::Done);
     }
     let state =
-        sqlx::query_scalar!("select state from jobs where id = $1", id.uuid()).fetch_optional(tx.connection()).await?;
-    match state {
-        None => Ok(Change::Unknown),
-        Some(state) => {
-            State::try_from(state).map(Change::Impossible).map_err(|error| sqlx::Error::Decode(error.into()))
-        }
-    }
+        sqlx::query_scalar!(r#"select state as "state: State" from jobs where id = $1"#, id.uuid()).fetch_optional(tx.connection()).await?;
+    Ok(state.map_or(Change::Unknown, Change::Impossible))
 }
 
 /// Puts dead letters back.
@@ -253,7 +247,7 @@ pub async fn retry_all(tx: &mut TenantTx, filter: &Filter, limit: i64) -> Result
             and ($4::text is null or queue = $4) and ($5::timestamptz is null or id < id_at($5))
           order by id limit $6 for update skip locked",
         organization.uuid(),
-        filter.state.unwrap_or(State::Discarded).as_str(),
+        filter.state.unwrap_or(State::Discarded) as _,
         filter.kind,
         filter.queue,
         filter.before,
@@ -283,7 +277,7 @@ pub async fn discard_all(tx: &mut TenantTx, filter: &Filter, by: &str, limit: i6
         filter.kind,
         filter.queue,
         filter.before,
-        filter.state.map(State::as_str),
+        filter.state as _,
         now,
         limit
     )

@@ -175,7 +175,7 @@ pub async fn enqueue_alone(db: &Db, organization: OrganizationId, job: NewJob) -
         "with dispatch as (
              insert into job_dispatch (id, organization_id, kind, queue, priority, due_at, careful, concurrency_key)
              values ($1, (select set_config('gantry.organization', $2, true))::uuid, $3, $4, $5,
-                     case when $6::text = 'scheduled' then $9::timestamptz end, $10, $11))
+                     case when $6::job_state = 'scheduled' then $9::timestamptz end, $10, $11))
          insert into jobs (id, organization_id, kind, queue, priority, state, max_attempts, lease_seconds, run_at,
                            concurrency_key, concurrency_limit, rate_key, expires_at, payload, traceparent,
                            requested_by, created_at)
@@ -186,7 +186,7 @@ pub async fn enqueue_alone(db: &Db, organization: OrganizationId, job: NewJob) -
         job.kind,
         job.queue,
         job.priority,
-        state.as_str(),
+        state as _,
         job.max_attempts,
         job.lease_seconds,
         job.run_at.unwrap_or(now),
@@ -382,7 +382,7 @@ async fn insert_one(
     sqlx::query!(
         "with dispatch as (
              insert into job_dispatch (id, organization_id, kind, queue, priority, due_at, careful, concurrency_key)
-             select $1::uuid, $2::uuid, $3::text, $4::text, $5::smallint, case when $6::text = 'scheduled' then $9::timestamptz end,
+             select $1::uuid, $2::uuid, $3::text, $4::text, $5::smallint, case when $6::job_state = 'scheduled' then $9::timestamptz end,
                     $10::bool, $11::text
               where $6 <> 'waiting')
          insert into jobs (id, organization_id, kind, queue, priority, state, max_attempts, lease_seconds, run_at,
@@ -394,7 +394,7 @@ async fn insert_one(
         job.kind,
         job.queue,
         job.priority,
-        state.as_str(),
+        state as _,
         job.max_attempts,
         job.lease_seconds,
         run_at,
@@ -422,7 +422,7 @@ async fn insert_many(
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<uuid::Uuid> = jobs.iter().map(|(id, _)| id.uuid()).collect();
-    let states: Vec<&str> = jobs.iter().map(|(_, job)| state_of(job, now).as_str()).collect();
+    let states: Vec<State> = jobs.iter().map(|(_, job)| state_of(job, now)).collect();
     let kinds: Vec<&str> = jobs.iter().map(|(_, job)| job.kind.as_str()).collect();
     let queues: Vec<&str> = jobs.iter().map(|(_, job)| job.queue.as_str()).collect();
     let priorities: Vec<i16> = jobs.iter().map(|(_, job)| job.priority).collect();

@@ -1,5 +1,5 @@
 with new as materialized (
-    select * from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::int[], $9::int[],
+    select * from unnest($3::uuid[], $4::job_state[], $5::text[], $6::text[], $7::smallint[], $8::int[], $9::int[],
                          $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::smallint[],
                          $15::text[], $16::bool[], $17::text[], $18::text[], $19::text[])
         as new (id, state, kind, queue, priority, max_attempts, lease_seconds, run_at, expires_at, unique_key,

@@ -58,13 +58,14 @@ pub async fn heartbeat(db: &EngineDb, worker: &Worker, claims: &[ClaimId]) -> Re
     .await
 }
 
-/// Takes the worker off the list when it leaves in good order.
+/// Takes the worker off the list when it leaves in good order. Leases it could not end run out at once, so that
+/// what is left of their jobs is rescued.
 ///
 /// # Errors
 /// When the database refuses or went away.
 pub async fn leave(db: &EngineDb, worker: WorkerId) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "with left_over as (delete from job_leases where worker_id = $1)
+        "with left_over as (update job_leases set expires_at = now() where worker_id = $1)
          delete from job_workers where id = $1",
         worker.uuid()
     )

@@ -88,7 +88,7 @@ pub(super) struct Row {
     pub kind: String,
     pub queue: String,
     pub priority: i16,
-    pub state: String,
+    pub state: State,
     pub attempt: i32,
     pub max_attempts: i32,
     pub uncounted: i32,
@@ -114,7 +114,7 @@ impl Row {
     /// # Errors
     /// When the row was written by a newer release.
     pub fn into_job(self, now: DateTime<Utc>) -> Result<Job, sqlx::Error> {
-        let state = State::try_from(self.state).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let state = self.state;
         Ok(Job {
             id: self.id,
             organization: self.organization_id,

@@ -1,5 +1,5 @@
 with setback as materialized (
-    select * from unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::int[], $6::jsonb[])
+    select * from unnest($1::uuid[], $2::int[], $3::job_state[], $4::timestamptz[], $5::int[], $6::jsonb[])
         as setback (id, attempt, state, run_at, uncounted, failure)),
 settled as (
     update jobs j
@@ -24,7 +24,7 @@ dead as (
     insert into job_unsuccessful (id, organization_id, kind, queue, state, finished_at)
     select id, organization_id, kind, queue, state, $7 from settled where state in ('discarded', 'cancelled')
         on conflict (id) do update set state = excluded.state, finished_at = excluded.finished_at)
-select id, organization_id, queue, priority, state, has_dependents,
+select id, organization_id, queue, priority, state as "state: State", has_dependents,
        state in ('discarded', 'cancelled') as "ended!",
        (concurrency_key is not null or rate_key is not null or unique_key is not null) as "keyed!"
   from settled

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{Ready, keys, workflow};
+use super::{Ready, State, keys, workflow};
 use crate::{ClaimId, EngineDb, JobId, JobTx, OrganizationId, TenantTx};
 
 /// An attempt that succeeded.
@@ -150,13 +150,13 @@ pub(super) async fn set_back_in(tx: &mut impl JobTx, setbacks: &[Setback]) -> Re
     let attempts: Vec<i32> = setbacks.iter().map(|setback| setback.attempt).collect();
     let failures: Vec<Value> =
         setbacks.iter().map(|setback| serde_json::to_value(&setback.failure).unwrap_or_default()).collect();
-    let states: Vec<&str> = setbacks
+    let states: Vec<State> = setbacks
         .iter()
         .map(|setback| match setback.next {
-            Next::Retry(at) | Next::Snooze(at) if at > now => "scheduled",
-            Next::Retry(_) | Next::Snooze(_) | Next::Return => "available",
-            Next::Discard => "discarded",
-            Next::Cancel => "cancelled",
+            Next::Retry(at) | Next::Snooze(at) if at > now => State::Scheduled,
+            Next::Retry(_) | Next::Snooze(_) | Next::Return => State::Available,
+            Next::Discard => State::Discarded,
+            Next::Cancel => State::Cancelled,
         })
         .collect();
     let run_ats: Vec<Option<DateTime<Utc>>> = setbacks
@@ -191,7 +191,7 @@ pub(super) async fn set_back_in(tx: &mut impl JobTx, setbacks: &[Setback]) -> Re
         keys::ended(tx.connection(), &ended, false).await?;
     }
     for row in &rows {
-        if row.state == "available" {
+        if row.state == State::Available {
             tx.announce(Ready {
                 id: JobId::from_uuid(row.id),
                 organization: OrganizationId::from_uuid(row.organization_id),

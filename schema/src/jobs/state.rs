@@ -24,7 +24,8 @@ use std::str::FromStr;
 ///     discarded --> available: retried by hand
 ///     cancelled --> available: retried by hand
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(type_name = "job_state", rename_all = "lowercase")]
 pub enum State {
     /// For the end of other jobs.
     Waiting,
@@ -93,14 +94,5 @@ impl FromStr for State {
 
     fn from_str(word: &str) -> Result<Self, UnknownState> {
         Self::ALL.into_iter().find(|state| state.as_str() == word).ok_or_else(|| UnknownState(word.to_owned()))
-    }
-}
-
-/// Words in the table obey its check constraint, so this only fails on a newer release's table.
-impl TryFrom<String> for State {
-    type Error = UnknownState;
-
-    fn try_from(word: String) -> Result<Self, UnknownState> {
-        word.parse()
     }
 }

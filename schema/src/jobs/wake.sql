@@ -8,7 +8,7 @@ with waiting as (
      group by 1),
 moved as (
     update jobs j
-       set state = case when w.failed then 'cancelled' when j.run_at > $2::timestamptz then 'scheduled' else 'available' end,
+       set state = (case when w.failed then 'cancelled' when j.run_at > $2::timestamptz then 'scheduled' else 'available' end)::job_state,
            finished_at = case when w.failed then $2 end,
            failures = case when w.failed then j.failures || jsonb_build_object('attempt', 0, 'ended_at', $2,
                           'outcome', 'cancelled', 'error', 'a job it waited for did not succeed') else j.failures end
@@ -27,5 +27,5 @@ dead as (
     select id, organization_id, kind, queue, state, $2 from moved where state = 'cancelled'),
 keys as (
     delete from job_unique u using moved m where u.job_id = m.id and m.state = 'cancelled')
-select id as "id: JobId", organization_id as "organization: OrganizationId", queue, priority, state, careful as "careful!"
+select id as "id: JobId", organization_id as "organization: OrganizationId", queue, priority, state as "state: State", careful as "careful!"
   from moved

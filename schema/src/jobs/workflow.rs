@@ -82,9 +82,9 @@ async fn wake(connection: &mut PgConnection, jobs: &[uuid::Uuid], now: DateTime<
     let moved = sqlx::query_file!("src/jobs/wake.sql", jobs, now).fetch_all(connection).await?;
     let mut woken = Woken::default();
     for job in moved {
-        if job.state == State::Cancelled.as_str() {
+        if job.state == State::Cancelled {
             woken.cancelled.push(job.id);
-        } else if job.state == State::Available.as_str() {
+        } else if job.state == State::Available {
             woken.ready.push(Ready {
                 id: job.id,
                 organization: job.organization,
