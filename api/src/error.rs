@@ -176,7 +176,7 @@ impl Error {
     /// As one item's problem.
     #[must_use]
     pub fn into_item(self, index: usize) -> ItemProblem {
-        ItemProblem { index: index as u32, code: self.code.as_str().to_owned(), field: self.field, detail: self.detail }
+        ItemProblem { index: index as u64, code: self.code.as_str().to_owned(), field: self.field, detail: self.detail }
     }
 
     /// The document for a request.
@@ -218,7 +218,8 @@ impl Error {
 
     fn database(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
-        let sql_state = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        let sql_state =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
         match (&error, sql_state.as_str()) {
             // Text that PostgreSQL cannot hold; fields are checked for it before, this is the net below.
             (E::Database(_), "22021" | "22P05") => Self::new(
@@ -447,7 +448,7 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Object)]
 pub struct ItemProblem {
     /// Its place in the request, from 0.
-    pub index: u32,
+    pub index: u64,
     /// What is wrong, as a word that never changes.
     pub code: String,
     /// The field of the item that is at fault.

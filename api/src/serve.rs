@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{info, warn};
 
 /// Longer than anybody waits for a job, and than the silence between two events of a stream.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 /// How often the pool's numbers are taken.
 const POOL_EVERY: Duration = Duration::from_secs(5);

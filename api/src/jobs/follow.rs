@@ -24,13 +24,13 @@ use crate::error::Error;
 use crate::field::{Moment, Wrong, text_type};
 
 /// A stream ends after this, so that a key that was revoked does not see for ever. Clients connect again.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+const LONGEST: Duration = Duration::from_mins(15);
 
 /// Proxies close what is silent for longer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Lines read at once.
-const LINES: i64 = 500;
+const LINES: u16 = 500;
 
 /// News of a job.
 #[derive(Debug, Clone, Object)]
@@ -163,7 +163,7 @@ impl Follower {
             match look(&self.app, self.organization, self.job, self.place).await {
                 Ok(None) => return None,
                 Ok(Some((job, lines))) => {
-                    let more = lines.len() as i64 == LINES;
+                    let more = lines.len() == usize::from(LINES);
                     let batch = news(&job, lines, &mut self.place, &mut self.told, &mut self.progress, more);
                     self.ended = job.state.is_final() && !more;
                     if !batch.is_empty() {
@@ -194,7 +194,7 @@ async fn look(
     let mut tx = app.db.tenant(organization).await?;
     // The job first: lines that are written in between belong to news still to come.
     let Some(found) = control::find(&mut tx, job).await? else { return Ok(None) };
-    let lines = log::after(&mut tx, job, place.attempt, place.line, LINES).await?;
+    let lines = log::after(&mut tx, job, place.attempt, place.line, LINES.into()).await?;
     Ok(Some((found, lines)))
 }
 

@@ -59,6 +59,7 @@ pub struct Receipts {
 
 /// What came of asking for a job.
 #[derive(ApiResponse)]
+#[expect(clippy::large_enum_variant, reason = "it is answered at once, never kept")]
 enum Asked {
     /// It was written down, and will be done.
     #[oai(status = 202)]

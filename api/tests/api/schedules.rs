@@ -87,7 +87,7 @@ async fn a_schedule_runs_now_and_is_removed(pool: PgPool) {
     let made = acme.post("/schedules", &body).await.expect(201);
     let path = format!("/schedules/{}", made["id"].as_str().unwrap());
     let started = acme.send(Method::POST, &format!("{path}/run"), None).await;
-    let job = acme.get(&started.header("location").to_owned()).await.expect(200);
+    let job = acme.get(started.header("location")).await.expect(200);
     assert_eq!((&job["state"], &job["payload"]["message"]), (&json!("available"), &json!("from the schedule")));
     acme.delete(&path).await.expect(204);
     acme.get(&path).await.problem(404, "not_found", None);
