@@ -126,15 +126,13 @@ impl Fetcher {
 
     /// Claims what was popped and hands it on, each job with its slot.
     async fn begin(&mut self, popped: Vec<Popped>, mut slots: OwnedSemaphorePermit) {
-        let asked = Instant::now();
         let (plain, careful): (Vec<Popped>, Vec<Popped>) = popped.into_iter().partition(|popped| !popped.careful);
         let mut begun = 0;
         for batch in [plain, careful] {
             if batch.is_empty() {
                 continue;
             }
-            let claim = self.parts.runtime.ledger.ids().mint();
-            let claimed = self.claim(claim, &batch).await;
+            let (claim, asked, claimed) = self.claim(&batch).await;
             let lost = batch.len() - claimed.len();
             if lost > 0 {
                 metrics::counter!("gantry_claims_lost_total", "queue" => self.queue.as_str()).increment(lost as u64);
@@ -146,22 +144,33 @@ impl Fetcher {
         metrics::counter!("gantry_jobs_claimed_total", "queue" => self.queue.as_str()).increment(begun as u64);
     }
 
-    /// Claims; when PostgreSQL does not answer, the sweep brings the ids back later, to whoever can then.
-    async fn claim(&self, claim: ClaimId, batch: &[Popped]) -> Vec<Claimed> {
-        let Parts { runtime, controls, .. } = &self.parts;
+    /// Claims. While PostgreSQL does not answer, the ids are kept and no more are popped: a worker that is cut off
+    /// would otherwise eat what others can do. The sweep offers the ids to the others meanwhile. Also answers
+    /// when the claim was asked for, and its id: another one each time, for the one before may have happened.
+    async fn claim(&self, batch: &[Popped]) -> (ClaimId, Instant, Vec<Claimed>) {
+        let Parts { runtime, controls, stop, .. } = &self.parts;
         let mut ids: Vec<uuid::Uuid> = batch.iter().map(|popped| popped.id).collect();
-        let settings = controls.now();
-        let claimed = if batch[0].careful {
-            claim::claim_careful(&runtime.ledger, runtime.worker, claim, &ids, &settings.paused).await
-        } else {
-            claim::claim(&runtime.ledger, runtime.worker, claim, &mut ids, &settings.paused).await
-        };
-        match claimed {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                warn!("Could not claim {} jobs, they will be found again: {error}", batch.len());
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                Vec::new()
+        let mut failures = 0_u32;
+        loop {
+            let (claim, asked) = (runtime.ledger.ids().mint(), Instant::now());
+            let settings = controls.now();
+            let claimed = if batch[0].careful {
+                claim::claim_careful(&runtime.ledger, runtime.worker, claim, &ids, &settings.paused).await
+            } else {
+                claim::claim(&runtime.ledger, runtime.worker, claim, &mut ids, &settings.paused).await
+            };
+            drop(settings);
+            let error = match claimed {
+                Ok(claimed) => return (claim, asked, claimed),
+                Err(error) => error,
+            };
+            if failures == 0 {
+                warn!(queue = %self.queue, "Could not claim {} jobs yet, others may: {error}", batch.len());
+            }
+            let wait = Duration::from_millis(10 << failures.min(6));
+            failures = failures.saturating_add(1);
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return (claim, asked, Vec::new());
             }
         }
     }

@@ -42,6 +42,8 @@ struct Claim {
     /// Jobs of it that have not been settled.
     left: usize,
     since: Instant,
+    /// A job of it was given up without being settled: the lease must stay, for the rescuer to find it by.
+    abandoned: bool,
 }
 
 impl Running {
@@ -52,7 +54,7 @@ impl Running {
     /// Notes that so many jobs were claimed together.
     pub(super) fn claimed(&self, claim: ClaimId, jobs: usize) {
         if jobs > 0 {
-            self.held().claims.insert(claim, Claim { left: jobs, since: Instant::now() });
+            self.held().claims.insert(claim, Claim { left: jobs, since: Instant::now(), abandoned: false });
         }
     }
 
@@ -71,18 +73,28 @@ impl Running {
         stop
     }
 
-    /// The jobs ended. Answers the claims that have no job left; their leases are renewed until
-    /// [`Self::forget`], for what ended must first be written down.
-    pub(super) fn end(&self, jobs: impl Iterator<Item = JobId>) -> Vec<ClaimId> {
+    /// The jobs ended, those of `lost` without being this worker's to settle. Answers the claims that have no job
+    /// left; their leases are renewed until [`Self::forget`], for what ended must first be written down. A claim
+    /// that lost a job is not among them: nobody may have taken the job yet, and then its lease is all it has.
+    pub(super) fn end(&self, jobs: impl Iterator<Item = JobId>, lost: &[JobId]) -> Vec<ClaimId> {
         let mut held = self.held();
         let mut ended = Vec::new();
         for job in jobs {
             let Some(Job { claim, .. }) = held.jobs.remove(&job) else { continue };
             let Some(of_claim) = held.claims.get_mut(&claim) else { continue };
             of_claim.left -= 1;
-            if of_claim.left == 0 {
+            of_claim.abandoned |= lost.contains(&job);
+            if of_claim.left > 0 {
+                continue;
+            }
+            if of_claim.abandoned {
+                held.claims.remove(&claim);
+            } else {
                 ended.push(claim);
             }
+        }
+        if held.claims.is_empty() {
+            self.0.changed.notify_waiters();
         }
         ended
     }

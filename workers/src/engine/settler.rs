@@ -147,7 +147,7 @@ impl Writer {
             .jobs()
             .filter_map(|job| self.running.place(job).map(|(queue, organization)| (job, queue, organization)))
             .collect();
-        let ended_claims = self.running.end(batch.jobs());
+        let ended_claims = self.running.end(batch.jobs(), &batch.lost);
         let mut failures = 0_u32;
         while let Err(error) = self.write_down(&batch, &ended_claims).await {
             if failures == 0 {
