@@ -1,5 +1,6 @@
 //! `gantry-worker`: carries jobs out.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -33,20 +34,26 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let registry = registry::standard();
-    registry.check()?;
-    match arguments.command {
+    let ended = match arguments.command {
         Some(Command::Jobs) => {
-            print_catalogue(&registry);
+            print_catalogue(&registry::standard());
             Ok(())
         }
-        None | Some(Command::Run) => run(registry, arguments.queues).await,
+        None | Some(Command::Run) => run(arguments.queues).await,
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The causes in one line; a stack would help nobody to mend a setting.
+            eprintln!("gantry-worker: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-async fn run(registry: Registry, queues: Option<Slots>) -> anyhow::Result<()> {
+async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
     let settings = Settings::load(Program::Worker, std::env::vars_os())?;
     let configured = (
         telemetry::Options::of(&settings),
@@ -66,6 +73,9 @@ async fn run(registry: Registry, queues: Option<Slots>) -> anyhow::Result<()> {
         configured;
     let telemetry = telemetry::init(logs)?;
     metrics::install(listen)?;
+    // After the metrics, for each handler keeps handles of its own.
+    let registry = registry::standard();
+    registry.check()?;
     let asked_to_stop = shutdown::requested()?;
 
     let clock = Arc::new(SystemClock);
