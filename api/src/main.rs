@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match run(arguments.command.unwrap_or(Command::Serve)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gantry-api: {error:#}");
+            eprintln!("gantry-api: {}", told(&error));
             ExitCode::FAILURE
         }
     }
@@ -64,4 +64,17 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Openapi => Ok(()),
         }
     })
+}
+
+/// An error and its causes, without those that the sentence before has quoted already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

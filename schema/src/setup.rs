@@ -1,6 +1,6 @@
 //! Setting an installation up: what the owner of the database does before a release runs.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -117,13 +117,13 @@ async fn quoted(
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop).map_err(failed)
 }
 
-/// Whether every migration of this release was applied. A newer release's may be there too.
+/// Whether every migration of this release was applied, as it is in this release. A newer release's may be there too.
 ///
 /// # Errors
 /// When the database refuses or went away.
 pub async fn is_migrated(db: &Db) -> Result<bool, sqlx::Error> {
-    let applied: Vec<i64> =
-        sqlx::query_scalar("select version from _sqlx_migrations where success").fetch_all(db.pool()).await?;
-    let applied: HashSet<i64> = applied.into_iter().collect();
-    Ok(MIGRATOR.iter().all(|migration| applied.contains(&migration.version)))
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("select version, checksum from _sqlx_migrations where success").fetch_all(db.pool()).await?;
+    let applied: HashMap<i64, Vec<u8>> = applied.into_iter().collect();
+    Ok(MIGRATOR.iter().all(|migration| applied.get(&migration.version).is_some_and(|sum| *sum == *migration.checksum)))
 }

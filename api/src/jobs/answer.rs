@@ -171,8 +171,8 @@ pub struct Attempt {
     /// When it ended.
     #[oai(skip_serializing_if_is_none)]
     pub ended_at: Option<Moment>,
-    /// `running`, `succeeded`, `retry`, `snoozed`, `timed_out`, `panicked`, `cancelled`, `discarded`, `rescued`,
-    /// `returned` or `expired`.
+    /// `running`, `succeeded`, `failed`, `timed_out`, `panicked`, `snoozed`, `returned` (handed back by a worker that
+    /// stopped), `rescued` (its worker fell silent), `cancelled`, `discarded` or `expired`.
     pub outcome: String,
     /// What went wrong.
     #[oai(skip_serializing_if_is_none)]
@@ -185,7 +185,7 @@ pub struct Attempt {
 pub struct Happening {
     /// When.
     pub at: Moment,
-    /// `asked_for`, `started`, `cancel_requested`, or an attempt's outcome.
+    /// `asked_for`, `started`, `cancel_requested`, an attempt's outcome, or the state in which the job ended.
     pub event: String,
     /// In which attempt.
     #[oai(skip_serializing_if_is_none)]
@@ -295,7 +295,100 @@ fn timeline(job: &jobs::Job, attempts: &[Attempt]) -> Vec<Happening> {
         timeline.extend(attempt.started_at.map(|at| happening(at.0, "started", number)));
         timeline.extend(attempt.ended_at.map(|at| happening(at.0, &attempt.outcome, number)));
     }
+    let final_state = job.state.as_str();
+    if let Some(at) = job.finished_at
+        && attempts.last().is_none_or(|attempt| attempt.outcome != final_state)
+    {
+        timeline.push(happening(at, final_state, None));
+    }
     // Stable: what happened in the same microsecond stays in the order of life.
     timeline.sort_by_key(|happening| happening.at);
     timeline
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_schema::OrganizationId;
+    use gantry_schema::jobs::Failure;
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    fn job(state: State, failures: Vec<Failure>) -> jobs::Job {
+        let id = JobId::from_uuid(uuid::Uuid::nil());
+        let (kind, queue, by) = ("a.b".to_owned(), "default".to_owned(), "platform:test".to_owned());
+        jobs::Job {
+            id,
+            organization: OrganizationId::PLATFORM,
+            kind,
+            queue,
+            priority: 4,
+            state,
+            attempt: 2,
+            max_attempts: 5,
+            uncounted: 0,
+            rescues: 0,
+            run_at: at(0),
+            expires_at: None,
+            unique_key: None,
+            concurrency_key: None,
+            payload: Value::Null,
+            traceparent: None,
+            requested_by: by,
+            created_at: at(0),
+            worker: None,
+            started_at: Some(at(5)),
+            finished_at: state.is_final().then(|| at(9)),
+            cancel_requested_at: None,
+            progress: None,
+            result: None,
+            failures,
+        }
+    }
+
+    fn failure(attempt: i32, ended: i64, outcome: &str) -> Failure {
+        let started_at = Some(at(ended - 1));
+        Failure {
+            attempt,
+            worker: None,
+            started_at,
+            ended_at: at(ended),
+            outcome: outcome.to_owned(),
+            error: "no".to_owned(),
+        }
+    }
+
+    fn told(job: jobs::Job) -> Vec<(i64, String)> {
+        Job::from(job).timeline.into_iter().map(|happening| (happening.at.0.timestamp(), happening.event)).collect()
+    }
+
+    fn events(expected: &[(i64, &str)]) -> Vec<(i64, String)> {
+        expected.iter().map(|(at, event)| (*at, (*event).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_timeline_tells_a_life_from_its_beginning_to_its_end() {
+        let succeeded = job(State::Succeeded, vec![failure(1, 3, "failed")]);
+        assert_eq!(
+            told(succeeded),
+            events(&[(0, "asked_for"), (2, "started"), (3, "failed"), (5, "started"), (9, "succeeded")])
+        );
+        let running = job(State::Running, Vec::new());
+        assert_eq!(told(running), events(&[(0, "asked_for"), (5, "started")]));
+        let exhausted = job(State::Discarded, vec![failure(1, 3, "failed"), failure(2, 9, "failed")]);
+        assert_eq!(
+            told(exhausted).last(),
+            Some(&(9, "discarded".to_owned())),
+            "the last attempt failed, and with it the job"
+        );
+        let mut cancelled = job(State::Cancelled, vec![failure(2, 8, "snoozed")]);
+        cancelled.cancel_requested_at = Some(at(7));
+        assert_eq!(
+            told(cancelled),
+            events(&[(0, "asked_for"), (7, "cancel_requested"), (7, "started"), (8, "snoozed"), (9, "cancelled")])
+        );
+    }
 }

@@ -9,6 +9,7 @@ mod health;
 mod jobs;
 mod queues;
 mod schedules;
+mod setup;
 mod support;
 mod tenancy;
 mod webhooks;
