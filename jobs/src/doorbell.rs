@@ -22,7 +22,7 @@ use gantry_schema::jobs::Ready;
 use redis::Script;
 use redis::aio::ConnectionManager;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::Queue;
 
@@ -160,14 +160,19 @@ impl Ringer {
     pub fn start(bell: Bell) -> Self {
         let (sender, mut waiting) = mpsc::channel::<Vec<Ready>>(WAITING_BATCHES);
         tokio::spawn(async move {
+            let mut deaf = false;
             while let Some(mut batch) = waiting.recv().await {
                 // What has gathered meanwhile goes along, up to what one script call takes.
                 while batch.len() < MEMBERS_PER_CALL {
                     let Ok(more) = waiting.try_recv() else { break };
                     batch.extend(more);
                 }
-                if let Err(error) = bell.ring(&batch).await {
-                    warn!(jobs = batch.len(), "Redis did not take ready jobs, the relay will: {error}");
+                match bell.ring(&batch).await {
+                    Ok(_) if std::mem::take(&mut deaf) => info!("Redis takes ready jobs again"),
+                    Err(error) if !std::mem::replace(&mut deaf, true) => {
+                        warn!("Redis does not take ready jobs, the relay will find them: {error}");
+                    }
+                    Ok(_) | Err(_) => {}
                 }
             }
         });
