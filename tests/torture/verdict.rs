@@ -145,15 +145,15 @@ struct Question {
 const WRONG: &[Question] = &[
     Question {
         name: "lost",
-        sql: "select a.job_id || ' accepted, but is ' || coalesce(j.state || ', attempt ' || j.attempt || ', worker '
+        sql: "select a.job_id || ' accepted, but is ' || coalesce(j.state::text || ', attempt ' || j.attempt || ', worker '
                      || coalesce(j.worker_id::text, '-') || ', ' || coalesce(j.failures ->> -1, ''), 'not there')
                      || ' instead of ' || a.expected
                 from torture.accepted a left join jobs j on j.id = a.job_id
                where (a.sure or j.id is not null)
-                 and coalesce(j.state, 'not there') <> a.expected
-                 and not (a.expected = 'either' and j.state in ('succeeded', 'cancelled'))
+                 and coalesce(j.state::text, 'not there') <> a.expected
+                 and not (a.expected = 'either' and j.state::text in ('succeeded', 'cancelled'))
                union all
-              select id || ' of ' || requested_by || ' is ' || state || ' for ever' from jobs j
+              select id || ' of ' || requested_by || ' is ' || state::text || ' for ever' from jobs j
                where state not in ('succeeded', 'discarded', 'cancelled')
                  and not exists (select from torture.accepted a where a.job_id = j.id)",
     },
@@ -180,7 +180,7 @@ const WRONG: &[Question] = &[
               select 'the workflow step ' || key || ' was undone ' || count(*) || ' times' from torture.effects
                where kind = 'torture.undo' group by key having count(*) > 1
                union all
-              select j.id || ' is ' || j.state || ', but had its effect' from jobs j
+              select j.id || ' is ' || j.state::text || ', but had its effect' from jobs j
                 join torture.effects e on e.job_id = j.id where j.state <> 'succeeded'",
     },
     Question {
