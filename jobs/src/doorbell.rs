@@ -82,7 +82,12 @@ impl Bell {
     /// A bell in this namespace.
     #[must_use]
     pub fn new(redis: ConnectionManager, namespace: &str) -> Self {
-        Self { redis, namespace: namespace.into(), ring: Arc::new(Script::new(RING)), remind: Arc::new(Script::new(REMIND)) }
+        Self {
+            redis,
+            namespace: namespace.into(),
+            ring: Arc::new(Script::new(RING)),
+            remind: Arc::new(Script::new(REMIND)),
+        }
     }
 
     /// Rings for the jobs. Answers how many were not known yet.

@@ -197,12 +197,7 @@ impl<'a, J: Job> Request<'a, J> {
     ///
     /// # Errors
     /// When it cannot be asked for like this, or the database refuses.
-    pub async fn enqueue_alone(
-        self,
-        db: &Db,
-        organization: OrganizationId,
-        by: &By,
-    ) -> Result<Enqueued, RequestError> {
+    pub async fn enqueue_alone(self, db: &Db, organization: OrganizationId, by: &By) -> Result<Enqueued, RequestError> {
         self.asked.check(db.now())?;
         let new = new_job(self.job, &self.asked, by)?;
         Ok(enqueue::enqueue_alone(db, organization, new).await?)

@@ -101,9 +101,7 @@ impl Signals {
     /// Begins to watch a job. Watch first, then look, then wait: so nothing is missed in between.
     #[must_use]
     pub fn watch(&self, job: JobId) -> Watch {
-        let notify = Arc::clone(
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(job).or_default(),
-        );
+        let notify = Arc::clone(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(job).or_default());
         Watch { job, notify, signals: self.clone() }
     }
 }

@@ -34,10 +34,8 @@ const LADDER: &[Duration] = &[
 
 impl Job for DeliverWebhook {
     const KIND: &'static str = "webhooks.deliver";
-    const POLICY: Policy = Policy::new(Queue::Webhooks)
-        .attempts(10)
-        .timeout(Duration::from_secs(30))
-        .retry(Retry::Ladder(LADDER));
+    const POLICY: Policy =
+        Policy::new(Queue::Webhooks).attempts(10).timeout(Duration::from_secs(30)).retry(Retry::Ladder(LADDER));
 }
 
 /// An event that was written down.

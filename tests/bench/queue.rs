@@ -117,9 +117,8 @@ impl Bench {
         let worker = Worker::start(SLOTS)?;
         self.warm_up(&ended).await?;
         let begun = Instant::now();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|_| tokio::spawn(enqueue_many(self.db.clone(), self.tenant, jobs / WRITERS)))
-            .collect();
+        let writers: Vec<_> =
+            (0..WRITERS).map(|_| tokio::spawn(enqueue_many(self.db.clone(), self.tenant, jobs / WRITERS))).collect();
         for writer in writers {
             writer.await??;
         }

@@ -182,8 +182,9 @@ pub async fn retry(tx: &mut TenantTx, id: JobId) -> Result<Change, sqlx::Error> 
     if revive(tx, &[id.uuid()]).await? == 1 || hurry(tx, id).await? {
         return Ok(Change::Done);
     }
-    let state =
-        sqlx::query_scalar!(r#"select state as "state: State" from jobs where id = $1"#, id.uuid()).fetch_optional(tx.connection()).await?;
+    let state = sqlx::query_scalar!(r#"select state as "state: State" from jobs where id = $1"#, id.uuid())
+        .fetch_optional(tx.connection())
+        .await?;
     Ok(state.map_or(Change::Unknown, Change::Impossible))
 }
 

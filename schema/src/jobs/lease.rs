@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::settle::{self, Next, Setback};
-use super::{Failure, workflow};
+use super::{Failure, keys, workflow};
 use crate::{ClaimId, EngineDb, JobId, JobTx, WorkerId};
 
 /// A worker process as others see it.
@@ -165,6 +165,8 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
     }
     let claims: Vec<uuid::Uuid> = expired.iter().map(|lease| lease.claim_id).collect();
     let ids: Vec<uuid::Uuid> = setbacks.iter().map(|setback| setback.id.uuid()).collect();
+    // Keys before rows, as everywhere: a worker that comes back settles the same jobs in this moment.
+    keys::lock(tx.connection(), &ids).await?;
     sqlx::query!("update jobs set rescues = rescues + 1 where id = any($1) and state = 'running'", &ids)
         .execute(tx.connection())
         .await?;
