@@ -9,11 +9,11 @@ use futures::StreamExt as _;
 use gantry_jobs::signals;
 use gantry_tests::process::Servers;
 
-/// The value below which `part` of the sorted values lie.
-pub fn percentile(values: &mut [f64], part: f64) -> f64 {
+/// The value below which so many of a hundred values lie.
+pub fn percentile(values: &mut [f64], hundredths: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
-    values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+    values.get((last * hundredths).div_ceil(100)).copied().unwrap_or(f64::NAN)
 }
 
 /// Per second.
@@ -32,7 +32,7 @@ pub fn fsync() -> anyhow::Result<(f64, f64)> {
         file.sync_data()?;
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
-    Ok((percentile(&mut times, 0.5), percentile(&mut times, 0.99)))
+    Ok((percentile(&mut times, 50), percentile(&mut times, 99)))
 }
 
 /// Counts jobs as they end, by the signals workers send.
@@ -58,7 +58,7 @@ impl Ended {
 
     /// Waits until so many have ended.
     pub async fn reach(&self, wanted: usize) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(300);
+        let deadline = Instant::now() + Duration::from_mins(5);
         while self.count.load(Ordering::Relaxed) < wanted {
             anyhow::ensure!(
                 Instant::now() < deadline,

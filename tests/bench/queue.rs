@@ -151,9 +151,9 @@ impl Bench {
         let worker = Worker::start(SLOTS)?;
         self.warm_up(&ended).await?;
         let mut waits = self.stamp(self.tenant, 3_000, Duration::from_millis(5)).await?;
-        self.figure("latency_p50_ms", percentile(&mut waits, 0.5));
-        self.figure("latency_p99_ms", percentile(&mut waits, 0.99));
-        self.figure("latency_max_ms", percentile(&mut waits, 1.0));
+        self.figure("latency_p50_ms", percentile(&mut waits, 50));
+        self.figure("latency_p99_ms", percentile(&mut waits, 99));
+        self.figure("latency_max_ms", percentile(&mut waits, 100));
         worker.stop().await
     }
 
@@ -216,7 +216,7 @@ impl Bench {
         let worker = Worker::start(SLOTS)?;
         ended.reach(1).await?;
         let mut waits = self.stamp(small, 100, Duration::from_millis(20)).await?;
-        self.figure("fairness_p99_ms", percentile(&mut waits, 0.99));
+        self.figure("fairness_p99_ms", percentile(&mut waits, 99));
         ended.reach(LARGE + 100).await?;
         worker.stop().await
     }
