@@ -12,6 +12,7 @@ use gantry_schema::{JobId, OrganizationId, TenantTx};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::execute::{storable, without_zeros};
 use crate::{Done, Failure, Runtime};
 
 /// Log lines an attempt may keep; what comes after is dropped.
@@ -120,7 +121,8 @@ impl Context {
 
     async fn finish(&self, mut tx: TenantTx, result: Option<&Value>) -> Result<Done, Failure> {
         let job = &self.job;
-        if !settle::succeed_within(&mut tx, job.id, job.attempt, result, job.keyed).await? {
+        let result = result.map(|result| storable(result.clone()));
+        if !settle::succeed_within(&mut tx, job.id, job.attempt, result.as_ref(), job.keyed).await? {
             tx.rollback().await?;
             return Err(Failure::Lost);
         }
@@ -134,7 +136,8 @@ impl Context {
     /// When the job was taken from this worker, or the database went away.
     pub async fn progress(&self, progress: &Value) -> Result<(), Failure> {
         let mut tx = self.begin().await?;
-        let mine = log::set_progress(&mut tx, self.job.id, self.job.attempt, progress).await?;
+        let progress = storable(progress.clone());
+        let mine = log::set_progress(&mut tx, self.job.id, self.job.attempt, &progress).await?;
         tx.commit().await?;
         self.runtime.news(self.job.id);
         if mine { Ok(()) } else { Err(Failure::Lost) }
@@ -149,7 +152,7 @@ impl Context {
         if line > MAX_LINES {
             return Ok(());
         }
-        let mut message = message.into();
+        let mut message = without_zeros(message.into());
         message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
         let mut tx = self.begin().await?;
         let line = log::Line { attempt: self.job.attempt, line, at: self.now(), message };

@@ -14,6 +14,7 @@ use gantry_schema::seal::SealingKeys;
 use gantry_schema::{Db, EngineDb, JobId, WorkerId};
 use rand::RngExt as _;
 use redis::aio::ConnectionManager;
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -207,7 +208,7 @@ fn settle(runtime: &Runtime, handler: &Handler, job: &Claimed, ended: Ended) -> 
         Ended::Returned(Ok(done)) => {
             handler.succeeded.increment(1);
             let result = match done {
-                Done::With(result) => Some(result.to_string()),
+                Done::With(result) => Some(storable(result).to_string()),
                 Done::Quietly | Done::Committed => None,
             };
             Settlement::Succeeded(Success { id: job.id, attempt: job.attempt, result, keyed: job.keyed })
@@ -240,10 +241,28 @@ fn settle(runtime: &Runtime, handler: &Handler, job: &Claimed, ended: Ended) -> 
     }
 }
 
+/// What PostgreSQL can keep: its texts have no place for a zero byte, and one outcome that cannot be written down
+/// would hold up all the others.
+pub(crate) fn storable(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(without_zeros(text)),
+        Value::Array(values) => values.into_iter().map(storable).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (without_zeros(name), storable(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
+    }
+}
+
+pub(crate) fn without_zeros(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
 /// Bytes of an error that are kept with the job.
 const MAX_ERROR_BYTES: usize = 4_096;
 
-pub(crate) fn set_back(runtime: &Runtime, job: &Claimed, next: Next, outcome: &str, mut error: String) -> Settlement {
+pub(crate) fn set_back(runtime: &Runtime, job: &Claimed, next: Next, outcome: &str, error: String) -> Settlement {
+    let mut error = without_zeros(error);
     error.truncate(error.floor_char_boundary(MAX_ERROR_BYTES));
     metrics::counter!("gantry_jobs_finished_total", "kind" => job.kind.clone(), "outcome" => outcome.to_owned())
         .increment(1);
