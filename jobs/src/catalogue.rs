@@ -1,5 +1,6 @@
 //! The kinds of jobs there are, for callers that name them by word: the API, schedules, the command line.
 
+use serde::de::Error as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -98,7 +99,12 @@ impl Kind {
 }
 
 fn read<J: Job>(payload: &str, asked: &Asked, by: &By) -> Result<NewJob, KindError> {
-    let job: J = serde_json::from_str(payload).map_err(|source| KindError::Payload { kind: J::KIND, source })?;
+    let wrong = |source| KindError::Payload { kind: J::KIND, source };
+    // serde would also take the fields from a list, in their order.
+    if !payload.trim_ascii_start().starts_with('{') {
+        return Err(wrong(serde_json::Error::custom("expected an object")));
+    }
+    let job: J = serde_json::from_str(payload).map_err(wrong)?;
     let mut request = job.request();
     if let Some(run_at) = asked.run_at {
         request = request.at(run_at);
