@@ -243,20 +243,36 @@ create function id_at(moment timestamptz) returns uuid
     language sql immutable parallel safe
     as $$ select (lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid $$;
 
--- One partition per day and table. A day's rows are dropped, not deleted, when their time is over.
+-- The moment of a version-7 id.
+create function id_moment(id uuid) returns timestamptz
+    language sql immutable parallel safe
+    as $$ select 'epoch'::timestamptz
+              + make_interval(secs => ('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 1000.0) $$;
+
+-- One partition per day and table. A day's rows are dropped, not deleted, when their time is over. Rows of a day
+-- that nobody had prepared lie in the default partition; they move, for beside them the day could not be made.
 create function job_partition_add(day date) returns void
     language plpgsql security definer set search_path = public, pg_temp
     as $$
 declare
     parent text;
     child  text;
+    key    text;
+    first  uuid := id_at(day::timestamp at time zone 'UTC');
+    next   uuid := id_at((day + 1)::timestamp at time zone 'UTC');
 begin
     foreach parent in array array['jobs', 'job_logs'] loop
         child := parent || '_' || to_char(day, 'YYYYMMDD');
         if to_regclass(child) is null then
-            execute format('create table %I partition of %I for values from (%L) to (%L) with (fillfactor = 60)',
-                           child, parent, id_at(day::timestamp at time zone 'UTC'),
-                           id_at((day + 1)::timestamp at time zone 'UTC'));
+            key := case parent when 'jobs' then 'id' else 'job_id' end;
+            -- A queue must not wait behind this; it comes again.
+            set local lock_timeout = '2s';
+            execute format('create table %I (like %I including all) with (fillfactor = 60)', child, parent);
+            execute format('lock table %I in access exclusive mode', parent || '_other');
+            execute format('with moved as (delete from %I where %I >= $1 and %I < $2 returning *)
+                            insert into %I select * from moved', parent || '_other', key, key, child) using first, next;
+            execute format('alter table %I attach partition %I for values from (%L) to (%L)',
+                           parent, child, first, next);
         end if;
     end loop;
 end
@@ -317,4 +333,6 @@ grant execute on function job_partition_compact(date, timestamptz, timestamptz, 
 -- Jobs of a day nobody prepared are kept all the same.
 create table jobs_other partition of jobs default with (fillfactor = 60);
 create table job_logs_other partition of job_logs default;
+-- To see which days are to be made after all.
+grant select on jobs_other to gantry_engine;
 select job_partition_add((now() at time zone 'UTC')::date + ahead) from generate_series(0, 3) ahead;

@@ -21,14 +21,15 @@ impl Default for Retention {
     }
 }
 
-/// Prepares the partitions of `days` days from today on.
+/// Prepares the partitions of today and `days` days ahead, and those of days on which nobody had.
 ///
 /// # Errors
 /// When the database refuses or went away.
 pub async fn prepare(db: &EngineDb, days: i32) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "select job_partition_add(($1::timestamptz at time zone 'UTC')::date + ahead)
-           from generate_series(0, $2) ahead",
+        "select job_partition_add(day) from (
+             select ($1::timestamptz at time zone 'UTC')::date + ahead as day from generate_series(0, $2) ahead
+              union select (id_moment(id) at time zone 'UTC')::date from jobs_other) days",
         db.now(),
         days
     )
