@@ -78,6 +78,8 @@ async fn insert_row(tx: &mut impl JobTx, schedule: &Schedule) -> Result<(), sqlx
 /// # Errors
 /// When the database refuses or went away.
 pub async fn ensure(tx: &mut EngineTx, schedule: &Schedule) -> Result<(), sqlx::Error> {
+    // Workers that start at the same time take turns.
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('schedules', 7))").fetch_one(tx.connection()).await?;
     let changed = sqlx::query!(
         "update schedules set kind = $3, payload = $4, next_tick_at = case when cron = $5 then next_tick_at else $6 end,
                 cron = $5
