@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::row::Row;
-use super::{Job, Ready, State, pause};
+use super::{Job, Ready, State, pause, workflow};
 use crate::{JobId, JobTx, OrganizationId, TenantTx};
 
 /// Which jobs.
@@ -130,13 +130,14 @@ pub async fn cancel(tx: &mut TenantTx, id: JobId, by: &str) -> Result<Change, sq
         .fetch_optional(tx.connection())
         .await?;
     let Some(state) = state else { return Ok(Change::Unknown) };
-    if taken == 1 || state == State::Waiting {
+    if taken == 1 || state == State::Waiting || (!state.is_final() && take_returned(tx, id).await?) {
         end_pending(tx, &[id.uuid()], State::Cancelled, by).await?;
         return Ok(Change::Done);
     }
-    if state != State::Running {
+    if state.is_final() {
         return Ok(Change::Impossible(state));
     }
+    // It runs, or is being claimed at this moment.
     let now = tx.now();
     sqlx::query!(
         "update jobs set cancel_requested_at = coalesce(cancel_requested_at, $2) where id = $1",
@@ -149,29 +150,43 @@ pub async fn cancel(tx: &mut TenantTx, id: JobId, by: &str) -> Result<Change, sq
     Ok(Change::Asked)
 }
 
-/// Ends jobs that were waiting, whose dispatch rows are gone.
+/// Takes the dispatch row of a job that was given back to its queue while its row was waited for. Whoever is
+/// claiming it has locked that row, waits for this transaction and must not be waited for.
+async fn take_returned(tx: &mut TenantTx, id: JobId) -> Result<bool, sqlx::Error> {
+    sqlx::query!(
+        "delete from job_dispatch where id in (select id from job_dispatch where id = $1 for update skip locked)",
+        id.uuid()
+    )
+    .execute(tx.connection())
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
+/// Ends jobs that were waiting, whose dispatch rows are gone, and with them what waits for them.
 async fn end_pending(tx: &mut TenantTx, ids: &[uuid::Uuid], state: State, by: &str) -> Result<(), sqlx::Error> {
     let now = tx.now();
-    sqlx::query!(
-        "with ended as (
+    let followed: Vec<JobId> = sqlx::query_scalar!(
+        r#"with ended as (
              update jobs set state = $2, finished_at = $3,
                     failures = failures || jsonb_build_object('attempt', attempt, 'ended_at', $3::timestamptz,
                         'outcome', ($2::job_state)::text, 'error', 'stopped before it ran, by ' || $4::text)
               where id = any($1)
-          returning id, organization_id, kind, queue, state),
+          returning id, organization_id, kind, queue, state, has_dependents),
          keys as (delete from job_unique where job_id = any($1)),
-         woken as (update job_dependencies set resolved = true where job_id = any($1))
-         insert into job_unsuccessful (id, organization_id, kind, queue, state, finished_at)
-         select id, organization_id, kind, queue, state, $3 from ended
-             on conflict (id) do update set state = excluded.state, finished_at = excluded.finished_at",
+         woken as (update job_dependencies set resolved = true where job_id = any($1)),
+         dead as (
+             insert into job_unsuccessful (id, organization_id, kind, queue, state, finished_at)
+             select id, organization_id, kind, queue, state, $3 from ended
+                 on conflict (id) do update set state = excluded.state, finished_at = excluded.finished_at)
+         select id as "id!: JobId" from ended where has_dependents"#,
         ids,
         state as _,
         now,
         by
     )
-    .execute(tx.connection())
-    .await
-    .map(drop)
+    .fetch_all(tx.connection())
+    .await?;
+    workflow::advance_in(tx, &followed).await
 }
 
 /// Runs a job again that ended badly, or one now that is scheduled, with all its attempts before it.
@@ -188,15 +203,25 @@ pub async fn retry(tx: &mut TenantTx, id: JobId) -> Result<Change, sqlx::Error> 
     Ok(state.map_or(Change::Unknown, Change::Impossible))
 }
 
-/// Puts dead letters back.
+/// Puts dead letters back, each with its unique key, unless another job has that by now.
 async fn revive(tx: &mut TenantTx, ids: &[uuid::Uuid]) -> Result<u64, sqlx::Error> {
     let now = tx.now();
     let revived = sqlx::query_as!(
         Ready,
-        r#"with revived as (
+        r#"with dead as (
+               select id, organization_id, kind, unique_key from jobs
+                where id = any($1) and state in ('discarded', 'cancelled') order by id for update),
+           held as (
+               insert into job_unique as u (organization_id, kind, unique_key, job_id, held)
+               select organization_id, kind, unique_key, id, 'alive' from dead where unique_key is not null
+                order by kind, unique_key, id
+                   on conflict (organization_id, kind, unique_key) do update
+                  set job_id = excluded.job_id, held = excluded.held, until = null where u.until <= $2
+            returning job_id),
+           revived as (
                update jobs set state = 'available', run_at = $2, uncounted = attempt, rescues = 0, finished_at = null,
                       cancel_requested_at = null, expires_at = null
-                where id = any($1) and state in ('discarded', 'cancelled')
+                where id in (select id from dead where unique_key is null union all select job_id from held)
             returning *, (concurrency_key is not null or rate_key is not null or unique_key is not null) as careful),
            forgotten as (delete from job_unsuccessful u using revived r where u.id = r.id),
            dispatch as (
@@ -271,7 +296,7 @@ pub async fn discard_all(tx: &mut TenantTx, filter: &Filter, by: &str, limit: i6
              select id from job_dispatch
               where organization_id = $1 and ($2::text is null or kind = $2) and ($3::text is null or queue = $3)
                 and ($4::timestamptz is null or id < id_at($4))
-                and ($5::text is null or ($5 = 'scheduled') = coalesce(due_at > $6, false))
+                and ($5::job_state is null or $5 = (case when due_at > $6 then 'scheduled' else 'available' end)::job_state)
               order by id limit $7 for update skip locked)
          returning id",
         organization.uuid(),

@@ -255,6 +255,7 @@ async fn claim_unique_keys(
            select $1, w.kind, w.unique_key, w.job_id, w.held, w.until
              from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
                   as w (job_id, kind, unique_key, held, until)
+            order by w.kind, w.unique_key, w.job_id -- two bulks with the same keys must not wait for each other
                on conflict do nothing
            returning job_id as "job_id: JobId""#,
         organization.uuid(),

@@ -89,14 +89,27 @@ pub async fn mend(tx: &mut crate::EngineTx) -> Result<u64, sqlx::Error> {
     .execute(tx.connection())
     .await?
     .rows_affected();
-    // Parked behind nobody: every holder is gone, so nobody will wake them.
+    // Parked although there is room: whose turn it was did not take it, or every holder is gone.
     let woken = sqlx::query_as!(
         Ready,
-        r#"update job_dispatch d set parked = false
-            where d.id in (select p.id from job_dispatch p
-                            where p.parked and not exists (
-                                select from job_slots s where s.organization_id = p.organization_id
-                                   and s.concurrency_key = p.concurrency_key) limit 1000)
+        r#"with keys as (
+               select distinct organization_id, concurrency_key from job_dispatch where parked limit 1000),
+           room as (
+               select k.*, first.concurrency_limit - (
+                          select count(*) from job_slots s
+                           where s.organization_id = k.organization_id and s.concurrency_key = k.concurrency_key) as slots
+                 from keys k
+                cross join lateral (
+                    select j.concurrency_limit from job_dispatch p join jobs j on j.id = p.id
+                     where p.organization_id = k.organization_id and p.concurrency_key = k.concurrency_key and p.parked
+                     order by p.priority, p.id limit 1) as first)
+           update job_dispatch d set parked = false
+             from room r
+            cross join lateral (
+                select id from job_dispatch p
+                 where p.organization_id = r.organization_id and p.concurrency_key = r.concurrency_key and p.parked
+                 order by p.priority, p.id limit greatest(r.slots, 0)) as next
+            where d.id = next.id
         returning d.id as "id: JobId", d.organization_id as "organization: OrganizationId", d.queue, d.priority,
                   d.careful"#
     )

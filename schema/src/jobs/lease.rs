@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::settle::{self, Next, Setback};
-use super::{Failure, keys, workflow};
+use super::{Failure, keys};
 use crate::{ClaimId, EngineDb, JobId, JobTx, WorkerId};
 
 /// A worker process as others see it.
@@ -170,13 +170,9 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
     sqlx::query!("update jobs set rescues = rescues + 1 where id = any($1) and state = 'running'", &ids)
         .execute(tx.connection())
         .await?;
-    let settled = settle::set_back_in(&mut tx, &setbacks).await?;
+    settle::set_back_in(&mut tx, &setbacks).await?;
     sqlx::query!("delete from job_leases where claim_id = any($1)", &claims).execute(tx.connection()).await?;
     tx.commit().await?;
-    let ended: Vec<JobId> = settled.iter().filter(|settled| settled.ended).map(|settled| settled.id).collect();
-    if !ended.is_empty() {
-        workflow::advance(db, &ended).await?;
-    }
     let returned = setbacks.iter().filter(|setback| matches!(setback.next, Next::Retry(_))).count();
     Ok(Rescued { returned, discarded: setbacks.len() - returned })
 }

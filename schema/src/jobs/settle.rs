@@ -131,20 +131,12 @@ pub async fn set_back(
     let claims: Vec<uuid::Uuid> = ended_claims.iter().map(|claim| claim.uuid()).collect();
     sqlx::query!("delete from job_leases where claim_id = any($1)", &claims).execute(tx.connection()).await?;
     tx.commit().await?;
-    let ended: Vec<JobId> = settled.iter().filter(|settled| settled.ended).map(|settled| settled.id).collect();
-    if !ended.is_empty() {
-        workflow::advance(db, &ended).await?;
-    }
-    Ok(settled.into_iter().map(|settled| settled.id).collect())
+    Ok(settled)
 }
 
-pub(super) struct Settled {
-    pub id: JobId,
-    /// Discarded or cancelled, and something waits for it.
-    pub ended: bool,
-}
-
-pub(super) async fn set_back_in(tx: &mut impl JobTx, setbacks: &[Setback]) -> Result<Vec<Settled>, sqlx::Error> {
+/// As [`set_back`], in a transaction. What waits for a job that is given up hears of it in the same one: unlike a
+/// success, which is found again by who waits for it, this would be lost when the worker died in between.
+pub(super) async fn set_back_in(tx: &mut impl JobTx, setbacks: &[Setback]) -> Result<Vec<JobId>, sqlx::Error> {
     let now = tx.now();
     let ids: Vec<uuid::Uuid> = setbacks.iter().map(|setback| setback.id.uuid()).collect();
     let attempts: Vec<i32> = setbacks.iter().map(|setback| setback.attempt).collect();
@@ -201,10 +193,10 @@ pub(super) async fn set_back_in(tx: &mut impl JobTx, setbacks: &[Setback]) -> Re
             });
         }
     }
-    Ok(rows
-        .into_iter()
-        .map(|row| Settled { id: JobId::from_uuid(row.id), ended: row.ended && row.has_dependents })
-        .collect())
+    let ended = rows.iter().filter(|row| row.ended && row.has_dependents);
+    let ended: Vec<JobId> = ended.map(|row| JobId::from_uuid(row.id)).collect();
+    workflow::advance_in(tx, &ended).await?;
+    Ok(rows.into_iter().map(|row| JobId::from_uuid(row.id)).collect())
 }
 
 /// Marks a job succeeded inside a handler's own transaction: its work and its end are one commit.

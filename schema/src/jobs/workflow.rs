@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::enqueue::{Dependency, EnqueueError, NewJob};
 use super::{Ready, State, enqueue};
-use crate::{EngineDb, EngineTx, JobId, JobTx, OrganizationId, TenantTx};
+use crate::{EngineDb, JobId, JobTx, OrganizationId, TenantTx};
 
 /// What undoes a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,10 +102,19 @@ async fn wake(connection: &mut PgConnection, jobs: &[uuid::Uuid], now: DateTime<
 /// # Errors
 /// When the database refuses or went away; repeating the call is harmless.
 pub async fn advance(db: &EngineDb, ended: &[JobId]) -> Result<(), sqlx::Error> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let mut tx = db.begin().await?;
+    advance_in(&mut tx, ended).await?;
+    tx.commit().await
+}
+
+/// As [`advance`], in the transaction that ends the jobs.
+pub(super) async fn advance_in(tx: &mut impl JobTx, ended: &[JobId]) -> Result<(), sqlx::Error> {
     let mut ended = ended.to_vec();
     // Each round goes one step down a graph without cycles: a job can only wait for older ones.
     while !ended.is_empty() {
-        let mut tx = db.begin().await?;
         let ids: Vec<uuid::Uuid> = ended.iter().map(|job| job.uuid()).collect();
         let waiting = sqlx::query_scalar!(
             "select distinct job_id from job_dependencies where depends_on = any($1) and not resolved",
@@ -118,15 +127,14 @@ pub async fn advance(db: &EngineDb, ended: &[JobId]) -> Result<(), sqlx::Error> 
         for ready in woken.ready {
             tx.announce(ready);
         }
-        compensate(&mut tx, &ids).await?;
-        tx.commit().await?;
+        compensate(tx, &ids).await?;
         ended = woken.cancelled;
     }
     Ok(())
 }
 
 /// Asks for the undoing of every finished step of the jobs' workflows, last first, where a step has failed.
-async fn compensate(tx: &mut EngineTx, ended: &[uuid::Uuid]) -> Result<(), sqlx::Error> {
+async fn compensate(tx: &mut impl JobTx, ended: &[uuid::Uuid]) -> Result<(), sqlx::Error> {
     let steps = sqlx::query!(
         r#"select s.job_id, s.organization_id as "organization: OrganizationId", s.workflow_id, s.compensation as "compensation!"
              from job_steps s join jobs j on j.id = s.job_id
