@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Adds the kinds of this file.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.with::<Scripted>().with::<OneAtATime>().with::<Only>().with::<Effect>().with::<Rated>()
+    registry.with::<Scripted>().with::<Hanging>().with::<OneAtATime>().with::<Only>().with::<Effect>().with::<Garble>().with::<Rated>()
 }
 
 /// What an attempt of a scripted job does.
@@ -74,11 +74,13 @@ impl Scripted {
 
 impl Job for Scripted {
     const KIND: &'static str = "story.scripted";
-    const POLICY: Policy = Policy::new(Queue::Default)
-        .attempts(3)
-        .timeout(Duration::from_secs(2))
-        .lease(Duration::from_secs(5))
-        .retry(Retry::Ladder(&[Duration::from_secs(10), Duration::from_secs(100)]));
+    const POLICY: Policy = Policy {
+        grace: Duration::from_millis(200),
+        ..Policy::new(Queue::Default)
+            .attempts(3)
+            .lease(Duration::from_secs(5))
+            .retry(Retry::Ladder(&[Duration::from_secs(10), Duration::from_secs(100)]))
+    };
 }
 
 impl Run for Scripted {
@@ -109,6 +111,31 @@ impl Run for Scripted {
                 Ok(Done::Quietly)
             }
         }
+    }
+}
+
+/// A job that hangs; it has a tenth of a second and is told to stop before it is dropped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hanging {
+    /// It finishes when it is told to stop.
+    pub listens: bool,
+}
+
+impl Job for Hanging {
+    const KIND: &'static str = "story.hanging";
+    const POLICY: Policy = Policy {
+        grace: Duration::from_millis(100),
+        ..Policy::new(Queue::Default).attempts(2).timeout(Duration::from_millis(100))
+    };
+}
+
+impl Run for Hanging {
+    async fn run(&self, cx: &Context) -> Result<Done, Failure> {
+        if self.listens {
+            cx.stopped().await;
+            return Ok(Done::With(json!("finished all the same")));
+        }
+        std::future::pending().await
     }
 }
 
@@ -225,6 +252,33 @@ impl Run for Effect {
         let mut tx = cx.begin().await?;
         webhooks::emit(&mut tx, "story.effect", json!({ "job": cx.job() }), &By::job(cx.job())).await?;
         cx.complete(tx).await
+    }
+}
+
+/// A job that says what PostgreSQL cannot keep: a zero byte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Garble {
+    /// `answer`, `fail` or `log`.
+    pub outcome: String,
+}
+
+impl Job for Garble {
+    const KIND: &'static str = "story.garble";
+    const POLICY: Policy = Policy::new(Queue::Default);
+}
+
+impl Run for Garble {
+    async fn run(&self, cx: &Context) -> Result<Done, Failure> {
+        match self.outcome.as_str() {
+            "answer" => Ok(Done::With(json!({ "k\0": ["v\0"] }))),
+            "fail" => Err(Failure::cancel("before\0after")),
+            _ => {
+                cx.log("a line\0").await?;
+                cx.progress(&json!("half\0way")).await?;
+                let tx = cx.begin().await?;
+                cx.complete_with(tx, &json!("all\0")).await
+            }
+        }
     }
 }
 
