@@ -224,7 +224,7 @@ impl Platform {
 
     /// Takes the jobs of silent workers back.
     pub async fn rescue(&self) -> lease::Rescued {
-        lease::rescue(self.ledger(), 100, 3).await.expect("the database answers")
+        lease::rescue(self.ledger(), 100, &|_| 3).await.expect("the database answers")
     }
 
     /// What was rung for since this was asked last.

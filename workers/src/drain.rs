@@ -42,10 +42,10 @@ pub async fn drain(runtime: &Runtime) -> Result<Vec<String>, sqlx::Error> {
             match settlement {
                 Settlement::Succeeded(success) => successes.push(success),
                 Settlement::SetBack(setback) => setbacks.push(setback),
-                Settlement::Committed(job) => {
+                Settlement::Committed(job, _) => {
                     gantry_schema::jobs::workflow::advance(ledger, &[job]).await?;
                 }
-                Settlement::Lost(_) => {}
+                Settlement::Lost(..) => {}
             }
             if !setbacks.is_empty() {
                 settle::set_back(ledger, &setbacks, &[]).await?;

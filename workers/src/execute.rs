@@ -69,10 +69,10 @@ impl Runtime {
 pub(crate) enum Settlement {
     Succeeded(Success),
     SetBack(Setback),
-    /// The handler's own transaction ended the job.
-    Committed(JobId),
-    /// The job is somebody else's by now.
-    Lost(JobId),
+    /// The handler's own transaction ended the job with this attempt.
+    Committed(JobId, i32),
+    /// The attempt no longer counts: the job is somebody else's by now, or may be.
+    Lost(JobId, i32),
 }
 
 /// Why a handler was told to stop.
@@ -203,7 +203,7 @@ fn settle(runtime: &Runtime, handler: &Handler, job: &Claimed, ended: Ended) -> 
     match ended {
         Ended::Returned(Ok(Done::Committed)) => {
             handler.succeeded.increment(1);
-            Settlement::Committed(job.id)
+            Settlement::Committed(job.id, job.attempt)
         }
         Ended::Returned(Ok(done)) => {
             handler.succeeded.increment(1);
@@ -216,7 +216,7 @@ fn settle(runtime: &Runtime, handler: &Handler, job: &Claimed, ended: Ended) -> 
         Ended::Returned(Err(failure)) => {
             let error = failure.describe();
             let (next, outcome) = match failure {
-                Failure::Lost => return Settlement::Lost(job.id),
+                Failure::Lost => return Settlement::Lost(job.id, job.attempt),
                 Failure::Cancel(_) => (Next::Discard, "failed_for_good"),
                 Failure::Snooze(wait, _) => (Next::Snooze(after(wait)), "snoozed"),
                 Failure::RetryAfter(wait, _) if !job.is_last_attempt() => (Next::Retry(after(wait)), "failed"),
@@ -237,7 +237,7 @@ fn settle(runtime: &Runtime, handler: &Handler, job: &Claimed, ended: Ended) -> 
         Ended::Stopped(Stop::Leaving) => {
             set_back(runtime, job, Next::Snooze(now), "returned", "its worker was stopped".to_owned())
         }
-        Ended::Stopped(Stop::Lost) => Settlement::Lost(job.id),
+        Ended::Stopped(Stop::Lost) => Settlement::Lost(job.id, job.attempt),
     }
 }
 

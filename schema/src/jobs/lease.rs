@@ -108,15 +108,15 @@ pub struct Rescued {
     pub discarded: usize,
 }
 
-/// Takes back the jobs of up to `limit` leases that ran out. A job that was rescued `poison` times already
-/// is discarded: it seems to kill its workers.
+/// Takes back the jobs of up to `limit` leases that ran out. A job that was rescued as often as `poison` says of
+/// its kind is discarded: it seems to kill its workers.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, sqlx::Error> {
+pub async fn rescue(db: &EngineDb, limit: i64, poison: &(dyn Fn(&str) -> i32 + Sync)) -> Result<Rescued, sqlx::Error> {
     let mut tx = db.begin().await?;
     let expired = sqlx::query!(
-        r#"select claim_id, worker_id as "worker: WorkerId", job_ids, attempts from job_leases
+        r#"select claim_id, seconds, worker_id as "worker: WorkerId", job_ids, attempts from job_leases
             where expires_at < now() order by expires_at limit $1 for update skip locked"#,
         limit
     )
@@ -128,7 +128,7 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
     let (mut setbacks, now) = (Vec::new(), tx.now());
     for lease in &expired {
         let lost = sqlx::query!(
-            r#"select j.id as "id: JobId", j.attempt, j.attempt - j.uncounted >= j.max_attempts as "last!", j.rescues,
+            r#"select j.id as "id: JobId", j.kind, j.attempt, j.attempt - j.uncounted >= j.max_attempts as "last!", j.rescues,
                       j.cancel_requested_at is not null as "cancel!", j.started_at
                  from jobs j join unnest($1::uuid[], $2::int[]) as l (id, attempt)
                    on j.id = l.id and j.attempt = l.attempt
@@ -141,7 +141,7 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
         for job in lost {
             let (next, outcome, error) = if job.cancel {
                 (Next::Cancel, "cancelled", "its worker fell silent after a cancellation was asked for")
-            } else if job.rescues + 1 >= poison {
+            } else if job.rescues + 1 >= poison(&job.kind) {
                 (Next::Discard, "discarded", "poison: the job's worker fell silent too often while it ran")
             } else if job.last {
                 (Next::Discard, "discarded", "its worker fell silent during the last attempt")
@@ -164,6 +164,7 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
         }
     }
     let claims: Vec<uuid::Uuid> = expired.iter().map(|lease| lease.claim_id).collect();
+    let seconds: Vec<i32> = expired.iter().map(|lease| lease.seconds).collect();
     let ids: Vec<uuid::Uuid> = setbacks.iter().map(|setback| setback.id.uuid()).collect();
     // Keys before rows, as everywhere: a worker that comes back settles the same jobs in this moment.
     keys::lock(tx.connection(), &ids).await?;
@@ -171,7 +172,15 @@ pub async fn rescue(db: &EngineDb, limit: i64, poison: i32) -> Result<Rescued, s
         .execute(tx.connection())
         .await?;
     settle::set_back_in(&mut tx, &setbacks).await?;
-    sqlx::query!("delete from job_leases where claim_id = any($1)", &claims).execute(tx.connection()).await?;
+    // A claim has a lease per length; those that have not run out still hold jobs.
+    sqlx::query!(
+        "delete from job_leases l using unnest($1::uuid[], $2::int[]) as e (claim_id, seconds)
+          where l.claim_id = e.claim_id and l.seconds = e.seconds",
+        &claims,
+        &seconds
+    )
+    .execute(tx.connection())
+    .await?;
     tx.commit().await?;
     let returned = setbacks.iter().filter(|setback| matches!(setback.next, Next::Retry(_))).count();
     Ok(Rescued { returned, discarded: setbacks.len() - returned })

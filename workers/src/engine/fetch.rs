@@ -198,9 +198,9 @@ impl Fetcher {
         // A worker that slept through its lease (a suspended machine) must not begin what others have by now.
         let late = claimed.iter().any(|job| asked.elapsed() >= job.lease());
         for job in claimed {
-            let stopper = running.begin(job.id, claim, job.lease(), self.queue, job.organization);
+            let stopper = running.begin(&job, claim, self.queue);
             if late {
-                self.parts.settler.settle(Settlement::Lost(job.id)).await;
+                self.parts.settler.settle(Settlement::Lost(job.id, job.attempt)).await;
                 continue;
             }
             let Some(slot) = slots.split(1) else { unreachable!("no more is popped than there are slots") };

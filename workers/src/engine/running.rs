@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gantry_schema::jobs::claim::Claimed;
 use gantry_schema::{ClaimId, JobId, OrganizationId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ struct Held {
 
 #[derive(Debug)]
 struct Job {
+    attempt: i32,
     stopper: Stopper,
     claim: ClaimId,
     lease: Duration,
@@ -46,6 +48,23 @@ struct Claim {
     abandoned: bool,
 }
 
+impl Held {
+    /// A job of the claim is gone. Answers the claim if it was the last one and all were settled.
+    fn leave(&mut self, claim: ClaimId, unsettled: bool) -> Option<ClaimId> {
+        let of_claim = self.claims.get_mut(&claim)?;
+        of_claim.left -= 1;
+        of_claim.abandoned |= unsettled;
+        if of_claim.left > 0 {
+            return None;
+        }
+        if of_claim.abandoned {
+            self.claims.remove(&claim);
+            return None;
+        }
+        Some(claim)
+    }
+}
+
 impl Running {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,39 +78,38 @@ impl Running {
     }
 
     /// Notes a job of a claim, and answers what it will be stopped with.
-    pub(super) fn begin(
-        &self,
-        job: JobId,
-        claim: ClaimId,
-        lease: Duration,
-        queue: Queue,
-        organization: OrganizationId,
-    ) -> Stopper {
+    /// An older attempt may still be winding up here, after the job was taken away and came back.
+    pub(super) fn begin(&self, job: &Claimed, claim: ClaimId, queue: Queue) -> Stopper {
         let stopper = Stopper::default();
-        let stop = stopper.clone();
-        self.held().jobs.insert(job, Job { stopper, claim, lease, queue, organization });
-        stop
+        let begun = Job {
+            attempt: job.attempt,
+            stopper: stopper.clone(),
+            claim,
+            lease: job.lease(),
+            queue,
+            organization: job.organization,
+        };
+        let mut held = self.held();
+        if let Some(older) = held.jobs.insert(job.id, begun) {
+            older.stopper.stop(Stop::Lost);
+            held.leave(older.claim, true);
+        }
+        stopper
     }
 
     /// The jobs ended, those of `lost` without being this worker's to settle. Answers the claims that have no job
     /// left; their leases are renewed until [`Self::forget`], for what ended must first be written down. A claim
     /// that lost a job is not among them: nobody may have taken the job yet, and then its lease is all it has.
-    pub(super) fn end(&self, jobs: impl Iterator<Item = JobId>, lost: &[JobId]) -> Vec<ClaimId> {
+    pub(super) fn end(&self, attempts: impl Iterator<Item = (JobId, i32)>, lost: &[(JobId, i32)]) -> Vec<ClaimId> {
         let mut held = self.held();
         let mut ended = Vec::new();
-        for job in jobs {
-            let Some(Job { claim, .. }) = held.jobs.remove(&job) else { continue };
-            let Some(of_claim) = held.claims.get_mut(&claim) else { continue };
-            of_claim.left -= 1;
-            of_claim.abandoned |= lost.contains(&job);
-            if of_claim.left > 0 {
+        for (job, attempt) in attempts {
+            // An older attempt must not end the claim of the one that runs now.
+            if held.jobs.get(&job).is_none_or(|held| held.attempt != attempt) {
                 continue;
             }
-            if of_claim.abandoned {
-                held.claims.remove(&claim);
-            } else {
-                ended.push(claim);
-            }
+            let Some(Job { claim, .. }) = held.jobs.remove(&job) else { continue };
+            ended.extend(held.leave(claim, lost.contains(&(job, attempt))));
         }
         if held.claims.is_empty() {
             self.0.changed.notify_waiters();

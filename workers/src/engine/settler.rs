@@ -108,8 +108,8 @@ struct Writer {
 struct Batch {
     successes: Vec<Success>,
     setbacks: Vec<Setback>,
-    committed: Vec<JobId>,
-    lost: Vec<JobId>,
+    committed: Vec<(JobId, i32)>,
+    lost: Vec<(JobId, i32)>,
 }
 
 impl Batch {
@@ -117,18 +117,22 @@ impl Batch {
         match settlement {
             Settlement::Succeeded(success) => self.successes.push(success),
             Settlement::SetBack(setback) => self.setbacks.push(setback),
-            Settlement::Committed(job) => self.committed.push(job),
-            Settlement::Lost(job) => self.lost.push(job),
+            Settlement::Committed(job, attempt) => self.committed.push((job, attempt)),
+            Settlement::Lost(job, attempt) => self.lost.push((job, attempt)),
         }
     }
 
-    fn jobs(&self) -> impl Iterator<Item = JobId> {
+    fn attempts(&self) -> impl Iterator<Item = (JobId, i32)> {
         self.successes
             .iter()
-            .map(|success| success.id)
-            .chain(self.setbacks.iter().map(|setback| setback.id))
+            .map(|success| (success.id, success.attempt))
+            .chain(self.setbacks.iter().map(|setback| (setback.id, setback.attempt)))
             .chain(self.committed.iter().copied())
             .chain(self.lost.iter().copied())
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.attempts().map(|(job, _)| job)
     }
 }
 
@@ -147,7 +151,7 @@ impl Writer {
             .jobs()
             .filter_map(|job| self.running.place(job).map(|(queue, organization)| (job, queue, organization)))
             .collect();
-        let ended_claims = self.running.end(batch.jobs(), &batch.lost);
+        let ended_claims = self.running.end(batch.attempts(), &batch.lost);
         let mut failures = 0_u32;
         while let Err(error) = self.write_down(&batch, &ended_claims).await {
             if failures == 0 {
@@ -174,7 +178,8 @@ impl Writer {
             settled += settle::set_back(ledger, &batch.setbacks, &[]).await?.len();
         }
         if !batch.committed.is_empty() {
-            workflow::advance(ledger, &batch.committed).await?;
+            let committed: Vec<JobId> = batch.committed.iter().map(|(job, _)| *job).collect();
+            workflow::advance(ledger, &committed).await?;
         }
         if !batch.successes.is_empty() || !ended_claims.is_empty() {
             settled += settle::succeed(ledger, &batch.successes, ended_claims).await?.len();

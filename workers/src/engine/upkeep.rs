@@ -23,7 +23,7 @@ const RING_AGE: Duration = Duration::from_secs(2);
 /// Ready jobs in one page of a sweep.
 const PAGE: i64 = 1_000;
 
-/// How often a job's worker may fall silent under it.
+/// How often a job's worker may fall silent under it, for kinds this worker does not know.
 const POISON: i32 = 3;
 
 /// Leads while it can, until `life` ends.
@@ -158,8 +158,10 @@ impl Upkeep {
     }
 
     async fn rescue(&mut self) -> Result<(), sqlx::Error> {
+        let registry = &self.parts.runtime.registry;
+        let poison = |kind: &str| registry.get(kind).map_or(POISON, |handler| handler.policy.poison);
         loop {
-            let rescued = lease::rescue(&self.parts.runtime.ledger, 50, POISON).await?;
+            let rescued = lease::rescue(&self.parts.runtime.ledger, 50, &poison).await?;
             if rescued.returned + rescued.discarded == 0 {
                 return Ok(());
             }
