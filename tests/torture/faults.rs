@@ -41,8 +41,21 @@ use Fault::{
 
 impl Fault {
     const ALL: [Self; 15] = [
-        KillWorker, KillLeader, TerminateWorker, FreezeWorker, FreezeLeader, FlushRedis, RestartRedis, PauseRedis,
-        RestartPostgres, CutWorker, CutWorkerFromRedis, CutWorkerFromPostgres, StallWorker, SlowWorker, HalfCloseWorker,
+        KillWorker,
+        KillLeader,
+        TerminateWorker,
+        FreezeWorker,
+        FreezeLeader,
+        FlushRedis,
+        RestartRedis,
+        PauseRedis,
+        RestartPostgres,
+        CutWorker,
+        CutWorkerFromRedis,
+        CutWorkerFromPostgres,
+        StallWorker,
+        SlowWorker,
+        HalfCloseWorker,
     ];
 
     /// Its name in reports and for `--only`.
@@ -117,8 +130,10 @@ pub type Count = BTreeMap<&'static str, usize>;
 
 /// Breaks things until `until`, then waits for the last fault to be over.
 pub async fn run(scene: &Arc<Scene>, seed: u64, only: &[String], until: Instant) -> anyhow::Result<Count> {
-    let all: Vec<Fault> =
-        Fault::ALL.into_iter().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name())).collect();
+    let all: Vec<Fault> = Fault::ALL
+        .into_iter()
+        .filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name()))
+        .collect();
     anyhow::ensure!(!all.is_empty(), "no fault has such a name; there are {:?}", Fault::ALL.map(Fault::name));
     let workers = scene.wolves.len();
     let mut deck = Deck { dice: Dice::new(seed, 1), all, left: Vec::new(), workers };

@@ -104,7 +104,13 @@ pub async fn ask(db: Db, organization: OrganizationId, mut dice: Dice, book: Arc
                 // The cancelling is noted with its outcome.
                 if let (CANCEL, [job]) = (what, &jobs[..]) {
                     let job = Asked { sure, ..*job };
-                    cancelling.spawn(cancel(db.clone(), organization, job, dice.milliseconds(0, 2_500), Arc::clone(&book)));
+                    cancelling.spawn(cancel(
+                        db.clone(),
+                        organization,
+                        job,
+                        dice.milliseconds(0, 2_500),
+                        Arc::clone(&book),
+                    ));
                 } else {
                     book.note(jobs.into_iter().map(|job| Asked { sure, ..job }));
                 }
@@ -195,11 +201,8 @@ async fn fan_in(tx: &mut TenantTx, dice: &mut Dice, by: &By) -> anyhow::Result<V
     let steps: Vec<String> = (0..2 + dice.below(3)).map(|number| format!("step {number}")).collect();
     let mut jobs = Vec::new();
     for _ in &steps {
-        let effect = Effect {
-            milliseconds: dice.below(300),
-            failures: i32::from(dice.below(5) == 0),
-            ..Effect::default()
-        };
+        let effect =
+            Effect { milliseconds: dice.below(300), failures: i32::from(dice.below(5) == 0), ..Effect::default() };
         jobs.extend(asked(effect.request().enqueue(tx, by).await?, effect.failures));
     }
     let join = Join { steps: steps.clone() };

@@ -45,7 +45,8 @@ fn orphaned() {
 /// Sends a signal to a process.
 #[expect(clippy::disallowed_methods, reason = "the torture signals its own workers")]
 pub async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status().await?;
+    let status =
+        Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status().await?;
     anyhow::ensure!(status.success(), "the process {pid} has gone");
     Ok(())
 }

@@ -133,7 +133,9 @@ async fn pump(
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
-            let Ok(mode) = gate.wait_for(|state| state.mode != Mode::Stalled).await.map(|state| state.mode) else { break };
+            let Ok(mode) = gate.wait_for(|state| state.mode != Mode::Stalled).await.map(|state| state.mode) else {
+                break;
+            };
             if let Mode::Slow(by) = mode {
                 tokio::time::sleep(by).await;
             }

@@ -220,12 +220,13 @@ pub async fn play(plan: Plan) -> anyhow::Result<bool> {
         if all_finished { "everything finished" } else { "something has not finished" },
         calm.elapsed().as_secs_f64()
     ));
+    let recovery = calm.elapsed();
     let recovered = recoveries.all().await;
     let end = verdict::stop_schedules(&owner).await?;
     drop(timeout(RECOVERY, verdict::finished(&owner)).await);
 
     let mut figures = verdict::judge(&owner, &book, &schedules, end).await?;
-    figures.run(&plan, count, &scene, &recovered, calm.elapsed());
+    figures.run(&plan, count, &scene, &recovered, recovery);
     for wolf in &scene.wolves {
         // Also the last one leaves in good order.
         wolf.terminate(Duration::from_secs(30)).await?;

@@ -81,7 +81,10 @@ impl Figures {
         self.set("workers", plan.workers);
         self.set("faults", count.values().sum::<usize>());
         self.set("faults_by_kind", json!(count));
-        self.zero("workers_that_would_not_leave", scene.stubborn.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX));
+        self.zero(
+            "workers_that_would_not_leave",
+            scene.stubborn.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
+        );
         let mut all: Vec<f64> = recovered.iter().map(|(_, seconds)| *seconds).collect();
         self.set("recover_p50_s", rounded(percentile(&mut all, 0.5)));
         self.set("recover_p99_s", rounded(percentile(&mut all, 0.99)));
@@ -153,7 +156,9 @@ const WRONG: &[Question] = &[
                  and coalesce(j.state::text, 'not there') <> a.expected
                  and not (a.expected = 'either' and j.state::text in ('succeeded', 'cancelled'))
                union all
-              select id || ' of ' || requested_by || ' is ' || state::text || ' for ever' from jobs j
+              select id || ', a ' || kind || ' of ' || requested_by || ', is ' || state::text || ' for ever, attempt ' || attempt
+                     || case when exists (select from job_leases l where j.id = any(l.job_ids)) then ', with a lease'
+                             else ', without a lease' end from jobs j
                where state not in ('succeeded', 'discarded', 'cancelled')
                  and not exists (select from torture.accepted a where a.job_id = j.id)",
     },
@@ -230,7 +235,8 @@ pub async fn judge(
     figures.set("asked_unknown", asked.iter().filter(|asked| !asked.sure).count());
     figures.set("transactions_refused", book.refused.load(Ordering::Relaxed));
     figures.set("transactions_unknown", book.unknown.load(Ordering::Relaxed));
-    let rescued: i64 = sqlx::query_scalar("select coalesce(sum(rescues), 0)::bigint from jobs").fetch_one(owner).await?;
+    let rescued: i64 =
+        sqlx::query_scalar("select coalesce(sum(rescues), 0)::bigint from jobs").fetch_one(owner).await?;
     figures.set("rescues", rescued);
     let repeated: i64 =
         sqlx::query_scalar("select coalesce(sum(calls - 1), 0)::bigint from torture.vendor").fetch_one(owner).await?;
@@ -267,7 +273,12 @@ async fn write_down(owner: &PgPool, asked: &[Asked]) -> anyhow::Result<()> {
 }
 
 /// Every second from the making of a schedule to the end must have one tick, and every tick one job that was done.
-async fn ticks(owner: &PgPool, schedules: &[uuid::Uuid], end: DateTime<Utc>, figures: &mut Figures) -> anyhow::Result<()> {
+async fn ticks(
+    owner: &PgPool,
+    schedules: &[uuid::Uuid],
+    end: DateTime<Utc>,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let (expected, missed, doubled): (i64, i64, i64) = sqlx::query_as(
         "with expected as (
              select s.id, second from schedules s
