@@ -98,6 +98,7 @@ create table job_unsuccessful (
     finished_at     timestamptz not null
 );
 create index job_unsuccessful_organization_id on job_unsuccessful (organization_id, id);
+create index job_unsuccessful_finished_at on job_unsuccessful (finished_at);
 
 -- Who holds a unique key, and until when: while pending (gone at the claim), while it lives (gone at
 -- the end), or until a time.

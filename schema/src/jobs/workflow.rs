@@ -235,7 +235,8 @@ pub async fn results(tx: &mut TenantTx, job: JobId) -> Result<Vec<(String, Optio
     Ok(rows.into_iter().map(|row| (row.step, row.result)).collect())
 }
 
-/// Finds jobs whose predecessors have ended without anybody waking them, and wakes them.
+/// Finds jobs whose predecessors have ended without anybody waking them, and failed workflows with finished
+/// steps nobody undoes; and moves them on.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -250,6 +251,19 @@ pub async fn mend(db: &EngineDb) -> Result<usize, sqlx::Error> {
     )
     .fetch_all(db.pool())
     .await?;
-    advance(db, &ended).await?;
-    Ok(ended.len())
+    let failed = sqlx::query_scalar!(
+        r#"select distinct f.job_id as "id: JobId"
+             from job_unsuccessful u
+             join job_steps f on f.job_id = u.id
+             join job_steps s on s.workflow_id = f.workflow_id
+             join jobs j on j.id = s.job_id
+            where u.finished_at > $1 and s.compensation is not null and s.compensated_by is null
+              and j.state = 'succeeded' limit 1000"#,
+        db.now() - chrono::Duration::days(1)
+    )
+    .fetch_all(db.pool())
+    .await?;
+    let stuck = [ended, failed].concat();
+    advance(db, &stuck).await?;
+    Ok(stuck.len())
 }

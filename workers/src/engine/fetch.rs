@@ -13,11 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Parts;
 use super::backend::Work;
 use super::pool::HandBack;
 use super::pop::{Popped, Popper};
 use super::rate;
+use super::{Parts, in_time};
 use crate::execute::{self, Settlement};
 
 /// Jobs in one claim.
@@ -155,9 +155,9 @@ impl Fetcher {
             let (claim, asked) = (runtime.ledger.ids().mint(), Instant::now());
             let settings = controls.now();
             let claimed = if batch[0].careful {
-                claim::claim_careful(&runtime.ledger, runtime.worker, claim, &ids, &settings.paused).await
+                in_time(claim::claim_careful(&runtime.ledger, runtime.worker, claim, &ids, &settings.paused)).await
             } else {
-                claim::claim(&runtime.ledger, runtime.worker, claim, &mut ids, &settings.paused).await
+                in_time(claim::claim(&runtime.ledger, runtime.worker, claim, &mut ids, &settings.paused)).await
             };
             drop(settings);
             let error = match claimed {

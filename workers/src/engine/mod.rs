@@ -114,6 +114,14 @@ pub struct Health {
     pub postgres: bool,
 }
 
+/// Gives a statement up that takes too long: a connection that swallows bytes must not hang the engine.
+pub(crate) async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    tokio::time::timeout(PATIENCE, statement).await.unwrap_or_else(|_elapsed| {
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within 20 s")))
+    })
+}
+
 /// Runs until `signal`, then drains: running jobs get [`Config::drain`] to finish, what is left goes back.
 ///
 /// # Errors

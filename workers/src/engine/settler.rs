@@ -14,6 +14,7 @@ use redis::aio::ConnectionManager;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::in_time;
 use super::running::Running;
 use crate::Runtime;
 use crate::execute::Settlement;
@@ -153,7 +154,7 @@ impl Writer {
             .collect();
         let ended_claims = self.running.end(batch.attempts(), &batch.lost);
         let mut failures = 0_u32;
-        while let Err(error) = self.write_down(&batch, &ended_claims).await {
+        while let Err(error) = in_time(self.write_down(&batch, &ended_claims)).await {
             if failures == 0 {
                 warn!("Outcomes of {} jobs cannot be written down yet: {error}", places.len());
             }

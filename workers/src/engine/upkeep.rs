@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Parts, scheduler};
+use super::{Parts, in_time, scheduler};
 
 /// The one duty there is.
 const DUTY: &str = "upkeep";
@@ -34,7 +34,7 @@ pub(super) async fn lead(parts: Parts, life: CancellationToken) {
             if !std::mem::replace(&mut upkeep.failing, true) {
                 warn!("Upkeep waits for its servers: {error}");
             }
-            upkeep.leading = false;
+            upkeep.resign(&error).await;
             if life.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_none() {
                 return;
             }
@@ -109,26 +109,35 @@ impl Upkeep {
         if !self.lead().await? {
             return Ok(());
         }
-        self.promote().await?;
         let now = Instant::now();
         if every(&mut self.due.schedules, now, Duration::from_millis(500)) {
-            scheduler::tick(&self.parts.runtime).await?;
+            in_time(scheduler::tick(&self.parts.runtime)).await?;
         }
         if every(&mut self.due.rescue, now, Duration::from_secs(1)) {
-            self.rescue().await?;
+            in_time(self.rescue()).await?;
             self.notice_amnesia().await?;
             self.parts.bell.remind().await?;
         }
+        self.promote().await?;
         if self.hurry || every(&mut self.due.sweep, now, Duration::from_secs(1)) {
             self.sweep().await?;
         }
         if every(&mut self.due.mend, now, Duration::from_secs(10)) {
-            self.mend().await?;
+            in_time(self.mend()).await?;
         }
         if every(&mut self.due.measure, now, Duration::from_secs(10)) {
-            self.measure().await?;
+            in_time(self.measure()).await?;
         }
         Ok(())
+    }
+
+    /// A leader that cannot ring lets somebody lead who can, and asks again when its term would have ended.
+    async fn resign(&mut self, error: &UpkeepError) {
+        if std::mem::take(&mut self.leading) && matches!(error, UpkeepError::Redis(_)) {
+            // Should this fail as well, the term ends by itself.
+            drop(in_time(leader::resign(&self.parts.runtime.ledger, self.parts.runtime.worker)).await);
+            tokio::time::sleep(self.parts.config.leadership / 2).await;
+        }
     }
 
     /// Takes or keeps the lead, asking a few times per term.
@@ -139,7 +148,7 @@ impl Upkeep {
         }
         self.asked = Some(Instant::now());
         let was = self.leading;
-        self.leading = leader::hold(&self.parts.runtime.ledger, DUTY, self.parts.runtime.worker, term).await?;
+        self.leading = in_time(leader::hold(&self.parts.runtime.ledger, DUTY, self.parts.runtime.worker, term)).await?;
         if self.leading && !was {
             info!("This worker leads the upkeep");
             self.sweep_all();
@@ -149,7 +158,7 @@ impl Upkeep {
 
     async fn promote(&mut self) -> Result<(), UpkeepError> {
         loop {
-            let due = relay::promote_due(&self.parts.runtime.ledger, PAGE).await?;
+            let due = in_time(relay::promote_due(&self.parts.runtime.ledger, PAGE)).await?;
             if due.is_empty() {
                 return Ok(());
             }
@@ -200,7 +209,7 @@ impl Upkeep {
     async fn sweep(&mut self) -> Result<(), UpkeepError> {
         let settings = self.parts.controls.now();
         let ledger = &self.parts.runtime.ledger;
-        let page = relay::ready_after(ledger, self.swept, RING_AGE, &settings.paused, PAGE).await?;
+        let page = in_time(relay::ready_after(ledger, self.swept, RING_AGE, &settings.paused, PAGE)).await?;
         drop(settings);
         self.lag(&page);
         match page.last() {
