@@ -1,0 +1,417 @@
+//! No tenant sees another: what the database itself guarantees, whatever a query forgets.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gantry_schema::jobs::{leader, lease, log, pause, workflow};
+use gantry_schema::organizations::{self, Permission};
+use gantry_schema::{Db, EngineDb, IdMint, JobTx as _, OrganizationId, SystemClock, api_keys, db};
+use gantry_tests::kinds::{OneAtATime, Only, Scripted};
+use gantry_tests::platform::as_role;
+use gantry_tests::{Actor, Platform};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+
+/// The tenants themselves, and who stands above whom; their policies are about both.
+const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
+
+/// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
+/// and sqlx's record of migrations.
+const WITHOUT_TENANT: &[&str] = &["job_leases", "job_workers", "job_leaders", "_sqlx_migrations"];
+
+/// What the engine may see beside the ledger of jobs and schedules: how organizations share a queue.
+const ENGINE_TABLES: &[&str] = &["organizations"];
+
+async fn strings(pool: &PgPool, statement: &str) -> Vec<String> {
+    sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_all(pool).await.unwrap()
+}
+
+/// Every table that is not a partition.
+async fn tables(pool: &PgPool) -> Vec<String> {
+    strings(
+        pool,
+        "select relname::text from pg_class where relnamespace = 'public'::regnamespace
+            and relkind in ('r', 'p') and not relispartition order by 1",
+    )
+    .await
+}
+
+async fn as_app(platform: &Platform) -> PgConnection {
+    let options = as_role(&platform.owner.connect_options(), "gantry_app");
+    PgConnection::connect_with(&options).await.unwrap()
+}
+
+/// An organization with a row in every tenant table.
+async fn furnished(platform: &Platform, name: &str) -> Actor {
+    let actor = platform.organization(name).await;
+    platform.organization_below(actor.id, "child").await;
+    actor.endpoint("https://receiver.example/fail/500").await;
+    actor.event("invoice.paid", json!({})).await;
+    actor.enqueue(Scripted::new("gone", gantry_tests::kinds::Act::GiveUp("no".to_owned()))).await;
+    platform.run_jobs().await;
+    let first = actor.enqueue(Only::one("k", "alive", "existing", "a")).await;
+    let second = actor.enqueue(OneAtATime::under("k")).await;
+    let third = Scripted::fine("c");
+    let third = actor.ask(gantry_jobs::Job::request(&third).after("a", first)).await.id;
+    platform.claim(platform.ids().mint(), &[second]).await;
+    let mut tx = actor.begin().await;
+    workflow::steps(&mut tx, third.uuid(), &[(third, "c".to_owned(), None)]).await.unwrap();
+    let line = log::Line { attempt: 1, line: 1, at: tx.now(), message: "a line".to_owned() };
+    log::append(&mut tx, second, &[line]).await.unwrap();
+    pause::pause(&mut tx, pause::Subject::Organization, &actor.id.uuid().to_string(), "story").await.unwrap();
+    let limit = gantry_schema::jobs::limits::Limit::Queue { name: format!("queue of {name}"), running: 1 };
+    gantry_schema::jobs::limits::set(&mut tx, &limit).await.unwrap();
+    let token = api_keys::Token::generate(&mut seeded(name));
+    api_keys::create(&mut tx, "a key", &token, &[Permission::ReadJobs], None).await.unwrap();
+    tx.commit().await.unwrap();
+    let every_minute = gantry_jobs::schedule::NewSchedule {
+        name: "every minute".to_owned(),
+        kind: "diagnostics.probe".to_owned(),
+        payload: json!({}),
+        cron: "* * * * *".to_owned(),
+        time_zone: "UTC".to_owned(),
+        missed_runs: gantry_schema::schedules::cron::MissedRuns::Once,
+        overlap: gantry_schema::schedules::cron::Overlap::Allow,
+        jitter_seconds: 0,
+    };
+    actor.schedule(every_minute).await;
+    platform.clock.advance(chrono::Duration::minutes(1));
+    platform.tick().await;
+    let worker = lease::Worker {
+        id: platform.ids().mint(),
+        host: "story".to_owned(),
+        pid: 1,
+        version: "0".to_owned(),
+        queues: json!({}),
+        state: "running".to_owned(),
+        started_at: platform.now(),
+        heartbeat_at: platform.now(),
+    };
+    lease::heartbeat(platform.ledger(), &worker, &[]).await.unwrap();
+    leader::hold(platform.ledger(), "a duty", worker.id, std::time::Duration::from_mins(1)).await.unwrap();
+    actor
+}
+
+fn seeded(name: &str) -> rand::rngs::StdRng {
+    use rand::SeedableRng as _;
+    rand::rngs::StdRng::seed_from_u64(name.bytes().map(u64::from).sum())
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn every_table_of_tenants_names_the_organization_and_forces_row_level_security(pool: PgPool) {
+    for table in tables(&pool).await {
+        if WITHOUT_TENANT.contains(&table.as_str()) {
+            continue;
+        }
+        let forced: bool =
+            sqlx::query_scalar("select relrowsecurity and relforcerowsecurity from pg_class where relname = $1")
+                .bind(&table)
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+        assert!(forced, "{table}: enable and force row level security");
+        if OF_TENANTS.contains(&table.as_str()) {
+            continue;
+        }
+        let column: Option<bool> = sqlx::query_scalar(
+            "select attnotnull from pg_attribute where attrelid = $1::regclass and attname = 'organization_id'",
+        )
+        .bind(&table)
+        .fetch_optional(&pool)
+        .await
+        .unwrap();
+        assert_eq!(column, Some(true), "{table}: organization_id uuid not null");
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partition(pool: PgPool) {
+    let strong = "select rolname::text from pg_roles where rolname like 'gantry\\_%' and
+                  (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication)";
+    assert!(strings(&pool, strong).await.is_empty());
+    let owned = "select c.relname::text from pg_class c join pg_roles r on r.oid = c.relowner
+                  where r.rolname in ('gantry_app', 'gantry_engine', 'gantry_tree')";
+    assert!(strings(&pool, owned).await.is_empty());
+    let owned = "select p.proname::text from pg_proc p join pg_roles r on r.oid = p.proowner
+                  where r.rolname in ('gantry_app', 'gantry_engine')";
+    assert!(strings(&pool, owned).await.is_empty());
+    let members = "select r.rolname || ' in ' || g.rolname from pg_auth_members m join pg_roles r on r.oid = m.member
+                   join pg_roles g on g.oid = m.roleid where r.rolname in ('gantry_app', 'gantry_engine')";
+    assert!(strings(&pool, members).await.is_empty());
+    // Policies are the parents'; a partition has none of its own, so nobody may go past its parent.
+    let partitions = "select relname || ' by gantry_app' from pg_class
+                       where relispartition and relkind = 'r' and relnamespace = 'public'::regnamespace
+                         and has_table_privilege('gantry_app', oid, 'select, insert, update, delete')";
+    assert!(strings(&pool, partitions).await.is_empty(), "{:?}", strings(&pool, partitions).await);
+    let partitions = "select relname || ' by gantry_engine' from pg_class
+                       where relispartition and relkind = 'r' and relnamespace = 'public'::regnamespace
+                         and has_table_privilege('gantry_engine', oid, 'insert, update, delete')";
+    assert!(strings(&pool, partitions).await.is_empty());
+    let may_create = "select rolname::text from pg_roles where rolname in ('gantry_app', 'gantry_engine', 'gantry_tree')
+                         and has_schema_privilege(rolname, 'public', 'create')";
+    assert!(strings(&pool, may_create).await.is_empty());
+    // Functions that act with their owner's rights are few, and their search path is fixed.
+    let definers = "select proname::text from pg_proc where prosecdef and pronamespace = 'public'::regnamespace
+                       and (proconfig is null or not proconfig @> array['search_path=public, pg_temp'])";
+    assert!(strings(&pool, definers).await.is_empty());
+    let callable = "select proname::text from pg_proc where prosecdef and pronamespace = 'public'::regnamespace
+                       and prorettype <> 'trigger'::regtype and has_function_privilege('gantry_app', oid, 'execute')";
+    assert!(strings(&pool, callable).await.is_empty());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn without_a_scope_no_table_has_a_row(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    furnished(&platform, "acme").await;
+    let mut app = as_app(&platform).await;
+    let mut looked_at = 0;
+    for table in tables(&platform.owner).await {
+        let truth = platform.count(&format!("select count(*) from {table}")).await;
+        assert!(truth > 0, "{table} is empty, so this test would prove nothing; furnish it");
+        let seen: Result<i64, sqlx::Error> =
+            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut app).await;
+        match seen {
+            Ok(count) => assert_eq!(count, 0, "{table}"),
+            Err(error) => assert!(error.to_string().contains("permission denied"), "{table}: {error}"),
+        }
+        looked_at += 1;
+    }
+    assert!(looked_at > 15);
+    platform.leaves_jobs();
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn in_another_scope_nothing_can_be_read_written_changed_or_removed(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = furnished(&platform, "acme").await;
+    let globex = furnished(&platform, "globex").await;
+    let mut app = as_app(&platform).await;
+    for table in tables(&platform.owner).await {
+        if OF_TENANTS.contains(&table.as_str()) || WITHOUT_TENANT.contains(&table.as_str()) {
+            continue;
+        }
+        let of = |actor: &Actor| format!("select count(*) from {table} where organization_id = '{}'", actor.id.uuid());
+        let before = platform.count(&of(&acme)).await;
+        assert!(before > 0, "{table}");
+        let columns = strings(
+            &platform.owner,
+            &format!(
+                "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+                  where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped"
+            ),
+        )
+        .await
+        .remove(0);
+        // A row of acme's, word for word, and one whose keys are free.
+        let row: Value = sqlx::query_scalar(AssertSqlSafe(format!(
+            "select to_jsonb(t) from {table} t where organization_id = '{}' limit 1",
+            acme.id.uuid()
+        )))
+        .fetch_one(&platform.owner)
+        .await
+        .unwrap();
+        let attacks = [
+            format!("update {table} set organization_id = '{}' where organization_id = '{}'", globex.id.uuid(), acme.id.uuid()),
+            format!("update {table} set organization_id = organization_id where organization_id = '{}'", acme.id.uuid()),
+            format!("delete from {table} where organization_id = '{}'", acme.id.uuid()),
+            // To give away what is one's own.
+            format!("update {table} set organization_id = '{}'", acme.id.uuid()),
+        ];
+        for attack in attacks {
+            let mut tx = app.begin().await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(format!("set local gantry.organization = '{}'", globex.id.uuid())))
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            let seen: i64 = sqlx::query_scalar(AssertSqlSafe(of(&acme))).fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(seen, 0, "{table}");
+            match sqlx::raw_sql(AssertSqlSafe(attack.clone())).execute(&mut *tx).await {
+                Ok(done) => assert_eq!(done.rows_affected(), 0, "{attack}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    let refused = error.contains("row-level security") || error.contains("permission denied");
+                    assert!(refused, "{attack}: {error}");
+                }
+            }
+            tx.rollback().await.unwrap();
+        }
+        let mut tx = app.begin().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("set local gantry.organization = '{}'", globex.id.uuid())))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        let insert =
+            format!("insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, $1)");
+        let refused = sqlx::query(AssertSqlSafe(insert)).bind(&row).execute(&mut *tx).await.unwrap_err().to_string();
+        let refused_well = refused.contains("row-level security") || refused.contains("permission denied");
+        assert!(refused_well, "{table}: {refused}");
+        tx.rollback().await.unwrap();
+        assert_eq!(platform.count(&of(&acme)).await, before, "{table}");
+    }
+    platform.leaves_jobs();
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn the_engine_sees_jobs_of_everybody_and_nothing_else(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    furnished(&platform, "acme").await;
+    furnished(&platform, "globex").await;
+    let options = as_role(&platform.owner.connect_options(), "gantry_engine");
+    let mut engine = PgConnection::connect_with(&options).await.unwrap();
+    let mut forbidden = BTreeSet::new();
+    for table in tables(&platform.owner).await {
+        let ledger = table.starts_with("job") || table.starts_with("schedule");
+        let seen: Result<i64, sqlx::Error> =
+            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut engine).await;
+        if ledger {
+            assert_eq!(seen.unwrap(), platform.count(&format!("select count(*) from {table}")).await, "{table}");
+        } else if ENGINE_TABLES.contains(&table.as_str()) {
+            let names = sqlx::query_scalar::<_, String>("select name from organizations").fetch_all(&mut engine).await;
+            assert!(names.unwrap_err().to_string().contains("permission denied"));
+        } else {
+            assert!(seen.unwrap_err().to_string().contains("permission denied"), "{table}");
+            forbidden.insert(table);
+        }
+    }
+    for table in ["api_keys", "events", "organization_closure", "webhook_attempts", "webhook_endpoints"] {
+        assert!(forbidden.contains(table), "{table}");
+    }
+    platform.leaves_jobs();
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn organizations_see_themselves_and_those_below_them(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let branch = platform.organization_below(acme.id, "branch").await;
+    let leaf = platform.organization_below(branch.id, "leaf").await;
+    let globex = platform.organization("globex").await;
+    let seen = async |actor: &Actor| {
+        let mut tx = actor.begin().await;
+        let names: BTreeSet<String> =
+            organizations::list(&mut tx, None, 99).await.unwrap().into_iter().map(|it| it.name).collect();
+        names
+    };
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(seen(&acme).await, names(&["acme", "branch", "leaf"]));
+    assert_eq!(seen(&branch).await, names(&["branch", "leaf"]));
+    assert_eq!(seen(&leaf).await, names(&["leaf"]));
+    assert_eq!(seen(&globex).await, names(&["globex"]));
+    assert_eq!(seen(&platform.operator()).await.len(), 5);
+
+    for (by, parent) in [(&branch, acme.id), (&branch, globex.id), (&globex, OrganizationId::PLATFORM)] {
+        let mut tx = by.begin().await;
+        let refused = organizations::create(&mut tx, parent, "intruder", 1, None).await;
+        assert!(refused.unwrap_err().to_string().contains("row-level security"));
+    }
+    let mut tx = acme.begin().await;
+    assert!(organizations::find(&mut tx, globex.id).await.unwrap().is_none());
+    assert_eq!(organizations::find(&mut tx, leaf.id).await.unwrap().unwrap().parent, Some(branch.id));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_parent_does_not_see_the_jobs_of_its_children(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let branch = platform.organization_below(acme.id, "branch").await;
+    let job = branch.enqueue(Scripted::fine("a")).await;
+    assert!(acme.find_job(job).await.is_none());
+    assert!(platform.operator().find_job(job).await.is_none());
+    assert_eq!(acme.cancel(job).await, gantry_schema::jobs::control::Change::Unknown);
+    platform.run_jobs().await;
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_key_is_found_by_its_hash_while_it_works_and_shows_no_other(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (acme, globex) = (platform.organization("acme").await, platform.organization("globex").await);
+    let mut random = seeded("keys");
+    let (token, other) = (api_keys::Token::generate(&mut random), api_keys::Token::generate(&mut random));
+    let expires = platform.now() + chrono::Duration::hours(1);
+    let mut tx = acme.begin().await;
+    let key = api_keys::create(&mut tx, "ci", &token, &[Permission::ReadJobs], Some(expires)).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = globex.begin().await;
+    api_keys::create(&mut tx, "theirs", &other, &[], None).await.unwrap();
+    assert_eq!(api_keys::list(&mut tx, None, 9).await.unwrap().len(), 1);
+    assert!(!api_keys::revoke(&mut tx, key.id).await.unwrap(), "it is acme's");
+    tx.commit().await.unwrap();
+
+    let found = async |token: &api_keys::Token| {
+        let mut tx = platform.db().credential(token.hash()).await.unwrap();
+        api_keys::authenticate(&mut tx).await.unwrap()
+    };
+    let known = found(&token).await.unwrap();
+    assert_eq!((known.id, known.organization, known.scopes), (key.id, acme.id, vec![Permission::ReadJobs]));
+    assert!(found(&api_keys::Token::generate(&mut random)).await.is_none());
+    platform.clock.advance(chrono::Duration::hours(1));
+    assert!(found(&token).await.is_none(), "it has expired");
+    assert_eq!(found(&other).await.unwrap().organization, globex.id);
+    let mut tx = globex.begin().await;
+    let theirs = api_keys::list(&mut tx, None, 9).await.unwrap().remove(0);
+    assert!(api_keys::revoke(&mut tx, theirs.id).await.unwrap());
+    tx.commit().await.unwrap();
+    assert!(found(&other).await.is_none(), "it was revoked");
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn processes_refuse_to_start_as_a_role_that_is_too_strong_or_another_ones(pool: PgPool) {
+    let clock = Arc::new(SystemClock);
+    let ids = Arc::new(IdMint::new(clock.clone()));
+    let options = (*pool.connect_options()).clone();
+    let silent = Arc::new(db::Silent);
+    let app = Db::connect(options.clone(), 1, clock.clone(), ids.clone(), silent.clone()).await;
+    assert!(matches!(app, Err(db::ConnectError::Privileged { .. })));
+    let engine = EngineDb::connect(options.clone(), 1, clock.clone(), ids.clone(), silent.clone()).await;
+    assert!(matches!(engine, Err(db::ConnectError::Privileged { .. })));
+    let swapped = as_role(&options, "gantry_engine");
+    let app = Db::connect(swapped, 1, clock.clone(), ids.clone(), silent.clone()).await;
+    assert!(matches!(app, Err(db::ConnectError::NotGranted { .. })));
+    let swapped = as_role(&options, "gantry_app");
+    let engine = EngineDb::connect(swapped, 1, clock, ids, silent).await;
+    assert!(matches!(engine, Err(db::ConnectError::NotGranted { .. })));
+}
+
+#[sqlx::test(migrations = false)]
+async fn migrations_apply_to_an_empty_database_and_a_second_time_change_nothing(pool: PgPool) {
+    let options = (*pool.connect_options()).clone();
+    for _ in 0..2 {
+        gantry_schema::setup::migrate(&options, &[]).await.unwrap();
+    }
+    let applied = strings(&pool, "select version::text from _sqlx_migrations where success").await;
+    assert_eq!(applied.len(), gantry_schema::MIGRATOR.iter().count());
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_owner_that_is_no_superuser_can_set_everything_up_and_tenants_are_apart(pool: PgPool) {
+    let owner = "story_owner";
+    let make = format!(
+        "do $$ begin create role {owner} login createrole; exception when duplicate_object or unique_violation then null; end $$"
+    );
+    sqlx::raw_sql(AssertSqlSafe(make)).execute(&pool).await.unwrap();
+    // The roles belong to the server, and there they were made by somebody else.
+    gantry_schema::setup::migrate(&pool.connect_options(), &[]).await.ok();
+    let reset = format!(
+        "drop schema public cascade; create schema public authorization {owner}; grant gantry_tree to {owner};
+         grant usage on schema public to public"
+    );
+    sqlx::raw_sql(AssertSqlSafe(reset)).execute(&pool).await.unwrap();
+    let options = as_role(&pool.connect_options(), owner);
+    for _ in 0..2 {
+        gantry_schema::setup::migrate(&options, &[]).await.unwrap();
+    }
+    // The functions that work on partitions do so with the owner's rights, and so does the tree of organizations.
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let branch = platform.organization_below(acme.id, "branch").await;
+    let job = branch.enqueue(Scripted::fine("a")).await;
+    platform.run_jobs().await;
+    gantry_schema::jobs::retention::prepare(platform.ledger(), 1).await.unwrap();
+    let (day, soon) = (platform.now().date_naive(), gantry_schema::jobs::retention::Retention::default());
+    assert_eq!(gantry_schema::jobs::retention::compact(platform.ledger(), day, soon).await.unwrap(), 1);
+    assert_eq!(branch.state(job).await, gantry_schema::jobs::State::Succeeded);
+    assert!(acme.find_job(job).await.is_none());
+    platform.clock.advance(chrono::Duration::days(8));
+    assert_eq!(gantry_schema::jobs::retention::compact(platform.ledger(), day, soon).await.unwrap(), 0);
+    assert!(branch.find_job(job).await.is_none());
+}
