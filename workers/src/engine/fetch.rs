@@ -181,8 +181,8 @@ impl Fetcher {
         if !settings.limits_queue(self.queue) && !settings.limits_organizations() {
             return;
         }
-        let unclaimed: Vec<uuid::Uuid> =
-            batch.iter().map(|popped| popped.id).filter(|id| claimed.iter().all(|job| job.id.uuid() != *id)).collect();
+        let unclaimed: Vec<Popped> =
+            batch.iter().filter(|popped| claimed.iter().all(|job| job.id.uuid() != popped.id)).copied().collect();
         self.parts.settler.free_places(self.queue, &unclaimed).await;
     }
 

@@ -54,9 +54,14 @@ while #taken < want and passed < 100 do
         local members = redis.call('ZPOPMIN', ready, count)
         local got = #members / 2
         for i = 1, #members, 2 do
+            local job = members[i]:sub(1, 16)
             taken[#taken + 1] = members[i]
-            if limit then redis.call('ZADD', base .. ':running:' .. organization, now + hold, members[i]:sub(1, 16)) end
-            if queue_limit then redis.call('ZADD', base .. ':running', now + hold, members[i]:sub(1, 16)) end
+            -- Another worker's place of the same job, rung for once more, stays as it is.
+            if limit then
+                taken[#taken] = members[i] .. organization
+                redis.call('ZADD', base .. ':running:' .. organization, 'NX', now + hold, job)
+            end
+            if queue_limit then redis.call('ZADD', base .. ':running', 'NX', now + hold, job) end
         end
         if got < count or redis.call('EXISTS', ready) == 0 then
             redis.call('ZREM', turns, organization)
@@ -83,6 +88,10 @@ return taken
 pub(super) struct Popped {
     pub id: uuid::Uuid,
     pub careful: bool,
+    /// Whose limit it has a place under.
+    pub limited: Option<uuid::Uuid>,
+    /// Until when its places are held.
+    pub until: i64,
 }
 
 /// Takes ids of one queue.
@@ -111,7 +120,8 @@ impl Popper {
             .arg(HOLD_MILLISECONDS)
             .invoke_async(&mut self.redis)
             .await?;
-        Ok(answer.into_iter().skip(1).filter_map(|member| read(&member)).collect())
+        let until = now_milliseconds + HOLD_MILLISECONDS;
+        Ok(answer.into_iter().skip(1).filter_map(|member| read(&member, until)).collect())
     }
 
     /// The key idle workers block on.
@@ -120,8 +130,14 @@ impl Popper {
     }
 }
 
-fn read(member: &redis::Value) -> Option<Popped> {
+fn read(member: &redis::Value, until: i64) -> Option<Popped> {
     let redis::Value::BulkString(bytes) = member else { return None };
-    let (id, careful) = bytes.split_at_checked(16)?;
-    Some(Popped { id: uuid::Uuid::from_slice(id).ok()?, careful: careful == b"c" })
+    let (id, rest) = bytes.split_at_checked(16)?;
+    let (careful, organization) = rest.split_first()?;
+    Some(Popped {
+        id: uuid::Uuid::from_slice(id).ok()?,
+        careful: *careful == b'c',
+        limited: uuid::Uuid::from_slice(organization).ok(),
+        until,
+    })
 }

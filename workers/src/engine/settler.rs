@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::in_time;
+use super::pop::Popped;
 use super::running::Running;
 use crate::Runtime;
 use crate::execute::Settlement;
@@ -88,12 +89,14 @@ impl Settler {
     }
 
     /// Frees places under limits that were taken in vain.
-    pub(super) async fn free_places(&self, queue: Queue, ids: &[uuid::Uuid]) {
+    pub(super) async fn free_places(&self, queue: Queue, unclaimed: &[Popped]) {
         let base = base_key(&self.namespace, queue.as_str());
-        let mut redis = self.redis.0.clone();
-        let members: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
+        let places: Vec<_> = unclaimed
+            .iter()
+            .map(|popped| (popped.id, popped.limited.unwrap_or_default(), Some(popped.until)))
+            .collect();
         // Places not freed here are freed by their time.
-        drop(redis::cmd("ZREM").arg(format!("{base}:running")).arg(&members).exec_async(&mut redis).await);
+        drop(free_places(&mut self.redis.0.clone(), &base, &places).await);
     }
 }
 
@@ -200,9 +203,9 @@ impl Writer {
             // Who waits looks by himself now and then; places are freed by their time.
             return;
         }
-        let mut by_queue: HashMap<Queue, Vec<(JobId, OrganizationId)>> = HashMap::new();
+        let mut by_queue: HashMap<Queue, Vec<Place>> = HashMap::new();
         for (job, queue, organization) in places {
-            by_queue.entry(*queue).or_default().push((*job, *organization));
+            by_queue.entry(*queue).or_default().push((job.uuid(), organization.uuid(), None));
         }
         for (queue, jobs) in by_queue {
             drop(free_places(&mut self.redis, &base_key(&self.namespace, queue.as_str()), &jobs).await);
@@ -215,9 +218,14 @@ const FREE: &str = r"
 local base = KEYS[1]
 if redis.call('EXISTS', base .. ':limits') == 0 then return 0 end
 local freed = 0
-for i = 1, #ARGV, 2 do
-    freed = freed + redis.call('ZREM', base .. ':running', ARGV[i])
-    freed = freed + redis.call('ZREM', base .. ':running:' .. ARGV[i + 1], ARGV[i])
+local function free(key, job, held_until)
+    if held_until == '' or tonumber(redis.call('ZSCORE', key, job) or 0) == tonumber(held_until) then
+        freed = freed + redis.call('ZREM', key, job)
+    end
+end
+for i = 1, #ARGV, 3 do
+    free(base .. ':running', ARGV[i], ARGV[i + 2])
+    free(base .. ':running:' .. ARGV[i + 1], ARGV[i], ARGV[i + 2])
 end
 if freed > 0 and redis.call('EXISTS', base .. ':turns') == 1 and redis.call('LLEN', base .. ':bell') == 0 then
     redis.call('RPUSH', base .. ':bell', 1)
@@ -225,16 +233,17 @@ end
 return freed
 ";
 
-async fn free_places(
-    redis: &mut ConnectionManager,
-    base: &str,
-    jobs: &[(JobId, OrganizationId)],
-) -> redis::RedisResult<u64> {
+/// A job, its organization, and until when its place was held if it is only to be freed if it still is that one:
+/// the job may run elsewhere.
+type Place = (uuid::Uuid, uuid::Uuid, Option<i64>);
+
+async fn free_places(redis: &mut ConnectionManager, base: &str, places: &[Place]) -> redis::RedisResult<u64> {
     let script = redis::Script::new(FREE);
     let mut call = script.prepare_invoke();
     call.key(base);
-    for (job, organization) in jobs {
-        call.arg(&job.uuid().as_bytes()[..]).arg(&organization.uuid().as_bytes()[..]);
+    for (job, organization, until) in places {
+        call.arg(&job.as_bytes()[..]).arg(&organization.as_bytes()[..]);
+        call.arg(until.map(|until| until.to_string()).unwrap_or_default());
     }
     call.invoke_async(redis).await
 }
