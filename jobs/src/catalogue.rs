@@ -135,6 +135,35 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
+    /// Payloads that were written down by a release, one file per kind. Add to them, never change one: jobs of an
+    /// older release lie in tables that this one works on.
+    #[test]
+    fn payloads_of_every_release_are_understood() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+        for kind in kinds() {
+            let file = folder.join(format!("{}.json", kind.name));
+            let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let payloads: Vec<Value> = serde_json::from_str(&text).unwrap();
+            assert!(!payloads.is_empty(), "{}", file.display());
+            for payload in payloads {
+                kind.check(&payload).unwrap_or_else(|error| panic!("{payload}: {error}"));
+            }
+            files.retain(|other| *other != file);
+        }
+        assert!(files.is_empty(), "kinds are never removed or renamed: {files:?}");
+    }
+
+    #[test]
+    fn a_payload_that_is_no_object_is_refused() {
+        for payload in ["[]", " [1, 0, 0, \"\"]", "null", "7", "\"{}\""] {
+            let payload = RawValue::from_string(payload.to_owned()).unwrap();
+            let now = chrono::DateTime::UNIX_EPOCH;
+            let made = find("diagnostics.probe").unwrap().new_job(&payload, &Asked::default(), &By::platform("x"), now);
+            assert!(matches!(made, Err(KindError::Payload { .. })), "{payload}");
+        }
+    }
+
     #[test]
     fn an_unknown_kind_and_a_wrong_payload_are_refused_by_name() {
         assert!(matches!(find("no.such"), Err(KindError::Unknown(name)) if name == "no.such"));
