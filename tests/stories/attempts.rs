@@ -1,6 +1,7 @@
 //! What becomes of attempts.
 
 use chrono::Duration;
+use gantry_jobs::diagnostics::Probe;
 use gantry_schema::jobs::claim::Claimed;
 use gantry_schema::jobs::settle::{self, Next, Setback, Success};
 use gantry_schema::jobs::{Failure, State, lease, log};
@@ -36,7 +37,8 @@ fn setback(platform: &Platform, claimed: &Claimed, next: Next) -> Setback {
 async fn a_failed_attempt_is_followed_by_another_by_the_kinds_ladder(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
-    let id = run(&platform, &acme, &[Act::Fail("first".to_owned()), Act::Fail("second".to_owned()), Act::Succeed]).await;
+    let id =
+        run(&platform, &acme, &[Act::Fail("first".to_owned()), Act::Fail("second".to_owned()), Act::Succeed]).await;
 
     let job = acme.job(id).await;
     assert_eq!((job.state, job.attempt, job.finished_at), (State::Scheduled, 1, None));
@@ -159,7 +161,10 @@ async fn a_payload_its_kind_does_not_understand_is_given_up_and_an_unknown_kind_
     assert_eq!(garbled.state, State::Discarded);
     assert!(garbled.failures[0].error.contains("missing field"), "{}", garbled.failures[0].error);
     let unknown = acme.job(unknown).await;
-    assert_eq!((unknown.state, unknown.uncounted, unknown.failures[0].outcome.as_str()), (State::Scheduled, 1, "unknown_kind"));
+    assert_eq!(
+        (unknown.state, unknown.uncounted, unknown.failures[0].outcome.as_str()),
+        (State::Scheduled, 1, "unknown_kind")
+    );
     platform.run_through(Duration::hours(2)).await;
     assert_eq!(acme.state(unknown.id).await, State::Discarded, "but not for ever");
 }
@@ -175,6 +180,26 @@ async fn text_that_postgres_cannot_keep_does_not_stop_the_settling_of_a_job(pool
     assert_eq!(acme.job(zero).await.result, Some(json!({ "k\u{fffd}": ["v\u{fffd}"] })));
     assert_eq!(acme.job(zero_error).await.failures[0].error, "before\u{fffd}after");
     assert_eq!(acme.job(zero_log).await.result, Some(json!("all\u{fffd}")));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_a_handler_says_is_kept_with_its_job(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (acme, globex) = (platform.organization("acme").await, platform.organization("globex").await);
+    let id = acme.enqueue(Probe { steps: 3, failures: 1, message: "done".to_owned(), ..Probe::default() }).await;
+    platform.run_through(Duration::hours(1)).await;
+    let job = acme.job(id).await;
+    assert_eq!((job.state, job.attempt), (State::Succeeded, 2));
+    assert_eq!(job.progress, Some(json!({ "done": 3, "of": 3 })));
+    assert_eq!(job.result, Some(json!({ "message": "done" })));
+    let mut tx = acme.begin().await;
+    let lines = log::after(&mut tx, id, 0, 0, 99).await.unwrap();
+    let said: Vec<_> = lines.iter().map(|line| (line.attempt, line.line, line.message.as_str())).collect();
+    assert_eq!(said[..2], [(1, 1, "step 1 of 3"), (1, 2, "step 2 of 3")]);
+    assert_eq!((said.len(), said[5]), (6, (2, 3, "step 3 of 3")));
+    assert_eq!(log::after(&mut tx, id, 1, 3, 2).await.unwrap(), lines[3..5]);
+    let mut tx = globex.begin().await;
+    assert!(log::after(&mut tx, id, 0, 0, 99).await.unwrap().is_empty());
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
@@ -194,10 +219,13 @@ async fn an_effect_happens_once_though_any_call_fails_and_the_handler_runs_twice
     let acme = platform.organization("acme").await;
     let job = Effect { url: "https://vendor.example/charge".to_owned() };
     platform
-        .fail_at_each_call::<Effect>(async || acme.enqueue(job.clone()).await, async |id| {
-            let events = format!("select count(*) from events where payload ->> 'job' = '{id}'");
-            assert_eq!(platform.count(&events).await, 1, "{id}");
-        })
+        .fail_at_each_call::<Effect>(
+            async || acme.enqueue(job.clone()).await,
+            async |id| {
+                let events = format!("select count(*) from events where payload ->> 'job' = '{id}'");
+                assert_eq!(platform.count(&events).await, 1, "{id}");
+            },
+        )
         .await;
 }
 

@@ -11,6 +11,7 @@ use gantry_schema::jobs::pause::{self, Subject};
 use gantry_schema::jobs::settle::{self, Next, Setback, Success};
 use gantry_schema::{JobId, OrganizationId};
 use gantry_tests::kinds::{Act, OneAtATime, Only, Scripted};
+use gantry_tests::live::eventually;
 use gantry_tests::{Actor, Platform};
 use sqlx::PgPool;
 
@@ -118,6 +119,43 @@ async fn cancelling_and_claiming_at_the_same_time_leaves_no_job_in_between(pool:
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_job_that_comes_back_to_its_queue_at_the_moment_of_its_cancellation_is_cancelled(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let id = acme.enqueue(Scripted::fine("a")).await;
+    platform.claim(platform.ids().mint(), &[id]).await;
+    // As a worker's setback does that is not committed yet.
+    let mut setback = platform.owner.begin().await.unwrap();
+    sqlx::query("update jobs set state = 'available' where id = $1")
+        .bind(id.uuid())
+        .execute(&mut *setback)
+        .await
+        .unwrap();
+    sqlx::query(
+        "insert into job_dispatch (id, organization_id, kind, queue, priority)
+         select id, organization_id, kind, queue, priority from jobs where id = $1",
+    )
+    .bind(id.uuid())
+    .execute(&mut *setback)
+    .await
+    .unwrap();
+    let cancels = tokio::spawn({
+        let acme = acme.clone();
+        async move { acme.cancel(id).await }
+    });
+    eventually("it waits for the row", async || {
+        let waits =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        (platform.count(waits).await > 0).then_some(())
+    })
+    .await;
+    setback.commit().await.unwrap();
+    assert_eq!(cancels.await.unwrap(), Change::Done);
+    assert_eq!(acme.state(id).await, State::Cancelled);
+    assert_eq!(platform.run_jobs().await, 0);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn a_dead_letter_is_run_again_with_all_its_attempts(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
@@ -181,7 +219,8 @@ async fn dead_letters_are_run_again_by_filter_oldest_first(pool: PgPool) {
         dead.push(acme.enqueue(gives_up("a")).await);
         platform.clock.advance(Duration::minutes(1));
     }
-    let other_kind = acme.enqueue(Only { act: Act::GiveUp("no".to_owned()), ..Only::one("k", "alive", "existing", "") }).await;
+    let other_kind =
+        acme.enqueue(Only { act: Act::GiveUp("no".to_owned()), ..Only::one("k", "alive", "existing", "") }).await;
     let cancelled = acme.enqueue(Scripted::fine("a")).await;
     acme.cancel(cancelled).await;
     let theirs = globex.enqueue(gives_up("a")).await;
@@ -301,7 +340,8 @@ async fn what_is_paused_is_not_claimed_until_it_is_resumed(pool: PgPool) {
     let plain = acme.enqueue(Scripted::fine("a")).await;
     let ids = [theirs, keyed, plain];
 
-    let paused = Paused { kinds: vec![Scripted::KIND.to_owned(), OneAtATime::KIND.to_owned()], organizations: Vec::new() };
+    let paused =
+        Paused { kinds: vec![Scripted::KIND.to_owned(), OneAtATime::KIND.to_owned()], organizations: Vec::new() };
     assert!(platform.claim_unless(platform.ids().mint(), &ids, &paused).await.is_empty());
     let paused = Paused { kinds: Vec::new(), organizations: vec![acme.id.uuid(), globex.id.uuid()] };
     assert!(platform.claim_unless(platform.ids().mint(), &ids, &paused).await.is_empty());

@@ -21,16 +21,32 @@ const CASES: usize = 60;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Enqueue { kind: u8, later: bool },
+    Enqueue {
+        kind: u8,
+        later: bool,
+    },
     /// One of the workers claims whatever it wants, ready or not.
-    Claim { worker: usize },
+    Claim {
+        worker: usize,
+    },
     /// A worker reports the end of an attempt it has, or had.
-    Settle { which: prop::sample::Index, how: u8 },
+    Settle {
+        which: prop::sample::Index,
+        how: u8,
+    },
     /// A worker falls silent, and its jobs are taken back.
-    Rescue { worker: usize },
-    Cancel { which: prop::sample::Index },
-    Retry { which: prop::sample::Index },
-    Pass { seconds: i64 },
+    Rescue {
+        worker: usize,
+    },
+    Cancel {
+        which: prop::sample::Index,
+    },
+    Retry {
+        which: prop::sample::Index,
+    },
+    Pass {
+        seconds: i64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -188,8 +204,7 @@ impl Case<'_> {
         let ledger = self.platform.ledger();
         let settled = match next {
             None => {
-                let success =
-                    Success { id: claimed.id, attempt: claimed.attempt, result: None, keyed: claimed.keyed };
+                let success = Success { id: claimed.id, attempt: claimed.attempt, result: None, keyed: claimed.keyed };
                 settle::succeed(ledger, &[success], &[]).await.unwrap()
             }
             Some(next) => {

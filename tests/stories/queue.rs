@@ -270,10 +270,7 @@ async fn the_limit_of_a_queue_holds_over_all_workers_and_can_be_lifted(pool: PgP
     let mut tx = live.operator().begin().await;
     assert!(limits::lift(&mut tx, "queue", "default").await.unwrap());
     tx.commit().await.unwrap();
-    eventually("the limit is lifted", async || {
-        live.keys(":default}:limits").await.is_empty().then_some(())
-    })
-    .await;
+    eventually("the limit is lifted", async || live.keys(":default}:limits").await.is_empty().then_some(())).await;
     let late = acme.enqueue_all(&naps(100, 300)).await;
     live.settled().await;
     let most = most_at_once(&live, &format!("id >= '{}'", late[0].uuid())).await;
@@ -308,8 +305,7 @@ async fn a_duplicate_ring_does_not_keep_a_place_under_a_limit(pool: PgPool) {
     let done = acme.enqueue(Scripted::fine("a")).await;
     until_state(&acme, done, State::Succeeded).await;
     let bell = Bell::new(live.redis.clone(), &live.namespace);
-    let ready =
-        Ready { id: done, organization: acme.id, queue: "default".to_owned(), priority: 0, careful: false };
+    let ready = Ready { id: done, organization: acme.id, queue: "default".to_owned(), priority: 0, careful: false };
     bell.ring(&[ready]).await.unwrap();
     let popped = acme.db().now();
     let next = acme.enqueue(Scripted::fine("b")).await;

@@ -147,7 +147,8 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
                        where relispartition and relkind = 'r' and relnamespace = 'public'::regnamespace
                          and has_table_privilege('gantry_engine', oid, 'insert, update, delete')";
     assert!(strings(&pool, partitions).await.is_empty());
-    let may_create = "select rolname::text from pg_roles where rolname in ('gantry_app', 'gantry_engine', 'gantry_tree')
+    let may_create =
+        "select rolname::text from pg_roles where rolname in ('gantry_app', 'gantry_engine', 'gantry_tree')
                          and has_schema_privilege(rolname, 'public', 'create')";
     assert!(strings(&pool, may_create).await.is_empty());
     // Functions that act with their owner's rights are few, and their search path is fixed.
@@ -211,8 +212,15 @@ async fn in_another_scope_nothing_can_be_read_written_changed_or_removed(pool: P
         .await
         .unwrap();
         let attacks = [
-            format!("update {table} set organization_id = '{}' where organization_id = '{}'", globex.id.uuid(), acme.id.uuid()),
-            format!("update {table} set organization_id = organization_id where organization_id = '{}'", acme.id.uuid()),
+            format!(
+                "update {table} set organization_id = '{}' where organization_id = '{}'",
+                globex.id.uuid(),
+                acme.id.uuid()
+            ),
+            format!(
+                "update {table} set organization_id = organization_id where organization_id = '{}'",
+                acme.id.uuid()
+            ),
             format!("delete from {table} where organization_id = '{}'", acme.id.uuid()),
             // To give away what is one's own.
             format!("update {table} set organization_id = '{}'", acme.id.uuid()),

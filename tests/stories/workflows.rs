@@ -36,8 +36,11 @@ async fn chain(acme: &Actor, jobs: &[Scripted]) -> Vec<JobId> {
         let request = ids.last().map_or(job.request(), |before| job.request().after("before", *before));
         ids.push(request.enqueue(&mut tx, &acme.by()).await.unwrap().id);
     }
-    let steps: Vec<_> =
-        ids.iter().zip(jobs).map(|(id, job)| (*id, job.name.clone(), Some(undo(&format!("undo {}", job.name))))).collect();
+    let steps: Vec<_> = ids
+        .iter()
+        .zip(jobs)
+        .map(|(id, job)| (*id, job.name.clone(), Some(undo(&format!("undo {}", job.name)))))
+        .collect();
     let workflow = tx.ids().mint::<JobId>().uuid();
     workflow::steps(&mut tx, workflow, &steps).await.unwrap();
     tx.commit().await.unwrap();

@@ -11,7 +11,14 @@ use serde_json::{Value, json};
 /// Adds the kinds of this file.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.with::<Scripted>().with::<Hanging>().with::<OneAtATime>().with::<Only>().with::<Effect>().with::<Garble>().with::<Rated>()
+    registry
+        .with::<Scripted>()
+        .with::<Hanging>()
+        .with::<OneAtATime>()
+        .with::<Only>()
+        .with::<Effect>()
+        .with::<Garble>()
+        .with::<Rated>()
 }
 
 /// What an attempt of a scripted job does.

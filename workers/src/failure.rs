@@ -75,3 +75,39 @@ impl From<gantry_jobs::request::RequestError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_jobs::request::RequestError;
+    use gantry_schema::jobs::enqueue::EnqueueError;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("asking the vendor")]
+    struct Asking(#[source] std::io::Error);
+
+    #[test]
+    fn a_failure_is_told_with_its_causes_each_once() {
+        let refused = || std::io::Error::other("connection refused");
+        assert_eq!(Failure::retry(Asking(refused())).describe(), "asking the vendor: connection refused");
+        assert_eq!(Failure::cancel("no such domain").describe(), "no such domain");
+        assert_eq!(
+            Failure::RetryAfter(Duration::ZERO, Asking(refused()).into()).describe(),
+            "asking the vendor: connection refused"
+        );
+        assert_eq!(Failure::Snooze(Duration::ZERO, "too early".to_owned()).describe(), "not yet: too early");
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_cannot_is_not() {
+        let timeout = gantry_providers::Error::Timeout(Duration::from_secs(1));
+        assert!(matches!(Failure::from(timeout), Failure::Retry(_)));
+        let refused = gantry_providers::Error::RefusedAddress { host: "internal".to_owned() };
+        assert!(matches!(Failure::from(refused), Failure::Cancel(_)));
+        let gone = RequestError::Enqueue(EnqueueError::Database(sqlx::Error::PoolTimedOut));
+        assert!(matches!(Failure::from(gone), Failure::Retry(_)));
+        assert!(matches!(Failure::from(RequestError::Priority(10)), Failure::Cancel(_)));
+        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut), Failure::Retry(_)));
+    }
+}
