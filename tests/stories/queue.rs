@@ -73,7 +73,7 @@ async fn jobs_of_every_fate_come_to_their_end(pool: PgPool) {
     let after = Scripted::new("e", Act::AnswerStep("a".to_owned()));
     let after = acme.ask(after.request().after("a", answers).after("k", keyed[19])).await.id;
     let zero = acme.enqueue(Garble { outcome: "fail".to_owned() }).await;
-    let receiver = acme.endpoint("https://receiver.example/hooks").await;
+    let receiver = acme.endpoint_for("https://receiver.example/hooks", &["invoice.*"]).await;
     acme.event("invoice.paid", json!({})).await;
 
     until_state(&acme, panics, State::Scheduled).await;
