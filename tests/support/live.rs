@@ -20,7 +20,7 @@ use crate::platform::{as_role, farewell};
 use crate::{Actor, kinds, process};
 
 /// A condition a test waits for is met within this time, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` answers something.
 ///
@@ -37,7 +37,7 @@ pub async fn eventually<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -
     };
     match tokio::time::timeout(PATIENCE, waiting).await {
         Ok(met) => met,
-        Err(_) => panic!("waited in vain until {what}"),
+        Err(elapsed) => panic!("waited in vain until {what}: {elapsed}"),
     }
 }
 
