@@ -90,7 +90,7 @@ async fn claims_that_race_never_exceed_the_limit_and_leave_nobody_behind(pool: P
             let running: Vec<Claimed> = claims.into_iter().flatten().collect();
             assert!((1..=usize::try_from(limit).unwrap()).contains(&running.len()), "{key}: {}", running.len());
             // They end at the same time as others try to begin.
-            let (ends, _) = futures::future::join(
+            futures::future::join(
                 futures::future::join_all(running.iter().map(|claimed| finish(&platform, claimed))),
                 async {
                     for claimed in platform.claim(platform.ids().mint(), &ids).await {
@@ -99,7 +99,6 @@ async fn claims_that_race_never_exceed_the_limit_and_leave_nobody_behind(pool: P
                 },
             )
             .await;
-            drop(ends);
             done = ids.len() - usize::try_from(platform.count("select count(*) from job_dispatch").await).unwrap();
         }
     }

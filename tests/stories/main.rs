@@ -1,9 +1,12 @@
 //! Stories across the whole platform. Each runs on a database of its own, in any order.
 
+#![expect(clippy::unwrap_used, reason = "a story fails by panicking")]
+
 mod attempts;
 mod controls;
 mod enqueue;
 mod keys;
+mod kit;
 mod ledger;
 mod queue;
 mod retention;

@@ -18,6 +18,7 @@ pub fn register(registry: Registry) -> Registry {
         .with::<Only>()
         .with::<Effect>()
         .with::<Garble>()
+        .with::<Careless>()
         .with::<Rated>()
 }
 
@@ -259,6 +260,24 @@ impl Run for Effect {
         let mut tx = cx.begin().await?;
         webhooks::emit(&mut tx, "story.effect", json!({ "job": cx.job() }), &By::job(cx.job())).await?;
         cx.complete(tx).await
+    }
+}
+
+/// A job as none should be: its effect and its end are two commits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Careless {}
+
+impl Job for Careless {
+    const KIND: &'static str = "story.careless";
+    const POLICY: Policy = Policy::new(Queue::Default);
+}
+
+impl Run for Careless {
+    async fn run(&self, cx: &Context) -> Result<Done, Failure> {
+        let mut tx = cx.begin().await?;
+        webhooks::emit(&mut tx, "story.careless", json!({ "job": cx.job() }), &cx.by()).await?;
+        tx.commit().await?;
+        Ok(Done::Quietly)
     }
 }
 
