@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
+use crate::express::{Express, Lane};
 use crate::jobs::Ready;
 use crate::{Clock, IdMint, OrganizationId};
 
@@ -58,17 +59,22 @@ pub enum ConnectError {
     },
 }
 
-/// Opens a pool as `wanted`, and refuses a role that is not confined to it.
-async fn connect(options: PgConnectOptions, connections: u32, wanted: &'static str) -> Result<PgPool, ConnectError> {
+/// Connects as `wanted`, and refuses a role that is not confined to it. Half of the connections are a pool, for
+/// transactions; half are for single statements.
+async fn connect(
+    options: PgConnectOptions,
+    connections: u32,
+    wanted: &'static str,
+) -> Result<(PgPool, Express), ConnectError> {
     let options = options
         // Generic plans: the statements of the engine are fixed, planning them again costs more than running them.
         .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("timezone", "UTC")])
         .application_name("gantry");
     let pool = PgPoolOptions::new()
-        .max_connections(connections)
+        .max_connections(connections.div_ceil(2))
         .acquire_timeout(std::time::Duration::from_secs(10))
         .test_before_acquire(false)
-        .connect_with(options)
+        .connect_with(options.clone())
         .await
         .map_err(ConnectError::Connect)?;
     let row = sqlx::query!(
@@ -86,7 +92,7 @@ async fn connect(options: PgConnectOptions, connections: u32, wanted: &'static s
     match row {
         row if row.privileged => Err(ConnectError::Privileged { role: row.role, wanted }),
         row if !row.granted => Err(ConnectError::NotGranted { role: row.role, wanted }),
-        _ => Ok(pool),
+        _ => Ok((pool, Express::new(options, connections / 2))),
     }
 }
 
@@ -94,6 +100,7 @@ async fn connect(options: PgConnectOptions, connections: u32, wanted: &'static s
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: PgPool,
+    express: Express,
     clock: Arc<dyn Clock>,
     ids: Arc<IdMint>,
     doorbell: Arc<dyn Doorbell>,
@@ -111,8 +118,8 @@ impl Db {
         ids: Arc<IdMint>,
         doorbell: Arc<dyn Doorbell>,
     ) -> Result<Self, ConnectError> {
-        let pool = connect(options, connections, "gantry_app").await?;
-        Ok(Self { pool, clock, ids, doorbell })
+        let (pool, express) = connect(options, connections, "gantry_app").await?;
+        Ok(Self { pool, express, clock, ids, doorbell })
     }
 
     /// Begins a transaction that sees one organization.
@@ -139,6 +146,11 @@ impl Db {
         }
         begin.push('\'');
         Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
+    }
+
+    /// A connection for one statement that commits by itself.
+    pub(crate) async fn lane(&self) -> Result<Lane, sqlx::Error> {
+        self.express.lane().await
     }
 
     /// The connections, for their numbers.
@@ -232,6 +244,7 @@ impl CredentialTx {
 #[derive(Debug, Clone)]
 pub struct EngineDb {
     pool: PgPool,
+    express: Express,
     clock: Arc<dyn Clock>,
     ids: Arc<IdMint>,
     doorbell: Arc<dyn Doorbell>,
@@ -249,8 +262,8 @@ impl EngineDb {
         ids: Arc<IdMint>,
         doorbell: Arc<dyn Doorbell>,
     ) -> Result<Self, ConnectError> {
-        let pool = connect(options, connections, "gantry_engine").await?;
-        Ok(Self { pool, clock, ids, doorbell })
+        let (pool, express) = connect(options, connections, "gantry_engine").await?;
+        Ok(Self { pool, express, clock, ids, doorbell })
     }
 
     /// Begins a transaction that sees the jobs of everybody.
@@ -259,6 +272,11 @@ impl EngineDb {
     /// When no connection can be had.
     pub async fn begin(&self) -> Result<EngineTx, sqlx::Error> {
         Ok(EngineTx { inner: self.pool.begin().await?, db: self.clone(), ready: Vec::new() })
+    }
+
+    /// A connection for one statement that commits by itself.
+    pub(crate) async fn lane(&self) -> Result<Lane, sqlx::Error> {
+        self.express.lane().await
     }
 
     /// The connections, for single statements and for their numbers.

@@ -7,6 +7,7 @@
 pub mod api_keys;
 pub mod clock;
 pub mod db;
+mod express;
 pub mod id;
 pub mod jobs;
 pub mod organizations;

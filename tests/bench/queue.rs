@@ -9,7 +9,7 @@ use gantry_jobs::request::enqueue_all;
 use gantry_jobs::{By, Job as _};
 use gantry_schema::jobs::control;
 use gantry_schema::{Db, JobId, OrganizationId};
-use gantry_tests::process::{Servers, app_db, organization};
+use gantry_tests::process::{Servers, app_db, organization, silent_db};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::measure::{Ended, fsync, percentile, rate};
@@ -65,43 +65,51 @@ impl Bench {
         self.figures.insert(name, (value * 1000.0).round() / 1000.0);
     }
 
-    /// One job per transaction over one connection, in turns with bare single-row commits.
+    /// One job per transaction over one connection, in turns with bare single-row commits; also without the
+    /// doorbell, to tell what the ringing costs beside it on the same cores.
     async fn enqueue_single(&mut self) -> anyhow::Result<()> {
+        const ROUNDS: usize = 20;
+        const EACH: usize = 100;
         let mut bare = PgConnection::connect(&self.servers.owner_url).await?;
         sqlx::raw_sql("drop table if exists bare; create table bare (id bigint primary key, payload jsonb not null)")
             .execute(&mut bare)
             .await?;
+        let silent = silent_db(&self.servers).await?;
         let payload = serde_json::to_value(Noop::numbered(0))?;
-        let (mut bare_time, mut enqueue_time, mut number) = (Duration::ZERO, Duration::ZERO, 0_i64);
-        const ROUNDS: usize = 20;
-        const EACH: usize = 100;
+        let by = By::platform("bench");
+        let (mut bare_time, mut rung_time, mut silent_time) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         for round in 0..=ROUNDS {
             let begun = Instant::now();
-            for _ in 0..EACH {
-                number += 1;
+            for number in round * EACH..(round + 1) * EACH {
                 sqlx::query("insert into bare (id, payload) values ($1, $2)")
-                    .bind(number)
+                    .bind(i64::try_from(number)?)
                     .bind(&payload)
                     .execute(&mut bare)
                     .await?;
             }
             let bare_round = begun.elapsed();
             let begun = Instant::now();
-            let by = By::platform("bench");
             for number in 0..EACH {
                 Noop::numbered(number).request().enqueue_alone(&self.db, self.tenant, &by).await?;
+            }
+            let rung_round = begun.elapsed();
+            let begun = Instant::now();
+            for number in 0..EACH {
+                Noop::numbered(number).request().enqueue_alone(&silent, self.tenant, &by).await?;
             }
             // The first round warms up.
             if round > 0 {
                 bare_time += bare_round;
-                enqueue_time += begun.elapsed();
+                rung_time += rung_round;
+                silent_time += begun.elapsed();
             }
         }
         self.figure("bare_commit_per_s", rate(ROUNDS * EACH, bare_time));
-        self.figure("enqueue_single_per_s", rate(ROUNDS * EACH, enqueue_time));
+        self.figure("enqueue_single_per_s", rate(ROUNDS * EACH, rung_time));
+        self.figure("enqueue_silent_per_s", rate(ROUNDS * EACH, silent_time));
         let ended = Ended::count(&self.servers).await?;
         let worker = Worker::start(SLOTS)?;
-        ended.reach((ROUNDS + 1) * EACH).await?;
+        ended.reach(2 * (ROUNDS + 1) * EACH).await?;
         worker.stop().await
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gantry_jobs::doorbell::{self, Bell, Ringer};
 use gantry_providers::Providers;
-use gantry_schema::db::Doorbell;
+use gantry_schema::db::{Doorbell, Silent};
 use gantry_schema::seal::{SealingKey, SealingKeys};
 use gantry_schema::{Db, EngineDb, IdMint, OrganizationId, SystemClock};
 use gantry_workers::{Registry, Runtime};
@@ -60,7 +60,17 @@ impl Servers {
 pub async fn app_db(servers: &Servers) -> anyhow::Result<Db> {
     let clock = Arc::new(SystemClock);
     let ids = Arc::new(IdMint::new(clock.clone()));
-    Ok(Db::connect(servers.app_url.parse()?, 10, clock, ids, doorbell(servers).await?).await?)
+    Ok(Db::connect(servers.app_url.parse()?, 16, clock, ids, doorbell(servers).await?).await?)
+}
+
+/// As [`app_db`], with a doorbell nobody hears.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn silent_db(servers: &Servers) -> anyhow::Result<Db> {
+    let clock = Arc::new(SystemClock);
+    let ids = Arc::new(IdMint::new(clock.clone()));
+    Ok(Db::connect(servers.app_url.parse()?, 16, clock, ids, Arc::new(Silent)).await?)
 }
 
 async fn doorbell(servers: &Servers) -> anyhow::Result<Arc<dyn Doorbell>> {
@@ -92,7 +102,7 @@ pub async fn runtime(servers: &Servers, registry: Registry) -> anyhow::Result<Ru
     Ok(Runtime {
         worker: ids.mint(),
         db: app_db(servers).await?,
-        ledger: EngineDb::connect(engine, 10, clock, ids, doorbell).await?,
+        ledger: EngineDb::connect(engine, 16, clock, ids, doorbell).await?,
         registry: Arc::new(registry),
         providers: Arc::new(Providers::new(&gantry_providers::Config::default())?),
         sealing_keys: Arc::new(sealing_keys()?),

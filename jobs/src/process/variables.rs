@@ -141,8 +141,8 @@ pub const VARIABLES: &[Variable] = &[
     .secret(),
     Variable::with_default(
         "DATABASE_CONNECTIONS",
-        "10",
-        "The most connections that one process keeps to each of the two.",
+        "16",
+        "The most connections that one process keeps to each of the two; half are for single statements.",
     ),
     Variable::required("REDIS_URL", "redis://127.0.0.1:6379/", "Redis (7 or later) or Valkey; rediss:// with TLS.")
         .secret(),

@@ -64,7 +64,8 @@ pub async fn claim(
     // Two workers with the same ids must lock the rows in the same order.
     ids.sort_unstable();
     let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
-    sqlx::query_as!(
+    let mut lane = db.lane().await?;
+    let claimed = sqlx::query_as!(
         Claimed,
         r#"with taken as (
                delete from job_dispatch d using unnest($1::uuid[]) as u (id)
@@ -95,8 +96,9 @@ pub async fn claim(
         last,
         claim.uuid()
     )
-    .fetch_all(db.pool())
-    .await
+    .fetch_all(lane.connection())
+    .await;
+    lane.after(claimed)
 }
 
 /// Takes jobs that have keys: a slot of the concurrency key first, else the job is parked until one is free.

@@ -171,7 +171,8 @@ pub async fn enqueue_alone(db: &Db, organization: OrganizationId, job: NewJob) -
     let state = state_of(&job, now);
     // The statement sets the scope itself: a row's organization is read from what was just set, so it is
     // set before the policies check the row.
-    sqlx::query!(
+    let mut lane = db.lane().await?;
+    let written = sqlx::query!(
         "with dispatch as (
              insert into job_dispatch (id, organization_id, kind, queue, priority, due_at, careful, concurrency_key)
              values ($1, (select set_config('gantry.organization', $2, true))::uuid, $3, $4, $5,
@@ -200,8 +201,9 @@ pub async fn enqueue_alone(db: &Db, organization: OrganizationId, job: NewJob) -
         job.requested_by,
         now
     )
-    .execute(db.pool())
-    .await?;
+    .execute(lane.connection())
+    .await;
+    lane.after(written)?;
     if state == State::Available {
         let careful = is_careful(&job);
         db.doorbell().ring(vec![Ready { id, organization, queue: job.queue, priority: job.priority, careful }]);

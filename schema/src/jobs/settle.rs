@@ -67,7 +67,9 @@ pub async fn succeed(
         successes.iter().filter(|success| success.keyed).map(|success| success.id.uuid()).collect();
 
     let settled = if keyed.is_empty() {
-        mark_succeeded(&mut *db.pool().acquire().await?, &ids, &attempts, &results, &claims, db.now()).await?
+        let mut lane = db.lane().await?;
+        let settled = mark_succeeded(lane.connection(), &ids, &attempts, &results, &claims, db.now()).await;
+        lane.after(settled)?
     } else {
         let mut tx = db.begin().await?;
         keys::lock(tx.connection(), &keyed).await?;
