@@ -127,3 +127,51 @@ impl Drop for Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u128) -> JobId {
+        JobId::from_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    fn ids(jobs: &[JobId]) -> Vec<u8> {
+        jobs.iter().flat_map(|job| job.uuid().as_bytes().to_vec()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_watches_a_job_is_woken_by_its_signal_and_nobody_else() {
+        let signals = Signals::default();
+        let (one, same, other) = (signals.watch(job(1)), signals.watch(job(1)), signals.watch(job(2)));
+        let (first, second, third) = (one.notified(), same.notified(), other.notified());
+        // Ids nobody waits for, and half an id, do no harm.
+        let mut message = ids(&[job(7), job(1)]);
+        message.extend([1, 2, 3]);
+        signals.wake(&message);
+        let begun = tokio::time::Instant::now();
+        first.await;
+        second.await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(tokio::time::timeout(Duration::from_secs(10), third).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_signal_costs_a_second() {
+        let signals = Signals::default();
+        let watch = signals.watch(job(1));
+        let begun = tokio::time::Instant::now();
+        watch.changed(watch.notified()).await;
+        assert_eq!(begun.elapsed(), LOOK_AGAIN);
+    }
+
+    #[test]
+    fn an_interest_ends_with_its_last_watch() {
+        let signals = Signals::default();
+        let (one, same) = (signals.watch(job(1)), signals.watch(job(1)));
+        drop(one);
+        assert_eq!(signals.waiting.lock().unwrap().len(), 1);
+        drop(same);
+        assert!(signals.waiting.lock().unwrap().is_empty());
+    }
+}

@@ -376,11 +376,12 @@ async fn a_paused_queue_stands_still_and_goes_on_when_it_is_resumed(pool: PgPool
 async fn a_paused_kind_and_a_paused_organization_wait_while_others_run(pool: PgPool) {
     let live = Live::new(pool).await;
     let (acme, globex) = (live.organization("acme").await, live.organization("globex").await);
-    let engine = live.engine(10).await;
     let operator = live.operator();
     operator.pause(Subject::Kind, OneAtATime::KIND).await;
     let globex_id = globex.id.uuid().to_string();
     globex.pause(Subject::Organization, &globex_id).await;
+    // A worker hears of a pause within a second; one that starts knows it.
+    let engine = live.engine(10).await;
     let kind = acme.enqueue(OneAtATime::under("k")).await;
     let organization = globex.enqueue_all(&naps(1_200, 0)).await;
     let free = acme.enqueue_all(&naps(50, 0)).await;
