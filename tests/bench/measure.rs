@@ -7,14 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use gantry_jobs::signals;
+use gantry_tests::percentile::percentile;
 use gantry_tests::process::Servers;
-
-/// The value below which so many of a hundred values lie.
-pub fn percentile(values: &mut [f64], hundredths: usize) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((last * hundredths).div_ceil(100)).copied().unwrap_or(f64::NAN)
-}
 
 /// Per second.
 pub fn rate(count: usize, time: Duration) -> f64 {

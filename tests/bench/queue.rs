@@ -9,10 +9,11 @@ use gantry_jobs::request::enqueue_all;
 use gantry_jobs::{By, Job as _};
 use gantry_schema::jobs::control;
 use gantry_schema::{Db, JobId, OrganizationId};
+use gantry_tests::percentile::percentile;
 use gantry_tests::process::{Servers, app_db, organization, silent_db};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::measure::{Ended, fsync, percentile, rate};
+use crate::measure::{Ended, fsync, rate};
 use crate::noop::{Nap, Noop, Stamp};
 use crate::worker::Worker;
 

@@ -242,9 +242,9 @@ async fn the_last_two_predecessors_may_end_at_the_same_time(pool: PgPool) {
     let acme = platform.organization("acme").await;
     for round in 0..10 {
         let job = Scripted::fine("a");
-        let befores = [acme.enqueue(job.clone()).await, acme.enqueue(job.clone()).await];
-        let child = after(&acme, &job, &[("a", befores[0]), ("b", befores[1])]).await;
-        let claimed = platform.claim(platform.ids().mint(), &befores).await;
+        let predecessors = [acme.enqueue(job.clone()).await, acme.enqueue(job.clone()).await];
+        let child = after(&acme, &job, &[("a", predecessors[0]), ("b", predecessors[1])]).await;
+        let claimed = platform.claim(platform.ids().mint(), &predecessors).await;
         let ends = claimed.iter().map(|claimed| {
             let success = Success { id: claimed.id, attempt: claimed.attempt, result: None, keyed: false };
             async { settle::succeed(platform.ledger(), &[success], &[]).await.unwrap().len() }

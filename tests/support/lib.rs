@@ -26,6 +26,7 @@ pub mod actor;
 pub mod faults;
 pub mod kinds;
 pub mod live;
+pub mod percentile;
 pub mod platform;
 pub mod process;
 

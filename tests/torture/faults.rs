@@ -229,7 +229,7 @@ async fn strike(scene: &Scene, blow: Blow, wolf: &Wolf) -> anyhow::Result<()> {
             wolf.redis.stall();
             wolf.postgres.stall();
             sleep(blow.lasts).await;
-            if blow.lasts.as_millis() % 2 == 0 {
+            if blow.lasts.as_millis().is_multiple_of(2) {
                 // What was on its way never arrives.
                 wolf.redis.reset();
                 wolf.postgres.reset();

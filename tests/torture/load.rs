@@ -94,31 +94,22 @@ pub async fn ask(db: Db, organization: OrganizationId, mut dice: Dice, book: Arc
         sleep(dice.milliseconds(5, 90)).await;
         let what = dice.below(100);
         let written = tokio::time::timeout(PATIENCE, write(&db, organization, &mut dice, what)).await;
-        match written {
-            Ok(Ok((tx, jobs))) => {
-                let committed = tokio::time::timeout(PATIENCE, tx.commit()).await;
-                let sure = matches!(committed, Ok(Ok(())));
-                if !sure {
-                    book.unknown.fetch_add(1, Ordering::Relaxed);
-                }
-                // The cancelling is noted with its outcome.
-                if let (CANCEL, [job]) = (what, &jobs[..]) {
-                    let job = Asked { sure, ..*job };
-                    cancelling.spawn(cancel(
-                        db.clone(),
-                        organization,
-                        job,
-                        dice.milliseconds(0, 2_500),
-                        Arc::clone(&book),
-                    ));
-                } else {
-                    book.note(jobs.into_iter().map(|job| Asked { sure, ..job }));
-                }
+        if let Ok(Ok((tx, jobs))) = written {
+            let committed = tokio::time::timeout(PATIENCE, tx.commit()).await;
+            let sure = matches!(committed, Ok(Ok(())));
+            if !sure {
+                book.unknown.fetch_add(1, Ordering::Relaxed);
             }
-            _ => {
-                book.refused.fetch_add(1, Ordering::Relaxed);
-                sleep(Duration::from_millis(100)).await;
+            // The cancelling is noted with its outcome.
+            if let (CANCEL, [job]) = (what, &jobs[..]) {
+                let job = Asked { sure, ..*job };
+                cancelling.spawn(cancel(db.clone(), organization, job, dice.milliseconds(0, 2_500), Arc::clone(&book)));
+            } else {
+                book.note(jobs.into_iter().map(|job| Asked { sure, ..job }));
             }
+        } else {
+            book.refused.fetch_add(1, Ordering::Relaxed);
+            sleep(Duration::from_millis(100)).await;
         }
         while cancelling.try_join_next().is_some() {}
     }

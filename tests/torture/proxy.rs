@@ -131,8 +131,7 @@ async fn pump(
     let over = state.wait_for(|state| number < state.closed.max(ended(state)));
     let carry = async {
         let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let Ok(mode) = gate.wait_for(|state| state.mode != Mode::Stalled).await.map(|state| state.mode) else {
                 break;
             };

@@ -28,7 +28,7 @@ use crate::{Plan, faults, verdict};
 const ORGANIZATIONS: usize = 4;
 
 /// How long everything may take to finish once nothing is broken any more.
-const RECOVERY: Duration = Duration::from_secs(120);
+const RECOVERY: Duration = Duration::from_mins(2);
 
 /// What the faults work on.
 pub struct Scene {

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tokio::time::sleep;
 
+use gantry_tests::percentile::percentile;
+
 use crate::Plan;
 use crate::faults::Count;
 use crate::load::{Asked, Book};
@@ -86,15 +88,15 @@ impl Figures {
             scene.stubborn.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
         );
         let mut all: Vec<f64> = recovered.iter().map(|(_, seconds)| *seconds).collect();
-        self.set("recover_p50_s", rounded(percentile(&mut all, 0.5)));
-        self.set("recover_p99_s", rounded(percentile(&mut all, 0.99)));
+        self.set("recover_p50_s", rounded(percentile(&mut all, 50)));
+        self.set("recover_p99_s", rounded(percentile(&mut all, 99)));
         self.set("recover_all_s", rounded(recovery.as_secs_f64()));
         for (fault, mut seconds) in by_fault(recovered) {
             self.diary.push(format!(
                 "{fault:<26} {:>3} times, a new job was done {:>7.3} s later at the median, {:>7.3} s at most",
                 seconds.len(),
-                percentile(&mut seconds, 0.5),
-                percentile(&mut seconds, 1.0)
+                percentile(&mut seconds, 50),
+                percentile(&mut seconds, 100)
             ));
         }
     }
@@ -129,12 +131,6 @@ impl Figures {
 
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
-}
-
-fn percentile(values: &mut [f64], part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((last as f64 * part).ceil() as usize).copied().unwrap_or(0.0)
 }
 
 /// A question whose answer is a number and some examples.
