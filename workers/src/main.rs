@@ -1,5 +1,6 @@
 //! `gantry-worker`: carries jobs out.
 
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.required::<Namespace>("REDIS_NAMESPACE"),
         settings.sealing_keys(),
         settings.required::<Slots>("QUEUES"),
-        settings.required::<u32>("DATABASE_CONNECTIONS"),
+        settings.required::<NonZeroU32>("DATABASE_CONNECTIONS").map(NonZeroU32::get),
         settings.seconds("DRAIN_SECONDS"),
         settings.required::<bool>("WEBHOOKS_ALLOW_PRIVATE"),
         settings.address_unless_off("METRICS_LISTEN"),

@@ -431,7 +431,8 @@ pub(super) mod tests {
              - GANTRY_LISTEN is \"here\", but that cannot be read: invalid socket address syntax. \
              Where the API listens. For example: 127.0.0.1:8080\n  \
              - GANTRY_DATABASE_CONNECTIONS is \"0\", but that cannot be read: number would be zero for non-zero type. \
-             The most connections that one process keeps to each of the two. For example: 10\n  \
+             The most connections that one process keeps to each of the two; half are for single statements. \
+             For example: 16\n  \
              - GANTRY_REDIS_URL is not set. Redis (7 or later) or Valkey; rediss:// with TLS. \
              Set GANTRY_REDIS_URL=redis://127.0.0.1:6379/, or GANTRY_REDIS_URL_FILE to a file that holds it."
         );
