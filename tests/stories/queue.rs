@@ -298,6 +298,24 @@ async fn the_limit_of_an_organization_holds_while_others_go_on(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn however_many_organizations_are_at_their_limits_the_others_are_served(pool: PgPool) {
+    let live = Live::new(pool).await;
+    for number in 0..130 {
+        let limited = live.organization_with(&format!("limited {number}"), 1, Some(1)).await;
+        limited.enqueue_all(&vec![Scripted::new("hangs", Act::Hang); 2]).await;
+    }
+    let free = live.organization("free").await;
+    let engine = live.engine(150).await;
+    until_count(&live, "jobs where state = 'running'", 130).await;
+    let backlog = free.enqueue_all(&naps(200, 1)).await;
+    for id in backlog {
+        until_state(&free, id, State::Succeeded).await;
+    }
+    assert_eq!(count(&live, "jobs where state = 'running'").await, 130);
+    drop(engine);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn a_duplicate_ring_does_not_keep_a_place_under_a_limit(pool: PgPool) {
     let live = Live::new(pool).await;
     let acme = live.organization_with("acme", 1, Some(1)).await;

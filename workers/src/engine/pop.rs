@@ -29,8 +29,8 @@ if queue_limit then
     want = math.min(want, room(base .. ':running', queue_limit))
 end
 
-local taken, passed = {}, 0
-while #taken < want and passed < 100 do
+local taken, saturated, passed = {}, {}, 0
+while #taken < want and passed < 1000 do
     local turn = redis.call('ZRANGE', turns, passed, passed, 'WITHSCORES')
     local organization, served = turn[1], tonumber(turn[2])
     if not organization then break end
@@ -49,6 +49,7 @@ while #taken < want and passed < 100 do
     end
     if count <= 0 then
         passed = passed + 1
+        saturated[passed] = organization
     else
         local ready = base .. ':ready:' .. organization
         local members = redis.call('ZPOPMIN', ready, count)
@@ -70,6 +71,12 @@ while #taken < want and passed < 100 do
         end
         redis.call('SET', clock, served)
     end
+end
+
+-- Who is at its limit goes behind the others, who would otherwise be found only after passing it each time.
+if passed > 0 then
+    local last = redis.call('ZREVRANGE', turns, 0, 0, 'WITHSCORES')[2]
+    for i = 1, passed do redis.call('ZADD', turns, 'XX', last, saturated[i]) end
 end
 
 local more = redis.call('ZCARD', turns) > passed
