@@ -244,8 +244,19 @@ impl Drop for Engine {
 impl Drop for Live {
     fn drop(&mut self) {
         let options = (*self.owner.connect_options()).clone();
+        let (redis_url, namespace) = (self.redis_url.clone(), self.namespace.clone());
         // Nothing can be awaited here; a thread can.
-        let ended = std::thread::spawn(move || farewell(&options)).join();
-        drop(ended);
+        let ended = std::thread::spawn(move || {
+            drop(farewell(&options));
+            forget(&redis_url, &namespace)
+        });
+        drop(ended.join());
     }
+}
+
+/// Leaves nothing of a namespace behind.
+fn forget(redis_url: &str, namespace: &str) -> redis::RedisResult<()> {
+    let mut redis = redis::Client::open(redis_url)?.get_connection()?;
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg(format!("*{namespace}*")).query(&mut redis)?;
+    if keys.is_empty() { Ok(()) } else { redis::cmd("DEL").arg(keys).exec(&mut redis) }
 }
