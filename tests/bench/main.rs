@@ -43,7 +43,8 @@ enum What {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
+    // Filling the history takes seconds a statement, and is to.
+    tracing_subscriber::fmt().with_env_filter("warn,sqlx::query=error").with_writer(std::io::stderr).init();
     match Arguments::parse().what {
         What::Queue { jobs, history, json } => queue::measure(jobs, history, json).await,
         What::Worker { slots } => worker::run(slots).await,

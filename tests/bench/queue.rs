@@ -216,7 +216,7 @@ impl Bench {
         worker.stop().await
     }
 
-    /// A small tenant's jobs, one every 20 ms, while another has 100 000 queued.
+    /// A small tenant's jobs, one every 15 ms, while another has 100 000 queued and more.
     async fn fairness(&mut self) -> anyhow::Result<()> {
         let small = organization(&self.servers, "Small").await?;
         const LARGE: usize = 300_000;
@@ -224,9 +224,9 @@ impl Bench {
         let ended = Ended::count(&self.servers).await?;
         let worker = Worker::start(SLOTS)?;
         ended.reach(1).await?;
-        let mut waits = self.stamp(small, 100, Duration::from_millis(20)).await?;
+        let mut waits = self.stamp(small, 300, Duration::from_millis(15)).await?;
         self.figure("fairness_p99_ms", percentile(&mut waits, 99));
-        ended.reach(LARGE + 100).await?;
+        ended.reach(LARGE + 300).await?;
         worker.stop().await
     }
 
