@@ -1,6 +1,8 @@
 //! Measuring: percentiles, the disk's own speed, counting ended jobs.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +11,29 @@ use futures::StreamExt as _;
 use gantry_jobs::signals;
 use gantry_tests::percentile::percentile;
 use gantry_tests::process::Servers;
+
+/// What was measured, by name.
+#[derive(Debug, Default)]
+pub struct Figures(BTreeMap<String, f64>);
+
+impl Figures {
+    /// Prints a figure, and keeps it.
+    pub fn note(&mut self, name: &str, value: f64) {
+        println!("{name:<28} {value:>12.3}");
+        self.0.insert(name.to_owned(), (value * 1000.0).round() / 1000.0);
+    }
+
+    /// Writes them down, where somebody wants them.
+    pub fn write(&self, path: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        Ok(std::fs::write(path, serde_json::to_string_pretty(&self.0)? + "\n")?)
+    }
+}
+
+/// The middle of some repeats.
+pub fn median(values: &[f64]) -> f64 {
+    percentile(&mut values.to_vec(), 50)
+}
 
 /// Per second.
 pub fn rate(count: usize, time: Duration) -> f64 {

@@ -1,6 +1,5 @@
 //! `bench queue`: what the job engine can do.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,9 @@ use gantry_tests::percentile::percentile;
 use gantry_tests::process::{Servers, app_db, organization, silent_db};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::measure::{Ended, fsync, rate};
+use crate::measure::{Ended, Figures, fsync, rate};
 use crate::noop::{Nap, Noop, Stamp};
-use crate::worker::Worker;
+use crate::worker;
 
 /// Slots of the worker.
 const SLOTS: usize = 500;
@@ -30,7 +29,7 @@ struct Bench {
     servers: Servers,
     db: Db,
     tenant: OrganizationId,
-    figures: BTreeMap<&'static str, f64>,
+    figures: Figures,
 }
 
 /// Measures everything, prints it and writes it to `json`.
@@ -39,7 +38,7 @@ pub async fn measure(jobs: usize, history: i64, json: Option<PathBuf>) -> anyhow
     servers.migrate().await?;
     let db = app_db(&servers).await?;
     let tenant = organization(&servers, "Bench").await?;
-    let mut bench = Bench { servers, db, tenant, figures: BTreeMap::new() };
+    let mut bench = Bench { servers, db, tenant, figures: Figures::default() };
 
     let (fsync_p50, fsync_p99) = fsync()?;
     bench.figure("fsync_p50_ms", fsync_p50);
@@ -54,16 +53,12 @@ pub async fn measure(jobs: usize, history: i64, json: Option<PathBuf>) -> anyhow
     let (_, fsync_p99) = fsync()?;
     bench.figure("fsync_p99_after_ms", fsync_p99);
 
-    if let Some(path) = json {
-        std::fs::write(path, serde_json::to_string_pretty(&bench.figures)? + "\n")?;
-    }
-    Ok(())
+    bench.figures.write(json.as_deref())
 }
 
 impl Bench {
     fn figure(&mut self, name: &'static str, value: f64) {
-        println!("{name:<24} {value:>12.3}");
-        self.figures.insert(name, (value * 1000.0).round() / 1000.0);
+        self.figures.note(name, value);
     }
 
     /// One job per transaction over one connection, in turns with bare single-row commits; also without the
@@ -109,7 +104,7 @@ impl Bench {
         self.figure("enqueue_single_per_s", rate(ROUNDS * EACH, rung_time));
         self.figure("enqueue_silent_per_s", rate(ROUNDS * EACH, silent_time));
         let ended = Ended::count(&self.servers).await?;
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         ended.reach(2 * (ROUNDS + 1) * EACH).await?;
         worker.stop().await
     }
@@ -123,7 +118,7 @@ impl Bench {
         self.figure("drain_per_s", drained);
 
         let ended = Ended::count(&self.servers).await?;
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         self.warm_up(&ended).await?;
         let begun = Instant::now();
         let writers: Vec<_> =
@@ -139,7 +134,7 @@ impl Bench {
     /// Jobs per second a worker takes from a full queue.
     async fn drain(&self, jobs: usize) -> anyhow::Result<f64> {
         let ended = Ended::count(&self.servers).await?;
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         // From the first batch that has ended, so that the start of a process is not measured.
         ended.reach(1).await?;
         let begun = Instant::now();
@@ -157,7 +152,7 @@ impl Bench {
     /// 200 jobs a second for 15 seconds: from the end of the commit to the begin of the handler.
     async fn latency(&mut self) -> anyhow::Result<()> {
         let ended = Ended::count(&self.servers).await?;
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         self.warm_up(&ended).await?;
         let mut waits = self.stamp(self.tenant, 3_000, Duration::from_millis(5)).await?;
         self.figure("latency_p50_ms", percentile(&mut waits, 50));
@@ -193,7 +188,7 @@ impl Bench {
 
     /// A worker with nothing to do.
     async fn idle(&mut self) -> anyhow::Result<()> {
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let (before, begun) = (worker.cpu()?, Instant::now());
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -205,7 +200,7 @@ impl Bench {
     /// A worker with every slot taken, and jobs waiting behind.
     async fn memory(&mut self) -> anyhow::Result<()> {
         let ended = Ended::count(&self.servers).await?;
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         let naps: Vec<Nap> = (0..4 * SLOTS).map(|_| Nap { milliseconds: 500 }).collect();
         let mut tx = self.db.tenant(self.tenant).await?;
         enqueue_all(&mut tx, &naps, &By::platform("bench")).await?;
@@ -222,7 +217,7 @@ impl Bench {
         const LARGE: usize = 300_000;
         enqueue_many(self.db.clone(), self.tenant, LARGE).await?;
         let ended = Ended::count(&self.servers).await?;
-        let worker = Worker::start(SLOTS)?;
+        let worker = worker::start(SLOTS)?;
         ended.reach(1).await?;
         let mut waits = self.stamp(small, 300, Duration::from_millis(15)).await?;
         self.figure("fairness_p99_ms", percentile(&mut waits, 99));
