@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Name};
+use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
 use crate::tag::Tag;
 
@@ -113,7 +114,13 @@ impl ApiKeys {
     ///
     /// For the caller's organization or one below it. The answer shows the key; nothing shows it again.
     #[oai(path = "/", method = "post", operation_id = "createApiKey")]
-    async fn create(&self, caller: Caller, app: Data<&App>, body: Body<NewApiKey>) -> Result<Created, Error> {
+    async fn create(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        body: Body<NewApiKey>,
+    ) -> Result<Answered<Created>, Error> {
         let wanted = body.0.organization_id;
         let organization = caller
             .may_for(Permission::ManageApiKeys, &app.db, wanted)
@@ -128,10 +135,11 @@ impl ApiKeys {
             ));
         }
         let token = Token::generate(&mut rand::rng());
-        let mut tx = app.db.tenant(organization).await?;
-        let key = api_keys::create(&mut tx, body.0.name.as_str(), &token, &scopes, expires_at).await?;
-        tx.commit().await?;
-        Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key: key.into() })))
+        once.run(&caller, organization, async |tx| {
+            let key = api_keys::create(tx, body.0.name.as_str(), &token, &scopes, expires_at).await?;
+            Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key: key.into() })))
+        })
+        .await
     }
 
     /// Revoke an API key
@@ -142,19 +150,20 @@ impl ApiKeys {
         &self,
         caller: Caller,
         app: Data<&App>,
+        once: Once,
         /// The key.
         api_key: Path<ApiKeyId>,
         /// Of this organization below the caller's; left out: the caller's.
         organization: Query<Option<OrganizationId>>,
-    ) -> Result<Revoked, Error> {
+    ) -> Result<Answered<Revoked>, Error> {
         let organization = caller.may_for(Permission::ManageApiKeys, &app.db, organization.0).await?;
-        let mut tx = app.db.tenant(organization).await?;
-        if !api_keys::revoke(&mut tx, api_key.0).await? {
-            return Err(Error::not_found(api_key.0));
-        }
-        tx.commit().await?;
+        let revoked = once.run(&caller, organization, async |tx| {
+            let found = api_keys::revoke(tx, api_key.0).await?;
+            if found { Ok(Revoked::Revoked) } else { Err(Error::not_found(api_key.0)) }
+        });
+        let revoked = revoked.await?;
         app.keys.forget();
-        Ok(Revoked::Revoked)
+        Ok(revoked)
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Error};
+use crate::once::BodyDigest;
 
 /// What a body may have when the operation does not say otherwise.
 pub const MIB: usize = 1024 * 1024;
@@ -68,6 +69,9 @@ async fn read<T: DeserializeOwned>(request: &Request, body: &mut RequestBody, li
         poem::error::ReadBodyError::PayloadTooLarge => too_large(),
         _ => cut_off(),
     })?;
+    if let Some(digest) = request.data::<BodyDigest>() {
+        digest.of(&bytes);
+    }
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let at = error.valid_up_to();
         Error::new(Code::NotUtf8, format!("byte {at} of the body begins no UTF-8 character; encode the JSON as UTF-8"))

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use gantry_jobs::By;
 use gantry_schema::api_keys::{self, ApiKey, Token};
 use gantry_schema::organizations::{self, Permission};
-use gantry_schema::{Db, OrganizationId};
+use gantry_schema::{ApiKeyId, Db, OrganizationId};
 use poem::http::header;
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
@@ -74,6 +74,12 @@ impl Caller {
     #[must_use]
     pub fn has(&self, permission: Permission) -> bool {
         self.key.scopes.contains(&permission)
+    }
+
+    /// The key it presented.
+    #[must_use]
+    pub fn api_key(&self) -> ApiKeyId {
+        self.key.id
     }
 
     /// On whose behalf jobs are asked for.

@@ -15,6 +15,7 @@ use tracing::{Instrument as _, debug, error, field, info_span};
 use crate::app::App;
 use crate::error::{self, Code, Error};
 use crate::jobs::wait;
+use crate::once;
 use crate::routes;
 
 /// How long an operation may take, apart from the time its caller asked it to wait.
@@ -66,6 +67,7 @@ impl Edge {
         let traceparent = continue_trace(&span, header).to_string();
         let info = RequestInfo { id, traceparent };
         request.set_data(info.clone());
+        once::prepare(&mut request);
 
         let limit = TIME_LIMIT + wait::asked_for(&request);
         let operation = AssertUnwindSafe(self.operations.call(request)).catch_unwind();

@@ -74,12 +74,22 @@ codes! {
     WrongState = "wrong_state", CONFLICT, "The state it is in does not allow this";
     /// Somebody else of the organization has it.
     NameTaken = "name_taken", CONFLICT, "The name is taken";
+    /// The request runs at this moment.
+    IdempotencyKeyInFlight = "idempotency_key_in_flight", CONFLICT, "A request with this Idempotency-Key is being done";
+    /// The request was done, and what was answered is gone.
+    IdempotencyAnswerNotKept = "idempotency_answer_not_kept", CONFLICT, "The request was done, and its answer was not kept";
+    /// It was changed by somebody else.
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "It was changed in the meantime";
+    /// A change that needs a condition.
+    PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The change needs a condition";
     /// The body is too large.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// A payload is too large.
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The payload is too large";
     /// Not JSON.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
+    /// The key belongs to another request.
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key belongs to another request";
     /// A field of the body.
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not as expected";
     /// The kind of job does not exist.
@@ -208,7 +218,7 @@ impl Error {
             Code::Unauthenticated => {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Code::Unavailable | Code::NotReady | Code::TimedOut => {
+            Code::Unavailable | Code::NotReady | Code::TimedOut | Code::IdempotencyKeyInFlight => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -287,6 +297,12 @@ impl AsDatabase for ScheduleError {
     }
 }
 
+impl AsDatabase for sqlx::Error {
+    fn database(&self) -> Option<&sqlx::Error> {
+        Some(self)
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         Self::database(error)
@@ -296,6 +312,15 @@ impl From<sqlx::Error> for Error {
 impl From<gantry_schema::seal::SealError> for Error {
     fn from(error: gantry_schema::seal::SealError) -> Self {
         Self::internal(error)
+    }
+}
+
+impl From<gantry_schema::idempotency::Error> for Error {
+    fn from(error: gantry_schema::idempotency::Error) -> Self {
+        match error {
+            gantry_schema::idempotency::Error::Database(error) => Self::database(error),
+            gantry_schema::idempotency::Error::Seal(error) => error.into(),
+        }
     }
 }
 

@@ -7,14 +7,18 @@ pub mod api_keys;
 pub mod app;
 pub mod body;
 pub mod caller;
+pub mod conditional;
+pub mod dry_run;
 pub mod edge;
 pub mod error;
 pub mod events;
 pub mod field;
 pub mod health;
 pub mod jobs;
+pub mod once;
 pub mod organizations;
 pub mod page;
+mod parameters;
 pub mod queues;
 mod routes;
 pub mod schedules;
@@ -25,6 +29,7 @@ use poem::{Endpoint, EndpointExt as _, Response, Route};
 use poem_openapi::OpenApiService;
 
 pub use app::App;
+use parameters::Described;
 
 /// Every feature, one line each.
 type Features = (
@@ -58,8 +63,8 @@ Durable jobs, schedules and signed webhooks for many organizations.
 **Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.
 **Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";
 
-fn service() -> OpenApiService<Features, ()> {
-    OpenApiService::new(FEATURES, "Gantry", env!("CARGO_PKG_VERSION"))
+fn service() -> OpenApiService<Described<Features>, ()> {
+    OpenApiService::new(Described(FEATURES), "Gantry", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(poem_openapi::LicenseObject::new("AGPL-3.0-or-later"))
 }

@@ -11,8 +11,10 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::Caller;
+use crate::conditional::{IfNoneMatch, Tagged};
 use crate::error::Error;
 use crate::field::{Moment, Name};
+use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
 use crate::tag::Tag;
 
@@ -93,20 +95,26 @@ impl Organizations {
         &self,
         caller: Caller,
         app: Data<&App>,
+        if_none_match: IfNoneMatch,
         /// The organization.
         organization: Path<OrganizationId>,
-    ) -> Result<Json<Organization>, Error> {
+    ) -> Result<Tagged<Organization>, Error> {
         let own = caller.may(Permission::ReadOrganizations)?;
         let mut tx = app.db.tenant(own).await?;
         let found = organizations::find(&mut tx, organization.0).await?;
-        Ok(Json(found.ok_or_else(|| Error::not_found(organization.0))?.into()))
+        Ok(if_none_match.answer(found.ok_or_else(|| Error::not_found(organization.0))?.into()))
     }
 
     /// Make an organization
     ///
     /// Below the caller's, or below one of those below it.
     #[oai(path = "/", method = "post", operation_id = "createOrganization")]
-    async fn create(&self, caller: Caller, app: Data<&App>, body: Body<NewOrganization>) -> Result<Created, Error> {
+    async fn create(
+        &self,
+        caller: Caller,
+        once: Once,
+        body: Body<NewOrganization>,
+    ) -> Result<Answered<Created>, Error> {
         let own = caller.may(Permission::ManageOrganizations)?;
         let NewOrganization { name, parent_id, weight, max_running } = body.0;
         if weight.is_some() || max_running.is_some() {
@@ -123,15 +131,16 @@ impl Organizations {
                 "at least one job must be allowed to run; leave it out for no limit",
             ));
         }
-        let mut tx = app.db.tenant(own).await?;
         let parent = parent_id.unwrap_or(own);
-        if organizations::find(&mut tx, parent).await?.is_none() {
-            return Err(Error::not_found(parent).at("parent_id"));
-        }
-        let made = organizations::create(&mut tx, parent, name.as_str(), weight, max_running).await?;
-        tx.commit().await?;
-        let location = format!("/organizations/{}", made.id);
-        Ok(Created::Created(Json(made.into()), location))
+        once.run(&caller, own, async |tx| {
+            if organizations::find(tx, parent).await?.is_none() {
+                return Err(Error::not_found(parent).at("parent_id"));
+            }
+            let made = organizations::create(tx, parent, name.as_str(), weight, max_running).await?;
+            let location = format!("/organizations/{}", made.id);
+            Ok(Created::Created(Json(made.into()), location))
+        })
+        .await
     }
 }
 

@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Word};
+use crate::once::{Answered, Once};
 use crate::tag::Tag;
 
 /// The operations on queues, pauses and limits.
@@ -130,12 +131,12 @@ impl Queues {
     async fn pause_queue(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The queue.
         queue: Path<Word>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
-        set_pause(&app, &caller, platform, Subject::Queue, known_queue(&queue)?, true).await
+        set_pause(once, &caller, platform, Subject::Queue, known_queue(&queue)?, true).await
     }
 
     /// Resume a queue
@@ -145,12 +146,12 @@ impl Queues {
     async fn resume_queue(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The queue.
         queue: Path<Word>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
-        set_pause(&app, &caller, platform, Subject::Queue, known_queue(&queue)?, false).await
+        set_pause(once, &caller, platform, Subject::Queue, known_queue(&queue)?, false).await
     }
 
     /// Pause a kind of job
@@ -160,12 +161,12 @@ impl Queues {
     async fn pause_kind(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The kind.
         kind: Path<Word>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
-        set_pause(&app, &caller, platform, Subject::Kind, known_kind(&kind)?, true).await
+        set_pause(once, &caller, platform, Subject::Kind, known_kind(&kind)?, true).await
     }
 
     /// Resume a kind of job
@@ -175,32 +176,32 @@ impl Queues {
     async fn resume_kind(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The kind.
         kind: Path<Word>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
-        set_pause(&app, &caller, platform, Subject::Kind, known_kind(&kind)?, false).await
+        set_pause(once, &caller, platform, Subject::Kind, known_kind(&kind)?, false).await
     }
 
     /// Pause the organization's jobs
     ///
     /// None of the caller's organization starts any more; what runs ends.
     #[oai(path = "/organization/pause", method = "put", operation_id = "pauseOrganization")]
-    async fn pause_organization(&self, caller: Caller, app: Data<&App>) -> Result<Done, Error> {
+    async fn pause_organization(&self, caller: Caller, once: Once) -> Result<Answered<Done>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
         let name = organization.uuid().to_string();
-        set_pause(&app, &caller, organization, Subject::Organization, &name, true).await
+        set_pause(once, &caller, organization, Subject::Organization, &name, true).await
     }
 
     /// Resume the organization's jobs
     ///
     /// What waits starts, unless somebody above paused the organization.
     #[oai(path = "/organization/pause", method = "delete", operation_id = "resumeOrganization")]
-    async fn resume_organization(&self, caller: Caller, app: Data<&App>) -> Result<Done, Error> {
+    async fn resume_organization(&self, caller: Caller, once: Once) -> Result<Answered<Done>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
         let name = organization.uuid().to_string();
-        set_pause(&app, &caller, organization, Subject::Organization, &name, false).await
+        set_pause(once, &caller, organization, Subject::Organization, &name, false).await
     }
 
     /// Limit a queue
@@ -210,15 +211,15 @@ impl Queues {
     async fn limit_queue(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The queue.
         queue: Path<Word>,
         body: Body<QueueLimit>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
         let name = known_queue(&queue)?.to_owned();
         let running = at_least_one("max_running", body.0.max_running)?;
-        set_limit(&app, platform, &LimitRow::Queue { name, running }).await
+        set_limit(once, &caller, platform, &LimitRow::Queue { name, running }).await
     }
 
     /// Lift a queue's limit
@@ -228,12 +229,12 @@ impl Queues {
     async fn unlimit_queue(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The queue.
         queue: Path<Word>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
-        lift_limit(&app, platform, "queue", known_queue(&queue)?).await
+        lift_limit(once, &caller, platform, "queue", known_queue(&queue)?).await
     }
 
     /// List rates
@@ -259,11 +260,11 @@ impl Queues {
     async fn set_rate(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The rate.
         rate: Path<Word>,
         body: Body<RateLimit>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
         let limit = LimitRow::Rate {
             name: rate.0.into(),
@@ -271,7 +272,7 @@ impl Queues {
             period_seconds: at_least_one("period_seconds", body.0.period_seconds)?,
             burst: at_least_one("burst", body.0.burst.unwrap_or(body.0.amount))?,
         };
-        set_limit(&app, platform, &limit).await
+        set_limit(once, &caller, platform, &limit).await
     }
 
     /// Lift a rate
@@ -281,12 +282,12 @@ impl Queues {
     async fn lift_rate(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The rate.
         rate: Path<Word>,
-    ) -> Result<Done, Error> {
+    ) -> Result<Answered<Done>, Error> {
         let platform = caller.may(Permission::OperatePlatform)?;
-        lift_limit(&app, platform, "rate", rate.as_str()).await
+        lift_limit(once, &caller, platform, "rate", rate.as_str()).await
     }
 }
 
@@ -317,35 +318,49 @@ fn at_least_one(field: &str, number: i32) -> Result<i32, Error> {
 }
 
 async fn set_pause(
-    app: &App,
+    once: Once,
     caller: &Caller,
     organization: OrganizationId,
     subject: Subject,
     name: &str,
     paused: bool,
-) -> Result<Done, Error> {
-    let mut tx = app.db.tenant(organization).await?;
-    if paused {
-        pause::pause(&mut tx, subject, name, &caller.by().to_string()).await?;
-    } else {
-        pause::resume(&mut tx, subject, name).await?;
-    }
-    tx.commit().await?;
-    Ok(Done::Done)
+) -> Result<Answered<Done>, Error> {
+    once.run(caller, organization, async |tx| {
+        if paused {
+            pause::pause(tx, subject, name, &caller.by().to_string()).await?;
+        } else {
+            pause::resume(tx, subject, name).await?;
+        }
+        Ok(Done::Done)
+    })
+    .await
 }
 
-async fn set_limit(app: &App, platform: OrganizationId, limit: &LimitRow) -> Result<Done, Error> {
-    let mut tx = app.db.tenant(platform).await?;
-    limits::set(&mut tx, limit).await?;
-    tx.commit().await?;
-    Ok(Done::Done)
+async fn set_limit(
+    once: Once,
+    caller: &Caller,
+    platform: OrganizationId,
+    limit: &LimitRow,
+) -> Result<Answered<Done>, Error> {
+    once.run(caller, platform, async |tx| {
+        limits::set(tx, limit).await?;
+        Ok(Done::Done)
+    })
+    .await
 }
 
-async fn lift_limit(app: &App, platform: OrganizationId, subject: &str, name: &str) -> Result<Done, Error> {
-    let mut tx = app.db.tenant(platform).await?;
-    limits::lift(&mut tx, subject, name).await?;
-    tx.commit().await?;
-    Ok(Done::Done)
+async fn lift_limit(
+    once: Once,
+    caller: &Caller,
+    platform: OrganizationId,
+    subject: &str,
+    name: &str,
+) -> Result<Answered<Done>, Error> {
+    once.run(caller, platform, async |tx| {
+        limits::lift(tx, subject, name).await?;
+        Ok(Done::Done)
+    })
+    .await
 }
 
 impl From<pause::Pause> for Pause {

@@ -9,6 +9,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::registry::MetaParamIn;
 
 use crate::Features;
+use crate::parameters::Described;
 
 /// The paths and parameters of every operation.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ struct Routes {
 
 static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
     let mut routes = Routes::default();
-    for path in Features::meta().into_iter().flat_map(|api| api.paths) {
+    for path in Described::<Features>::meta().into_iter().flat_map(|api| api.paths) {
         let methods = routes.methods.entry(path.path).or_default();
         for operation in path.operations {
             methods.push(operation.method);

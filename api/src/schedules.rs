@@ -16,9 +16,12 @@ use serde_json::Value;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::Caller;
+use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
+use crate::dry_run::DryRun;
 use crate::error::{Code, Error, OnConstraint as _};
 use crate::field::{AnyJson, Moment, Name, Word};
 use crate::jobs::{self, Receipt};
+use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
 use crate::tag::Tag;
 
@@ -54,6 +57,12 @@ struct Schedule {
     next_tick_at: Option<Moment>,
     /// When it was made.
     created_at: Moment,
+    /// The times it would have: of a schedule that was only tried out.
+    #[oai(skip_serializing_if_is_empty)]
+    next_times: Vec<Moment>,
+    /// `true`: it was only tried out, and is not there.
+    #[oai(skip_serializing_if_is_none)]
+    dry_run: Option<bool>,
 }
 
 /// A recurring job to set up.
@@ -132,7 +141,10 @@ struct Upcoming {
 enum Created {
     /// It asks for jobs from now on.
     #[oai(status = 201)]
-    Created(Json<Schedule>, #[oai(header = "Location")] String),
+    Created(Json<Schedule>, #[oai(header = "Location")] String, #[oai(header = "ETag")] Etag),
+    /// It was only tried out: it could be set up, and would have these times.
+    #[oai(status = 200)]
+    TriedOut(Json<Schedule>),
 }
 
 /// A schedule was removed.
@@ -148,7 +160,15 @@ enum Deleted {
 enum Started {
     /// It was written down, and will be done.
     #[oai(status = 202)]
-    Accepted(Json<Receipt>, #[oai(header = "Location")] String),
+    Accepted(
+        Json<Receipt>,
+        /// The job.
+        #[oai(header = "Location")]
+        String,
+        /// When to look at it, in seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
 }
 
 #[OpenApi(prefix_path = "/schedules", tag = "Tag::Schedules")]
@@ -157,20 +177,28 @@ impl Schedules {
     ///
     /// It asks for a job at every time of its expression, in its time zone, from now on.
     #[oai(path = "/", method = "post", operation_id = "createSchedule")]
-    async fn create(&self, caller: Caller, app: Data<&App>, body: Body<ScheduleRequest>) -> Result<Created, Error> {
+    async fn create(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
+        body: Body<ScheduleRequest>,
+    ) -> Result<Answered<Created>, Error> {
         let organization = caller.may(Permission::ManageSchedules)?;
         let new = new_schedule(body.0)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let made = schedule::create(&mut tx, new).await.on_constraint("schedules_name_key", || {
-            Error::new(
-                Code::NameTaken,
-                "the organization has a schedule of this name; choose another, or delete that one",
-            )
-            .at("name")
-        })?;
-        tx.commit().await?;
-        let location = format!("/schedules/{}", made.id);
-        Ok(Created::Created(Json(made.into()), location))
+        let create = dry_run.run(once, &caller, organization, async |tx| {
+            let made: Schedule =
+                schedule::create(tx, new).await.on_constraint("schedules_name_key", name_taken)?.into();
+            if dry_run.is_wanted() {
+                let cron = CronSchedule::parse(&made.cron, &made.time_zone)?;
+                let next_times = upcoming(&cron, &app, 10).times;
+                return Ok(Created::TriedOut(Json(Schedule { next_times, dry_run: dry_run.shown(), ..made })));
+            }
+            let (location, etag) = (format!("/schedules/{}", made.id), Etag::of(&made));
+            Ok(Created::Created(Json(made), location, etag))
+        });
+        create.await
     }
 
     /// List schedules
@@ -214,18 +242,47 @@ impl Schedules {
 
     /// Get a schedule
     ///
-    /// With the time it asks next.
+    /// With the time it asks next, and with the `ETag` that changing it needs.
     #[oai(path = "/:schedule", method = "get", operation_id = "getSchedule")]
     async fn get(
         &self,
         caller: Caller,
         app: Data<&App>,
+        if_none_match: IfNoneMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
-    ) -> Result<Json<Schedule>, Error> {
+    ) -> Result<Tagged<Schedule>, Error> {
         let organization = caller.may(Permission::ReadSchedules)?;
         let mut tx = app.db.tenant(organization).await?;
-        Ok(Json(find(&mut tx, schedule.0).await?.into()))
+        Ok(if_none_match.answer(find(&mut tx, schedule.0).await?.into()))
+    }
+
+    /// Change a schedule
+    ///
+    /// All of it, as it is to be from now on: what is left out is as in a new one. It keeps its id and its pause; where
+    /// its times change, it goes on with the next of the new ones. Needs `If-Match`, so that nobody else's change is
+    /// overwritten unseen.
+    #[oai(path = "/:schedule", method = "put", operation_id = "replaceSchedule")]
+    async fn replace(
+        &self,
+        caller: Caller,
+        once: Once,
+        if_match: IfMatch,
+        /// The schedule.
+        schedule: Path<ScheduleId>,
+        body: Body<ScheduleRequest>,
+    ) -> Result<Answered<Tagged<Schedule>>, Error> {
+        let organization = caller.may(Permission::ManageSchedules)?;
+        let new = new_schedule(body.0)?;
+        let replace = once.run(&caller, organization, async |tx| {
+            let before = find_to_change(tx, schedule.0).await?;
+            let after = schedule::changed(&before, new, tx.now())?;
+            let (shown, after_shown) = (Schedule::from(before), Schedule::from(after.clone()));
+            if_match.demand(&shown, &after_shown)?;
+            queries::update(tx, &after).await.on_constraint("schedules_name_key", name_taken)?;
+            Ok(Tagged::of(after_shown))
+        });
+        replace.await
     }
 
     /// List a schedule's next times
@@ -255,17 +312,18 @@ impl Schedules {
     async fn delete(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
+        if_match: IfMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
-    ) -> Result<Deleted, Error> {
+    ) -> Result<Answered<Deleted>, Error> {
         let organization = caller.may(Permission::ManageSchedules)?;
-        let mut tx = app.db.tenant(organization).await?;
-        if !queries::delete(&mut tx, schedule.0).await? {
-            return Err(Error::not_found(schedule.0));
-        }
-        tx.commit().await?;
-        Ok(Deleted::Deleted)
+        let delete = once.run(&caller, organization, async |tx| {
+            if_match.check(&Schedule::from(find_to_change(tx, schedule.0).await?))?;
+            queries::delete(tx, schedule.0).await?;
+            Ok(Deleted::Deleted)
+        });
+        delete.await
     }
 
     /// Pause a schedule
@@ -275,19 +333,12 @@ impl Schedules {
     async fn pause(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
+        if_match: IfMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
-    ) -> Result<Json<Schedule>, Error> {
-        let organization = caller.may(Permission::ManageSchedules)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let mut found = find(&mut tx, schedule.0).await?;
-        if !found.paused {
-            queries::set_paused(&mut tx, found.id, true, None).await?;
-            (found.paused, found.next_tick_at) = (true, None);
-            tx.commit().await?;
-        }
-        Ok(Json(found.into()))
+    ) -> Result<Answered<Tagged<Schedule>>, Error> {
+        set_paused(once, &caller, &if_match, schedule.0, true).await
     }
 
     /// Resume a schedule
@@ -297,20 +348,12 @@ impl Schedules {
     async fn resume(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
+        if_match: IfMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
-    ) -> Result<Json<Schedule>, Error> {
-        let organization = caller.may(Permission::ManageSchedules)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let mut found = find(&mut tx, schedule.0).await?;
-        if found.paused {
-            let next = schedule::next_tick(&found, tx.now());
-            queries::set_paused(&mut tx, found.id, false, next).await?;
-            (found.paused, found.next_tick_at) = (false, next);
-            tx.commit().await?;
-        }
-        Ok(Json(found.into()))
+    ) -> Result<Answered<Tagged<Schedule>>, Error> {
+        set_paused(once, &caller, &if_match, schedule.0, false).await
     }
 
     /// Run a schedule now
@@ -320,18 +363,50 @@ impl Schedules {
     async fn run(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The schedule.
         schedule: Path<ScheduleId>,
-    ) -> Result<Started, Error> {
+    ) -> Result<Answered<Started>, Error> {
         let organization = caller.may(Permission::ManageSchedules)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let found = find(&mut tx, schedule.0).await?;
-        let receipt = jobs::ask_again(&mut tx, &found.kind, &found.payload, caller.by()).await?;
-        tx.commit().await?;
-        let location = format!("/jobs/{}", receipt.id);
-        Ok(Started::Accepted(Json(receipt), location))
+        let run = once.run(&caller, organization, async |tx| {
+            let found = find(tx, schedule.0).await?;
+            let receipt = jobs::ask_again(tx, &found.kind, &found.payload, caller.by()).await?;
+            let location = format!("/jobs/{}", receipt.id);
+            Ok(Started::Accepted(Json(receipt), location, jobs::LOOK_AFTER))
+        });
+        run.await
     }
+}
+
+async fn set_paused(
+    once: Once,
+    caller: &Caller,
+    if_match: &IfMatch,
+    id: ScheduleId,
+    paused: bool,
+) -> Result<Answered<Tagged<Schedule>>, Error> {
+    let organization = caller.may(Permission::ManageSchedules)?;
+    let set = once.run(caller, organization, async |tx| {
+        let mut found = find_to_change(tx, id).await?;
+        if_match.check(&Schedule::from(found.clone()))?;
+        if found.paused != paused {
+            let next = if paused { None } else { schedule::next_tick(&found, tx.now()) };
+            queries::set_paused(tx, found.id, paused, next).await?;
+            (found.paused, found.next_tick_at) = (paused, next);
+        }
+        Ok(Tagged::of(Schedule::from(found)))
+    });
+    set.await
+}
+
+fn name_taken() -> Error {
+    Error::new(Code::NameTaken, "the organization has a schedule of this name; choose another, or delete that one")
+        .at("name")
+}
+
+/// The schedule, held until the transaction ends: nobody else changes it in between.
+async fn find_to_change(tx: &mut TenantTx, id: ScheduleId) -> Result<rows::Schedule, Error> {
+    queries::lock(tx, id).await?.ok_or_else(|| Error::not_found(id))
 }
 
 async fn find(tx: &mut TenantTx, id: ScheduleId) -> Result<rows::Schedule, Error> {
@@ -400,6 +475,8 @@ impl From<rows::Schedule> for Schedule {
             paused: row.paused,
             next_tick_at: row.next_tick_at.map(Moment),
             created_at: row.created_at.into(),
+            next_times: Vec::new(),
+            dry_run: None,
         }
     }
 }

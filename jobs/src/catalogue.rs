@@ -46,6 +46,7 @@ pub fn kinds() -> Vec<Kind> {
     vec![
         public::<crate::diagnostics::Probe>(),
         internal::<crate::maintenance::ForgetJobs>(),
+        internal::<crate::maintenance::ForgetAnswers>(),
         internal::<crate::webhooks::DeliverWebhook>(),
     ]
 }

@@ -19,3 +19,16 @@ impl Job for ForgetJobs {
         Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
     }
 }
+
+/// Forgets what was answered to requests with an `Idempotency-Key` more than a day ago.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetAnswers {}
+
+impl Job for ForgetAnswers {
+    const KIND: &'static str = "maintenance.forget_answers";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(10));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}

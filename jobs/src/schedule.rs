@@ -52,12 +52,7 @@ pub enum ScheduleError {
 /// # Errors
 /// When something about it is wrong, or the database refuses.
 pub async fn create(tx: &mut TenantTx, new: NewSchedule) -> Result<Schedule, ScheduleError> {
-    let cron = CronSchedule::parse(&new.cron, &new.time_zone)?;
-    let kind = catalogue::find(&new.kind)?;
-    if !kind.public {
-        return Err(ScheduleError::Internal(new.kind));
-    }
-    kind.check(&new.payload)?;
+    let cron = checked(&new)?;
     let now = tx.now();
     let schedule = Schedule {
         id: tx.ids().mint(),
@@ -79,6 +74,42 @@ pub async fn create(tx: &mut TenantTx, new: NewSchedule) -> Result<Schedule, Sch
     Ok(schedule)
 }
 
+/// What a schedule becomes when everything about it is replaced. Where its times change, it goes on with the next of
+/// the new ones.
+///
+/// # Errors
+/// When something about it is wrong.
+pub fn changed(before: &Schedule, new: NewSchedule, now: DateTime<Utc>) -> Result<Schedule, ScheduleError> {
+    let cron = checked(&new)?;
+    let (expression, time_zone) = (cron.expression().to_owned(), cron.zone().to_string());
+    let same_times = expression == before.cron && time_zone == before.time_zone;
+    let next_tick_at = if before.paused { None } else { cron.next_after(now) };
+    Ok(Schedule {
+        name: new.name,
+        kind: new.kind,
+        payload: new.payload,
+        cron: expression,
+        time_zone,
+        missed_runs: new.missed_runs.as_str().to_owned(),
+        overlap: new.overlap.as_str().to_owned(),
+        jitter_seconds: new.jitter_seconds,
+        last_tick_at: if same_times { before.last_tick_at } else { before.last_tick_at.max(now) },
+        next_tick_at: if same_times { before.next_tick_at } else { next_tick_at },
+        ..before.clone()
+    })
+}
+
+/// The times of a schedule that may be stored.
+fn checked(new: &NewSchedule) -> Result<CronSchedule, ScheduleError> {
+    let cron = CronSchedule::parse(&new.cron, &new.time_zone)?;
+    let kind = catalogue::find(&new.kind)?;
+    if !kind.public {
+        return Err(ScheduleError::Internal(new.kind.clone()));
+    }
+    kind.check(&new.payload)?;
+    Ok(cron)
+}
+
 /// When a stored schedule ticks after `after`; `None` where it never does.
 #[must_use]
 pub fn next_tick(schedule: &Schedule, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -95,7 +126,10 @@ struct Standing {
 
 /// One line per recurring job of the platform; times are UTC.
 fn standing() -> Vec<Standing> {
-    vec![every("forget finished jobs", "17 3 * * *", &crate::maintenance::ForgetJobs::default())]
+    vec![
+        every("forget finished jobs", "17 3 * * *", &crate::maintenance::ForgetJobs::default()),
+        every("forget kept answers", "47 * * * *", &crate::maintenance::ForgetAnswers::default()),
+    ]
 }
 
 fn every<J: Job>(name: &'static str, cron: &'static str, job: &J) -> Standing {

@@ -7,8 +7,10 @@
 pub mod api_keys;
 pub mod clock;
 pub mod db;
+pub mod digest;
 mod express;
 pub mod id;
+pub mod idempotency;
 pub mod jobs;
 pub mod organizations;
 pub mod schedules;

@@ -68,6 +68,7 @@ pub fn standard() -> Registry {
     Registry::default()
         .with::<gantry_jobs::diagnostics::Probe>()
         .with::<gantry_jobs::maintenance::ForgetJobs>()
+        .with::<gantry_jobs::maintenance::ForgetAnswers>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()
 }
 

@@ -12,8 +12,10 @@ use gantry_jobs::{By, catalogue, request};
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::enqueue;
 use gantry_schema::jobs::log;
+use gantry_schema::jobs::{Enqueued, NewJob};
 use gantry_schema::organizations::Permission;
-use gantry_schema::{JobId, OrganizationId};
+use gantry_schema::{JobId, JobTx as _, OrganizationId, TenantTx};
+use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{EventStream, Json};
@@ -23,8 +25,10 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::body::{Body, MIB};
 use crate::caller::Caller;
+use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Word};
+use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
 use crate::tag::Tag;
 
@@ -34,6 +38,9 @@ pub use follow::News;
 
 /// Jobs that one call by filter changes at most.
 const AT_ONCE: i64 = 10_000;
+
+/// When to look at a job that was asked for, in seconds: most have ended by then.
+pub(crate) const LOOK_AFTER: u32 = 1;
 
 /// The operations on jobs.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +62,9 @@ pub struct Receipt {
 pub struct Receipts {
     /// One for each job of the request.
     pub jobs: Vec<Receipt>,
+    /// `true`: it was only tried out, and these jobs are not there.
+    #[oai(skip_serializing_if_is_none)]
+    pub dry_run: Option<bool>,
 }
 
 /// What came of asking for a job.
@@ -63,10 +73,26 @@ pub struct Receipts {
 enum Asked {
     /// It was written down, and will be done.
     #[oai(status = 202)]
-    Accepted(Json<Receipt>, #[oai(header = "Location")] String),
-    /// The caller preferred to wait, and it ended.
+    Accepted(
+        Json<Receipt>,
+        /// The job.
+        #[oai(header = "Location")]
+        String,
+        /// When to look at it, in seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+    /// The caller preferred to wait, and it ended; or it was only tried out, and would look like this.
     #[oai(status = 200)]
-    Ended(Json<Job>, #[oai(header = "Location")] String, #[oai(header = "Preference-Applied")] String),
+    Shown(
+        Json<Job>,
+        /// The job.
+        #[oai(header = "Location")]
+        Option<String>,
+        /// The preference that was honoured.
+        #[oai(header = "Preference-Applied")]
+        Option<String>,
+    ),
 }
 
 /// What came of asking for a job to stop.
@@ -77,7 +103,15 @@ enum Stopped {
     AtOnce(Json<Job>),
     /// It runs; its worker was told, and stops it within seconds.
     #[oai(status = 202)]
-    Told(Json<Job>),
+    Told(
+        Json<Job>,
+        /// The job.
+        #[oai(header = "Location")]
+        String,
+        /// When to look at it, in seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
 }
 
 /// Which jobs; what is left out does not matter.
@@ -115,6 +149,9 @@ struct Changed {
     count: u64,
     /// The most that one call changes was reached: repeat the call until this is false.
     more: bool,
+    /// `true`: it was only tried out, and none was changed.
+    #[oai(skip_serializing_if_is_none)]
+    dry_run: Option<bool>,
 }
 
 /// A kind of job that can be asked for, or that the platform asks for.
@@ -139,32 +176,37 @@ impl Jobs {
     /// Ask for a job
     ///
     /// It is written down before the answer, and done at least once. The answer comes at once; with the header
-    /// `Prefer: wait=10` it comes when the job ended, or after so many seconds (at most 60).
+    /// `Prefer: wait=10` it comes when the job ended, or after so many seconds (at most 60). With `dry_run=true` the
+    /// answer is the job as it would be, or the one that has its unique key already.
     #[oai(path = "/jobs", method = "post", operation_id = "askForJob")]
     async fn ask(
         &self,
         caller: Caller,
         app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
         /// `wait=N`: answer when the job ended, or after N seconds.
         #[oai(name = "Prefer")]
         prefer: Header<Option<String>>,
         body: Body<JobRequest>,
-    ) -> Result<Asked, Error> {
+    ) -> Result<Answered<Asked>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
         let patience = wait::preferred(prefer.0.as_deref())?;
         let new = ask::new_job(body.0, caller.by(), app.db.now())?;
-        // Nothing else belongs in its transaction: one statement is all of it.
-        let enqueued = enqueue::enqueue_alone(&app.db, organization, new).await?;
-
-        let location = format!("/jobs/{}", enqueued.id);
-        if let Some(patience) = patience {
-            let job = wait::until_ended(&app, organization, enqueued.id, patience).await?;
-            if job.state.is_final() {
-                let applied = format!("wait={}", patience.as_secs());
-                return Ok(Asked::Ended(Json(job.into()), location, applied));
-            }
+        if dry_run.is_wanted() {
+            return once.rehearse(organization, async |tx| tried_out(tx, new).await).await;
         }
-        Ok(Asked::Accepted(Json(enqueued.into()), location))
+        let asked = if once.has_key() {
+            let ask = once.run(&caller, organization, async |tx| Ok(Asked::of(enqueue_one(tx, new).await?)));
+            ask.await?
+        } else {
+            // Nothing else belongs in its transaction: one statement is all of it.
+            Answered::of(Asked::of(enqueue::enqueue_alone(&app.db, organization, new).await?))
+        };
+        match patience {
+            Some(patience) => wait_for_end(&app, organization, asked, patience).await,
+            None => Ok(asked),
+        }
     }
 
     /// Ask for many jobs
@@ -176,17 +218,21 @@ impl Jobs {
         &self,
         caller: Caller,
         app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
         body: Body<BulkRequest, { 32 * MIB }>,
-    ) -> Result<BulkAccepted, Error> {
+    ) -> Result<Answered<BulkAccepted>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
         let new = ask::new_jobs(&body.0, caller.by(), app.db.now())?;
         let predecessors = ask::Predecessors::of(&new);
-        let mut tx = app.db.tenant(organization).await?;
-        let enqueued =
-            request::enqueue_new(&mut tx, organization, new).await.map_err(|error| predecessors.explain(error))?;
-        tx.commit().await?;
-        let jobs = enqueued.into_iter().map(Receipt::from).collect();
-        Ok(BulkAccepted::Accepted(Json(Receipts { jobs })))
+        let ask = dry_run.run(once, &caller, organization, async |tx| {
+            let enqueued = request::enqueue_new(tx, organization, new).await;
+            let enqueued = enqueued.map_err(|error| predecessors.explain(error))?;
+            let jobs = enqueued.into_iter().map(Receipt::from).collect();
+            let receipts = Json(Receipts { jobs, dry_run: dry_run.shown() });
+            Ok(if dry_run.is_wanted() { BulkAccepted::TriedOut(receipts) } else { BulkAccepted::Accepted(receipts) })
+        });
+        ask.await
     }
 
     /// List jobs
@@ -249,20 +295,25 @@ impl Jobs {
         &self,
         caller: Caller,
         app: Data<&App>,
+        once: Once,
         /// The job.
         job: Path<JobId>,
-    ) -> Result<Stopped, Error> {
+    ) -> Result<Answered<Stopped>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let change = control::cancel(&mut tx, job.0, &caller.by().to_string()).await?;
-        refuse_impossible(change, job.0, "cancelled: it has ended")?;
-        let after = control::find(&mut tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
-        tx.commit().await?;
-        if change == Change::Asked {
-            return Ok(Stopped::Told(Json(after.into())));
+        let cancel = once.run(&caller, organization, async |tx| {
+            let change = control::cancel(tx, job.0, &caller.by().to_string()).await?;
+            refuse_impossible(change, job.0, "cancelled: it has ended")?;
+            let after = control::find(tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
+            Ok(match change {
+                Change::Asked => Stopped::Told(Json(after.into()), format!("/jobs/{}", job.0), LOOK_AFTER),
+                _ => Stopped::AtOnce(Json(after.into())),
+            })
+        });
+        let stopped = cancel.await?;
+        if stopped.status() == StatusCode::OK && !stopped.is_replayed() {
+            app.tell_ended(&[job.0]).await;
         }
-        app.tell_ended(&[job.0]).await;
-        Ok(Stopped::AtOnce(Json(after.into())))
+        Ok(stopped)
     }
 
     /// Retry a job
@@ -272,17 +323,18 @@ impl Jobs {
     async fn retry(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
         /// The job.
         job: Path<JobId>,
-    ) -> Result<Json<Job>, Error> {
+    ) -> Result<Answered<Json<Job>>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let change = control::retry(&mut tx, job.0).await?;
-        refuse_impossible(change, job.0, "retried: only jobs that are scheduled, discarded or cancelled can be")?;
-        let after = control::find(&mut tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
-        tx.commit().await?;
-        Ok(Json(after.into()))
+        let retry = once.run(&caller, organization, async |tx| {
+            let change = control::retry(tx, job.0).await?;
+            refuse_impossible(change, job.0, "retried: only jobs that are scheduled, discarded or cancelled can be")?;
+            let after = control::find(tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
+            Ok(Json(after.into()))
+        });
+        retry.await
     }
 
     /// Retry many jobs
@@ -290,7 +342,13 @@ impl Jobs {
     /// The discarded jobs that the filter selects (or the cancelled ones, with `"state": "cancelled"`), oldest first, up
     /// to 10 000 in one call.
     #[oai(path = "/jobs/retry", method = "post", operation_id = "retryJobs")]
-    async fn retry_many(&self, caller: Caller, app: Data<&App>, body: Body<Selection>) -> Result<Json<Changed>, Error> {
+    async fn retry_many(
+        &self,
+        caller: Caller,
+        once: Once,
+        dry_run: DryRun,
+        body: Body<Selection>,
+    ) -> Result<Answered<Json<Changed>>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
         if !matches!(body.0.state, None | Some(JobState::Discarded | JobState::Cancelled)) {
             return Err(Error::field(
@@ -298,10 +356,10 @@ impl Jobs {
                 "only discarded or cancelled jobs can be retried; write one of the two, or leave it out",
             ));
         }
-        let mut tx = app.db.tenant(organization).await?;
-        let count = control::retry_all(&mut tx, &body.0.into(), AT_ONCE).await?;
-        tx.commit().await?;
-        Ok(Json(Changed { count, more: count == AT_ONCE.unsigned_abs() }))
+        let retry = dry_run.run(once, &caller, organization, async |tx| {
+            Ok(changed(control::retry_all(tx, &body.0.into(), AT_ONCE).await?, dry_run))
+        });
+        retry.await
     }
 
     /// Discard many jobs
@@ -312,9 +370,10 @@ impl Jobs {
     async fn discard_many(
         &self,
         caller: Caller,
-        app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
         body: Body<Selection>,
-    ) -> Result<Json<Changed>, Error> {
+    ) -> Result<Answered<Json<Changed>>, Error> {
         let organization = caller.may(Permission::ManageJobs)?;
         if !matches!(body.0.state, None | Some(JobState::Available | JobState::Scheduled)) {
             return Err(Error::field(
@@ -329,10 +388,10 @@ impl Jobs {
                 "this would discard everything that waits; name a kind, a queue, a state or before",
             ));
         }
-        let mut tx = app.db.tenant(organization).await?;
-        let count = control::discard_all(&mut tx, &filter, &caller.by().to_string(), AT_ONCE).await?;
-        tx.commit().await?;
-        Ok(Json(Changed { count, more: count == AT_ONCE.unsigned_abs() }))
+        let discard = dry_run.run(once, &caller, organization, async |tx| {
+            Ok(changed(control::discard_all(tx, &filter, &caller.by().to_string(), AT_ONCE).await?, dry_run))
+        });
+        discard.await
     }
 
     /// List a job's log lines
@@ -397,6 +456,51 @@ enum BulkAccepted {
     /// They were written down, and will be done.
     #[oai(status = 202)]
     Accepted(Json<Receipts>),
+    /// It was only tried out: they could be asked for, and this would come of it.
+    #[oai(status = 200)]
+    TriedOut(Json<Receipts>),
+}
+
+impl Asked {
+    fn of(enqueued: Enqueued) -> Self {
+        let location = format!("/jobs/{}", enqueued.id);
+        Self::Accepted(Json(enqueued.into()), location, LOOK_AFTER)
+    }
+}
+
+async fn enqueue_one(tx: &mut TenantTx, new: NewJob) -> Result<Enqueued, Error> {
+    let organization = tx.organization();
+    let enqueued = request::enqueue_new(tx, organization, vec![new]).await?;
+    Ok(enqueued.first().copied().ok_or(sqlx::Error::RowNotFound)?)
+}
+
+/// The job as it would be, in a transaction that will not be.
+async fn tried_out(tx: &mut TenantTx, new: NewJob) -> Result<Asked, Error> {
+    let enqueued = enqueue_one(tx, new).await?;
+    let found = control::find(tx, enqueued.id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let job = Job { dry_run: Some(true), outcome: Some(enqueued.outcome.into()), ..found.into() };
+    Ok(Asked::Shown(Json(job), None, None))
+}
+
+/// The job in place of its receipt, if it ends while there is patience: also where the receipt was a replayed one.
+async fn wait_for_end(
+    app: &App,
+    organization: OrganizationId,
+    asked: Answered<Asked>,
+    patience: Duration,
+) -> Result<Answered<Asked>, Error> {
+    let id = asked.header(&header::LOCATION).and_then(|location| location.strip_prefix("/jobs/")?.parse().ok());
+    let Some(id) = id else { return Ok(asked) };
+    let job = wait::until_ended(app, organization, id, patience).await?;
+    if !job.state.is_final() {
+        return Ok(asked);
+    }
+    let (location, applied) = (format!("/jobs/{id}"), format!("wait={}", patience.as_secs()));
+    Ok(asked.instead(Asked::Shown(Json(job.into()), Some(location), Some(applied))))
+}
+
+fn changed(count: u64, dry_run: DryRun) -> Json<Changed> {
+    Json(Changed { count, more: count == AT_ONCE.unsigned_abs(), dry_run: dry_run.shown() })
 }
 
 fn refuse_impossible(change: Change, job: JobId, what: &str) -> Result<(), Error> {
@@ -422,8 +526,8 @@ impl From<catalogue::Kind> for JobKind {
     }
 }
 
-impl From<gantry_schema::jobs::Enqueued> for Receipt {
-    fn from(enqueued: gantry_schema::jobs::Enqueued) -> Self {
+impl From<Enqueued> for Receipt {
+    fn from(enqueued: Enqueued) -> Self {
         Self { id: enqueued.id, outcome: enqueued.outcome.into() }
     }
 }
@@ -436,14 +540,12 @@ async fn look(app: &App, organization: OrganizationId, job: JobId) -> Result<gan
 
 /// Asks for a job of a kind that is known by word, with a payload that was checked before.
 pub(crate) async fn ask_again(
-    tx: &mut gantry_schema::TenantTx,
+    tx: &mut TenantTx,
     kind: &str,
     payload: &serde_json::Value,
     by: &By,
 ) -> Result<Receipt, Error> {
     let payload = serde_json::value::to_raw_value(payload).map_err(request::RequestError::Payload)?;
-    let (organization, now) = (tx.organization(), gantry_schema::JobTx::now(tx));
-    let new = catalogue::find(kind)?.new_job(&payload, &request::Asked::default(), by, now)?;
-    let enqueued = request::enqueue_new(tx, organization, vec![new]).await?;
-    Ok(enqueued.first().copied().ok_or(sqlx::Error::RowNotFound)?.into())
+    let new = catalogue::find(kind)?.new_job(&payload, &request::Asked::default(), by, tx.now())?;
+    Ok(enqueue_one(tx, new).await?.into())
 }

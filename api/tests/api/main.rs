@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod accounts;
+mod conditional;
 mod document;
+mod dry_run;
 mod errors;
 mod health;
 mod jobs;
+mod once;
 mod queues;
 mod schedules;
 mod setup;

@@ -119,6 +119,10 @@ impl Actor {
         send(&self.app, self.request(method, path, body)).await
     }
 
+    pub async fn send_as_is(&self, request: Request) -> Answer {
+        send(&self.app, request).await
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, None).await
     }

@@ -21,7 +21,7 @@ fn body(operation: &str) -> Option<Value> {
         "retryJobs" | "discardJobs" => json!({ "kind": "diagnostics.probe" }),
         "limitQueue" => json!({ "max_running": 1 }),
         "setRate" => json!({ "amount": 1, "period_seconds": 1 }),
-        "createSchedule" => json!({ "name": "new", "kind": "diagnostics.probe", "cron": "@daily" }),
+        "createSchedule" | "replaceSchedule" => json!({ "name": "new", "kind": "diagnostics.probe", "cron": "@daily" }),
         "previewSchedule" => json!({ "cron": "@daily" }),
         "createWebhookEndpoint" => json!({ "url": "https://new.example/" }),
         "updateWebhookEndpoint" => json!({ "enabled": false }),

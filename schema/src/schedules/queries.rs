@@ -113,6 +113,48 @@ pub async fn find(tx: &mut TenantTx, id: ScheduleId) -> Result<Option<Schedule>,
     .await
 }
 
+/// A schedule, locked until the transaction ends.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn lock(tx: &mut TenantTx, id: ScheduleId) -> Result<Option<Schedule>, sqlx::Error> {
+    sqlx::query_as!(
+        Schedule,
+        r#"select id as "id: ScheduleId", organization_id as "organization: OrganizationId", name, kind, payload, cron,
+                  time_zone, missed_runs, overlap, jitter_seconds, paused, last_tick_at, next_tick_at, created_at
+             from schedules where id = $1 for update"#,
+        id.uuid()
+    )
+    .fetch_optional(tx.connection())
+    .await
+}
+
+/// Stores what may be changed about a schedule. A name that is taken is the constraint `schedules_name_key`.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn update(tx: &mut TenantTx, schedule: &Schedule) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update schedules set name = $2, kind = $3, payload = $4, cron = $5, time_zone = $6, missed_runs = $7,
+                overlap = $8, jitter_seconds = $9, last_tick_at = $10, next_tick_at = $11
+          where id = $1",
+        schedule.id.uuid(),
+        schedule.name,
+        schedule.kind,
+        schedule.payload,
+        schedule.cron,
+        schedule.time_zone,
+        schedule.missed_runs,
+        schedule.overlap,
+        schedule.jitter_seconds,
+        schedule.last_tick_at,
+        schedule.next_tick_at
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
 /// The schedules after `after`, by id.
 ///
 /// # Errors

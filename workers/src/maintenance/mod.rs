@@ -1,3 +1,4 @@
 //! The platform's own housekeeping.
 
+mod forget_answers;
 mod forget_jobs;

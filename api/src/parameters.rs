@@ -1,0 +1,54 @@
+//! Parameters that operations share, documented in one place: an operation that takes one writes its name and type,
+//! as in `once: Once`, and nothing else.
+
+use std::collections::HashMap;
+
+use poem::endpoint::BoxEndpoint;
+use poem::http::Method;
+use poem_openapi::OpenApi;
+use poem_openapi::registry::{MetaApi, MetaOperationParam, Registry};
+
+/// The name of the argument, the name of the parameter, and what it is for.
+const SHARED: &[(&str, &str, &str)] = &[
+    (
+        "once",
+        crate::once::IDEMPOTENCY_KEY,
+        "Names the request, 1 to 255 printable ASCII characters: sent again with the same key within 24 hours, it is \
+         answered as before and done once.",
+    ),
+    ("dry_run", "dry_run", "`true`: everything is checked, nothing is stored, and the answer says what would be."),
+    ("if_match", "If-Match", "Only when it still looks as in the answer with this `ETag`."),
+    (
+        "if_none_match",
+        "If-None-Match",
+        "Not when it looks as in the answer with this `ETag`: then 304, without a body.",
+    ),
+];
+
+/// Features, with the parameters they share.
+pub(crate) struct Described<T>(pub T);
+
+impl<T: OpenApi> OpenApi for Described<T> {
+    fn meta() -> Vec<MetaApi> {
+        let mut meta = T::meta();
+        for operation in meta.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
+            operation.params.iter_mut().for_each(describe);
+        }
+        meta
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn add_routes(self, routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {
+        self.0.add_routes(routes);
+    }
+}
+
+fn describe(parameter: &mut MetaOperationParam) {
+    if let Some((_, name, description)) = SHARED.iter().find(|(argument, ..)| *argument == parameter.name) {
+        (*name).clone_into(&mut parameter.name);
+        parameter.description.get_or_insert_with(|| (*description).to_owned());
+    }
+}

@@ -1,0 +1,28 @@
+//! SHA-256 of several things.
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+/// SHA-256 of the parts, each with its length before it, so that no two lists of parts are taken for each other.
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_parts_are_told_apart() {
+        assert_eq!(sha256(&[b"ab", b"c"]), sha256(&[b"ab", b"c"]));
+        assert_ne!(sha256(&[b"ab", b"c"]), sha256(&[b"a", b"bc"]));
+        assert_ne!(sha256(&[b"a"]), sha256(&[b"a", b""]));
+    }
+}
