@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::caller::Keys;
+use crate::gather::Gather;
+use crate::jobs::together::{Asks, Looks};
 
 /// What every operation works with.
 #[derive(Clone)]
@@ -25,6 +27,8 @@ pub struct App {
     pub private_receivers: bool,
     pub(crate) redis: ConnectionManager,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) asks: Gather<Asks>,
+    pub(crate) looks: Gather<Looks>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
 }
@@ -47,6 +51,8 @@ impl App {
         private_receivers: bool,
     ) -> Self {
         Self {
+            asks: Gather::new(Asks(db.clone())),
+            looks: Gather::new(Looks(db.clone())),
             db,
             signals,
             sealing: Arc::new(sealing),

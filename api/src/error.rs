@@ -1,8 +1,10 @@
 //! What callers are told when something cannot be done: RFC 9457 problem documents. The only place that
 //! knows status codes.
 
+use std::borrow::Borrow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use gantry_jobs::catalogue::KindError;
 use gantry_jobs::request::RequestError;
@@ -226,11 +228,12 @@ impl Error {
         response
     }
 
-    fn database(error: sqlx::Error) -> Self {
+    fn database(error: impl Borrow<sqlx::Error> + Into<Box<dyn StdError + Send + Sync>>) -> Self {
         use sqlx::Error as E;
+        let known: &E = error.borrow();
         let sql_state =
-            error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
-        match (&error, sql_state.as_str()) {
+            known.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+        match (known, sql_state.as_str()) {
             // Text that PostgreSQL cannot hold; fields are checked for it before, this is the net below.
             (E::Database(_), "22021" | "22P05") => Self::new(
                 Code::InvalidField,
@@ -305,6 +308,13 @@ impl AsDatabase for sqlx::Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        Self::database(error)
+    }
+}
+
+/// One failure that several requests share.
+impl From<Arc<sqlx::Error>> for Error {
+    fn from(error: Arc<sqlx::Error>) -> Self {
         Self::database(error)
     }
 }

@@ -13,6 +13,7 @@ pub mod edge;
 pub mod error;
 pub mod events;
 pub mod field;
+mod gather;
 pub mod health;
 pub mod jobs;
 pub mod once;

@@ -52,6 +52,7 @@ struct Rounds {
     get_p99: Vec<f64>,
     list: Vec<f64>,
     list_p99: Vec<f64>,
+    nothing: Vec<f64>,
 }
 
 /// Measures everything, prints it and writes it to `json`.
@@ -88,6 +89,7 @@ impl Bench {
         let many: Vec<Value> = (0..BULK).map(probe).collect();
         let many = self.target.request("POST", "/jobs/bulk", &json!({ "jobs": many }).to_string());
         let page = self.target.request("GET", "/jobs?limit=50", "");
+        let nothing = self.target.request("GET", "/health/live", "");
         let target = self.target.clone();
         let get = |into: &mut Vec<u8>, number: usize| {
             // In no order, so that neighbours of one moment are not neighbours in the table.
@@ -106,15 +108,17 @@ impl Bench {
             let mut got = load(&mut connections, LONG, 200, get).await?;
             let getting = self.api.cpu()?.saturating_sub(cpu);
             let mut listed = load(&mut connections, SHORT, 200, |into, _| into.extend_from_slice(&page)).await?;
+            let untouched = load(&mut connections, SHORT, 200, |into, _| into.extend_from_slice(&nothing)).await?;
             let some = &mut connections[..BULK_CONNECTIONS.min(self.connections)];
             let bulks = load(some, SHORT, 202, |into, _| into.extend_from_slice(&many)).await?;
             eprintln!(
-                "round {round}: {:.0} bare commits, {:.0} single jobs, {:.0} gets, {:.0} pages, {:.0} jobs in bulk a second; \
+                "round {round}: {:.0} bare commits, {:.0} single jobs, {:.0} gets, {:.0} pages, {:.0} times nothing, {:.0} jobs in bulk a second; \
                  {:.0} and {:.0} µs of the API's CPU per single job and get",
                 commits,
                 asked.rate,
                 got.rate,
                 listed.rate,
+                untouched.rate,
                 bulks.rate * BULK as f64,
                 per_request(asking, &asked),
                 per_request(getting, &got),
@@ -130,6 +134,7 @@ impl Bench {
                 seen.get_p99.push(got.p99());
                 seen.list.push(listed.rate);
                 seen.list_p99.push(listed.p99());
+                seen.nothing.push(untouched.rate);
             }
         }
         for (name, values) in [
@@ -142,6 +147,7 @@ impl Bench {
             ("get_p99_ms", &seen.get_p99),
             ("list_rps", &seen.list),
             ("list_p99_ms", &seen.list_p99),
+            ("nothing_rps", &seen.nothing),
         ] {
             self.figures.note(name, median(values));
         }

@@ -120,7 +120,7 @@ pub(super) async fn follow(
     job: JobId,
     place: Place,
 ) -> Result<EventStream<BoxStream<'static, News>>, Error> {
-    super::look(app, organization, job).await?;
+    super::together::look(app, organization, job).await?;
     let follower = Follower {
         watch: app.signals.watch(job),
         app: app.clone(),

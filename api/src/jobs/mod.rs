@@ -3,14 +3,15 @@
 mod answer;
 mod ask;
 mod follow;
+pub(crate) mod together;
 pub mod wait;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
 use gantry_jobs::{By, catalogue, request};
 use gantry_schema::jobs::control::{self, Change, Filter};
-use gantry_schema::jobs::enqueue;
 use gantry_schema::jobs::log;
 use gantry_schema::jobs::{Enqueued, NewJob};
 use gantry_schema::organizations::Permission;
@@ -200,8 +201,8 @@ impl Jobs {
             let ask = once.run(&caller, organization, async |tx| Ok(Asked::of(enqueue_one(tx, new).await?)));
             ask.await?
         } else {
-            // Nothing else belongs in its transaction: one statement is all of it.
-            Answered::of(Asked::of(enqueue::enqueue_alone(&app.db, organization, new).await?))
+            // Nothing else belongs in its transaction.
+            Answered::of(Asked::of(together::enqueue(&app, organization, new).await?))
         };
         match patience {
             Some(patience) => wait_for_end(&app, organization, asked, patience).await,
@@ -283,7 +284,7 @@ impl Jobs {
         let organization = caller.may(Permission::ReadJobs)?;
         let patience = wait.0.map_or(Duration::ZERO, wait::Seconds::duration);
         let job = wait::until_ended(&app, organization, job.0, patience).await?;
-        Ok(Json(job.into()))
+        Ok(Json(Arc::unwrap_or_clone(job).into()))
     }
 
     /// Cancel a job
@@ -496,7 +497,7 @@ async fn wait_for_end(
         return Ok(asked);
     }
     let (location, applied) = (format!("/jobs/{id}"), format!("wait={}", patience.as_secs()));
-    Ok(asked.instead(Asked::Shown(Json(job.into()), Some(location), Some(applied))))
+    Ok(asked.instead(Asked::Shown(Json(Arc::unwrap_or_clone(job).into()), Some(location), Some(applied))))
 }
 
 fn changed(count: u64, dry_run: DryRun) -> Json<Changed> {
@@ -530,12 +531,6 @@ impl From<Enqueued> for Receipt {
     fn from(enqueued: Enqueued) -> Self {
         Self { id: enqueued.id, outcome: enqueued.outcome.into() }
     }
-}
-
-/// Looks at a job of the organization.
-async fn look(app: &App, organization: OrganizationId, job: JobId) -> Result<gantry_schema::jobs::Job, Error> {
-    let mut tx = app.db.tenant(organization).await?;
-    control::find(&mut tx, job).await?.ok_or_else(|| Error::not_found(job))
 }
 
 /// Asks for a job of a kind that is known by word, with a payload that was checked before.

@@ -1,6 +1,7 @@
 //! Waiting for a job to end.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_schema::jobs::Job;
@@ -8,6 +9,7 @@ use gantry_schema::{JobId, OrganizationId};
 use poem::Request;
 use tokio::time::Instant;
 
+use super::together::look;
 use crate::app::App;
 use crate::error::Error;
 use crate::field::Wrong;
@@ -105,12 +107,12 @@ pub(crate) async fn until_ended(
     organization: OrganizationId,
     job: JobId,
     patience: Duration,
-) -> Result<Job, Error> {
+) -> Result<Arc<Job>, Error> {
     let deadline = Instant::now() + patience;
     let watch = app.signals.watch(job);
     loop {
         let notified = watch.notified();
-        let found = super::look(app, organization, job).await?;
+        let found = look(app, organization, job).await?;
         if found.state.is_final() || Instant::now() >= deadline || app.is_stopping() {
             return Ok(found);
         }

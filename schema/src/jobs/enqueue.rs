@@ -359,7 +359,7 @@ async fn insert(
         .collect())
 }
 
-fn state_of(job: &NewJob, now: DateTime<Utc>) -> State {
+pub(super) fn state_of(job: &NewJob, now: DateTime<Utc>) -> State {
     match job.run_at {
         _ if !job.after.is_empty() => State::Waiting,
         Some(run_at) if run_at > now => State::Scheduled,
@@ -367,7 +367,7 @@ fn state_of(job: &NewJob, now: DateTime<Utc>) -> State {
     }
 }
 
-const fn is_careful(job: &NewJob) -> bool {
+pub(super) const fn is_careful(job: &NewJob) -> bool {
     job.unique.is_some() || job.concurrency.is_some() || job.rate_key.is_some()
 }
 

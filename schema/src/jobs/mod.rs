@@ -17,6 +17,7 @@ pub mod retention;
 pub mod row;
 pub mod settle;
 pub mod state;
+pub mod together;
 pub mod workflow;
 
 pub use enqueue::{Concurrency, Dependency, Enqueued, Held, NewJob, OnConflict, Outcome, Unique};
