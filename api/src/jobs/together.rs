@@ -112,3 +112,40 @@ fn lost() -> Error {
     Error::new(Code::Internal, "it was noted; tell us the request_id if it happens again")
         .because("what answers requests together panicked")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc as Shared;
+
+    use gantry_jobs::catalogue;
+    use gantry_jobs::{By, request};
+    use gantry_schema::db::Silent;
+    use gantry_schema::{FixedClock, IdMint};
+    use serde_json::value::RawValue;
+    use sqlx::PgPool;
+
+    use super::*;
+
+    #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+    async fn a_job_that_cannot_be_stored_fails_alone(pool: PgPool) {
+        let clock = Shared::new(FixedClock::at(chrono::DateTime::UNIX_EPOCH));
+        let ids = Shared::new(IdMint::seeded(clock.clone(), 7));
+        let options = (*pool.connect_options()).clone().username("gantry_app");
+        let db = Db::connect(options, 4, clock, ids, Shared::new(Silent)).await.unwrap();
+        let job = |payload: &str| {
+            let (kind, empty) = (catalogue::find("diagnostics.probe").unwrap(), RawValue::from_string("{}".to_owned()));
+            let (asked, by) = (request::Asked::default(), By::platform("test"));
+            let new = kind.new_job(&empty.unwrap(), &asked, &by, db.now()).unwrap();
+            NewJob { payload: payload.to_owned(), ..new }
+        };
+        // No kind lets such a payload through; this is the net below.
+        let jobs = vec![job(r#"{"a": 1}"#), job(r#"{"a": "\u0000"}"#), job(r#"{"a": 3}"#)];
+        let asks = Asks(db.clone());
+        let answers = asks.answer(OrganizationId::PLATFORM, jobs).await;
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(answers[1].as_ref().unwrap_err().code(), Code::InvalidField);
+        let stored: Vec<String> =
+            sqlx::query_scalar("select payload::text from jobs order by id").fetch_all(&pool).await.unwrap();
+        assert_eq!(stored, [r#"{"a": 1}"#, r#"{"a": 3}"#]);
+    }
+}

@@ -15,4 +15,5 @@ mod schedules;
 mod setup;
 mod support;
 mod tenancy;
+mod together;
 mod webhooks;
