@@ -27,6 +27,7 @@ mod queues;
 mod sealing;
 mod settings;
 pub mod shutdown;
+mod span_fields;
 pub mod telemetry;
 pub mod trace;
 mod variables;

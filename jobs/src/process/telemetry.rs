@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::settings::{Settings, SettingsError, Together as _};
+use super::span_fields::SpanFields;
 use super::variables::Program;
 
 /// How long the last spans may take to reach the collector.
@@ -112,7 +113,7 @@ where
     let logs = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match options.format {
         Format::Human => logs.compact().boxed(),
-        Format::Json => logs.json().flatten_event(true).with_current_span(false).boxed(),
+        Format::Json => logs.json().flatten_event(true).with_current_span(false).fmt_fields(SpanFields).boxed(),
     };
     // Our spans are kept whatever the filter says: an error is worth more with the request or job it happened in.
     let logs = logs.with_filter(options.filter.to_layer_filter().or(our_spans()));
