@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use gantry_jobs::signals::{self, Signals};
 use gantry_schema::seal::SealingKeys;
-use gantry_schema::{Db, JobId};
+use gantry_schema::{Db, JobId, OrganizationId};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::watch;
 use tracing::debug;
 
 use crate::caller::Keys;
+use crate::events::Feeds;
 use crate::gather::Gather;
 use crate::jobs::together::{Asks, Looks};
 
@@ -29,6 +30,7 @@ pub struct App {
     pub(crate) keys: Arc<Keys>,
     pub(crate) asks: Gather<Asks>,
     pub(crate) looks: Gather<Looks>,
+    pub(crate) feeds: Arc<Feeds>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
 }
@@ -59,6 +61,7 @@ impl App {
             private_receivers,
             redis,
             keys: Arc::default(),
+            feeds: Arc::default(),
             namespace: namespace.into(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
@@ -80,6 +83,18 @@ impl App {
         // The sender lives as long as the app.
         let mut stopping = self.stopping.subscribe();
         drop(stopping.wait_for(|stopping| *stopping).await);
+    }
+
+    /// Tells whoever follows the organization's events that there are new ones. Losing it is harmless: followers look by
+    /// themselves.
+    pub(crate) fn tell_events(&self, organization: OrganizationId) {
+        self.signals.wake_events(organization);
+        let mut redis = self.redis.clone();
+        let channel = signals::events_channel(&self.namespace);
+        tokio::spawn(async move {
+            let told = signals::publish_events(&mut redis, &channel, organization);
+            drop(tokio::time::timeout(std::time::Duration::from_millis(200), told).await);
+        });
     }
 
     /// Tells whoever waits for these jobs that they ended. Losing it is harmless: waiters look by themselves.

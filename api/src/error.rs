@@ -84,6 +84,8 @@ codes! {
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "It was changed in the meantime";
     /// A change that needs a condition.
     PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The change needs a condition";
+    /// The organization has as many as it may.
+    TooMany = "too_many", CONFLICT, "There are as many as there may be";
     /// The body is too large.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// A payload is too large.
@@ -104,6 +106,10 @@ codes! {
     TooManyJobs = "too_many_jobs", UNPROCESSABLE_ENTITY, "Too many jobs in one request";
     /// Some jobs of a bulk request.
     InvalidJobs = "invalid_jobs", UNPROCESSABLE_ENTITY, "Some of the jobs cannot be asked for; none was stored";
+    /// More deliveries than one request may ask for.
+    TooManyDeliveries = "too_many_deliveries", UNPROCESSABLE_ENTITY, "Too many deliveries in one request";
+    /// Some events of a bulk request.
+    InvalidEvents = "invalid_events", UNPROCESSABLE_ENTITY, "Some of the events cannot be posted; none was stored";
     /// A job to wait for.
     UnknownPredecessor = "unknown_predecessor", UNPROCESSABLE_ENTITY, "A job to wait for does not exist";
     /// The cron expression.
@@ -341,6 +347,7 @@ impl From<RequestError> for Error {
             RequestError::PayloadTooLarge { .. } => Self::new(Code::PayloadTooLarge, detail).at("payload"),
             RequestError::Payload(cause) => Self::internal(cause),
             RequestError::TooMany { .. } => Self::new(Code::TooManyJobs, detail).at("jobs"),
+            RequestError::TooManyDeliveries { .. } => Self::new(Code::TooManyDeliveries, detail).at("events"),
             RequestError::TooFarAhead => Self::field("run_at", detail),
             RequestError::ExpiresBeforeRun => Self::field("expires_at", detail),
             RequestError::Priority(_) => Self::field("priority", detail),

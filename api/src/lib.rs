@@ -11,6 +11,7 @@ pub mod conditional;
 pub mod dry_run;
 pub mod edge;
 pub mod error;
+pub mod event_types;
 pub mod events;
 pub mod field;
 mod gather;
@@ -41,7 +42,9 @@ type Features = (
     queues::Queues,
     schedules::Schedules,
     webhooks::WebhookEndpoints,
+    webhooks::WebhookDeliveries,
     events::Events,
+    event_types::EventTypes,
 );
 
 const FEATURES: Features = (
@@ -52,7 +55,9 @@ const FEATURES: Features = (
     queues::Queues,
     schedules::Schedules,
     webhooks::WebhookEndpoints,
+    webhooks::WebhookDeliveries,
     events::Events,
+    event_types::EventTypes,
 );
 
 const DESCRIPTION: &str = "\

@@ -47,7 +47,10 @@ pub fn kinds() -> Vec<Kind> {
         public::<crate::diagnostics::Probe>(),
         internal::<crate::maintenance::ForgetJobs>(),
         internal::<crate::maintenance::ForgetAnswers>(),
+        internal::<crate::maintenance::ForgetEvents>(),
         internal::<crate::webhooks::DeliverWebhook>(),
+        internal::<crate::webhooks::DrainBacklog>(),
+        internal::<crate::webhooks::ReplayEvents>(),
     ]
 }
 

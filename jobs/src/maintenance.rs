@@ -32,3 +32,16 @@ impl Job for ForgetAnswers {
         Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
     }
 }
+
+/// Forgets events, and attempts to deliver them, whose time is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetEvents {}
+
+impl Job for ForgetEvents {
+    const KIND: &'static str = "maintenance.forget_events";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_hours(1));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}

@@ -101,6 +101,14 @@ pub enum RequestError {
     /// A priority that does not exist.
     #[error("the priority is {0}, and priorities are 0 (first) to 9 (last)")]
     Priority(i16),
+    /// More deliveries than one request may ask for.
+    #[error(
+        "these events would make {count} deliveries, and at most 100 000 are made at once; post fewer events in one request"
+    )]
+    TooManyDeliveries {
+        /// How many.
+        count: usize,
+    },
     /// Writing it down failed.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),

@@ -1,4 +1,4 @@
-//! Signals from workers to whoever waits for a job: it ended, it got further, it wrote a line.
+//! Signals to whoever waits for a job (it ended, it got further, it wrote a line) or follows an organization's events.
 //!
 //! Signals go through Redis' publish/subscribe and may be lost; they only say that looking is worthwhile.
 //! Who waits therefore also looks by himself now and then.
@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use gantry_schema::JobId;
+use gantry_schema::{JobId, OrganizationId};
 use redis::aio::ConnectionManager;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 /// The channel of ended jobs in a namespace: each message is the 16-byte ids of a batch.
 #[must_use]
@@ -23,6 +24,24 @@ pub fn ended_channel(namespace: &str) -> String {
 #[must_use]
 pub fn news_channel(namespace: &str) -> String {
     format!("{namespace}:news")
+}
+
+/// The channel of organizations with new events: 16-byte ids as well.
+#[must_use]
+pub fn events_channel(namespace: &str) -> String {
+    format!("{namespace}:events")
+}
+
+/// Tells whoever follows the organization's events. Losing it is harmless.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn publish_events(
+    redis: &mut ConnectionManager,
+    channel: &str,
+    organization: OrganizationId,
+) -> redis::RedisResult<()> {
+    redis::cmd("PUBLISH").arg(channel).arg(&organization.uuid().as_bytes()[..]).exec_async(redis).await
 }
 
 /// Tells whoever listens. Losing it is harmless.
@@ -40,16 +59,17 @@ pub async fn publish(redis: &mut ConnectionManager, channel: &str, jobs: &[JobId
 /// How long a waiter trusts the signals before it looks by itself.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// One subscription per process, shared by everybody in it who waits for a job.
+/// One subscription per process, shared by everybody in it who waits. Ids of jobs and of organizations are never the
+/// same.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
-    waiting: Arc<Mutex<HashMap<JobId, Arc<Notify>>>>,
+    waiting: Arc<Mutex<HashMap<Uuid, Arc<Notify>>>>,
 }
 
-/// An interest in one job; it ends when dropped.
+/// An interest in one job, or in the events of one organization; it ends when dropped.
 #[derive(Debug)]
 pub struct Watch {
-    job: JobId,
+    id: Uuid,
     notify: Arc<Notify>,
     signals: Signals,
 }
@@ -60,7 +80,7 @@ impl Signals {
     pub fn subscribe(url: &str, namespace: &str) -> Self {
         let signals = Self::default();
         let (listener, url, channels) =
-            (signals.clone(), url.to_owned(), [ended_channel(namespace), news_channel(namespace)]);
+            (signals.clone(), url.to_owned(), [ended_channel, news_channel, events_channel].map(|of| of(namespace)));
         tokio::spawn(async move {
             loop {
                 if let Err(error) = listener.listen(&url, &channels).await {
@@ -72,7 +92,7 @@ impl Signals {
         signals
     }
 
-    async fn listen(&self, url: &str, channels: &[String; 2]) -> redis::RedisResult<()> {
+    async fn listen(&self, url: &str, channels: &[String; 3]) -> redis::RedisResult<()> {
         let mut subscription = redis::Client::open(url)?.get_async_pubsub().await?;
         for channel in channels {
             subscription.subscribe(channel).await?;
@@ -91,8 +111,8 @@ impl Signals {
             return;
         }
         for id in ids.chunks_exact(16) {
-            let Ok(id) = uuid::Uuid::from_slice(id) else { continue };
-            if let Some(notify) = waiting.get(&JobId::from_uuid(id)) {
+            let Ok(id) = Uuid::from_slice(id) else { continue };
+            if let Some(notify) = waiting.get(&id) {
                 notify.notify_waiters();
             }
         }
@@ -101,8 +121,23 @@ impl Signals {
     /// Begins to watch a job. Watch first, then look, then wait: so nothing is missed in between.
     #[must_use]
     pub fn watch(&self, job: JobId) -> Watch {
-        let notify = Arc::clone(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(job).or_default());
-        Watch { job, notify, signals: self.clone() }
+        self.watch_id(job.uuid())
+    }
+
+    /// Begins to watch the events of an organization.
+    #[must_use]
+    pub fn watch_events(&self, organization: OrganizationId) -> Watch {
+        self.watch_id(organization.uuid())
+    }
+
+    /// Tells whoever follows the organization's events in this process.
+    pub fn wake_events(&self, organization: OrganizationId) {
+        self.wake(organization.uuid().as_bytes());
+    }
+
+    fn watch_id(&self, id: Uuid) -> Watch {
+        let notify = Arc::clone(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
+        Watch { id, notify, signals: self.clone() }
     }
 }
 
@@ -123,7 +158,7 @@ impl Drop for Watch {
         let mut waiting = self.signals.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Two handles are the map's and this one: nobody else watches the job.
         if Arc::strong_count(&self.notify) <= 2 {
-            waiting.remove(&self.job);
+            waiting.remove(&self.id);
         }
     }
 }

@@ -1,49 +1,127 @@
--- Events, the endpoints that want them, and every attempt to deliver one. A delivery itself is a job.
+-- Events, the endpoints that want them, and every attempt to deliver one. A delivery is a job; what an endpoint
+-- cannot take at the moment waits in its backlog, which one job at a time works off.
 create table webhook_endpoints (
-    id              uuid primary key,
-    organization_id uuid not null references organizations (id),
-    url             text not null check (length(url) <= 2048),
-    description     text not null default '' check (length(description) <= 1000),
+    id                   uuid primary key,
+    organization_id      uuid not null references organizations (id),
+    url                  text not null check (length(url) <= 2048),
+    description          text not null default '' check (length(description) <= 1000),
     -- Exact types, or prefixes that end in `.*`; empty: every type.
-    event_types     text[] not null,
-    enabled         boolean not null default true,
-    -- The signing secret, sealed for this row.
-    secret          bytea not null,
-    created_at      timestamptz not null
+    event_types          text[] not null,
+    -- Events of any of these channels; empty: whatever their channels.
+    channels             text[] not null default '{}',
+    metadata             jsonb not null default '{}',
+    -- Headers of the owner's own, a JSON object, sealed for this row; null: none. Their names lie open.
+    headers              bytea,
+    header_names         text[] not null default '{}',
+    rate_per_second      integer check (rate_per_second between 1 and 10000),
+    -- One after the other, numbered without a gap.
+    ordered              boolean not null default false,
+    -- Deliveries name the event instead of carrying its payload.
+    thin                 boolean not null default false,
+    enabled              boolean not null default true,
+    -- Why the platform disabled it; null where people did.
+    disabled_reason      text check (disabled_reason in ('gone', 'failing')),
+    disabled_at          timestamptz,
+    -- The number of the last ordered delivery.
+    sequence             bigint not null default 0,
+    -- The circuit: after so many failures in a row nothing is sent until `open_until`, then one delivery at a time
+    -- until one succeeds.
+    consecutive_failures integer not null default 0,
+    openings             integer not null default 0,
+    open_until           timestamptz,
+    failing_since        timestamptz,
+    warned_at            timestamptz,
+    created_at           timestamptz not null,
+    updated_at           timestamptz not null
 );
 create index webhook_endpoints_organization_id on webhook_endpoints (organization_id, id);
+
+-- What deliveries are signed with: the endpoint's current secret, and those it replaced until they expire.
+create table webhook_secrets (
+    id              uuid primary key,
+    organization_id uuid not null,
+    endpoint_id     uuid not null references webhook_endpoints (id) on delete cascade,
+    scheme          text not null check (scheme in ('v1', 'v1a')),
+    -- Sealed for this row.
+    secret          bytea not null,
+    created_at      timestamptz not null,
+    -- Null: the current one.
+    expires_at      timestamptz
+);
+create index webhook_secrets_endpoint_id on webhook_secrets (endpoint_id, created_at desc);
+create unique index webhook_secrets_current on webhook_secrets (endpoint_id) where expires_at is null;
 
 create table events (
     id              uuid primary key,
     organization_id uuid not null,
     type            text not null,
     payload         jsonb not null,
-    created_at      timestamptz not null
+    channels        text[] not null default '{}',
+    -- The caller's own name for the event: posted again, it is the same event.
+    key             text check (length(key) between 1 and 255),
+    -- A test: for this endpoint only, and not part of the feed.
+    endpoint_id     uuid,
+    created_at      timestamptz not null,
+    -- When the event was committed, as far as its order is concerned: readers of the feed stop before the oldest
+    -- transaction that still runs, so nothing appears behind them.
+    position        xid8 not null default pg_current_xact_id()
 );
 create index events_organization_id on events (organization_id, id);
+create index events_position on events (organization_id, position, id) where endpoint_id is null;
+create unique index events_key on events (organization_id, key) where key is not null;
 
-create table webhook_attempts (
-    job_id          uuid not null,
-    attempt         integer not null,
+-- The catalogue an organization keeps of its own types, beside the platform's.
+create table event_types (
+    organization_id uuid not null,
+    name            text not null,
+    version         integer not null check (version between 1 and 1000),
+    description     text not null check (length(description) <= 1000),
+    schema          jsonb not null,
+    example         jsonb not null,
+    deprecated      boolean not null default false,
+    updated_at      timestamptz not null,
+    primary key (organization_id, name, version)
+);
+
+-- Deliveries that wait for their endpoint: it is ordered, takes so many per second only, or does not answer.
+create table webhook_backlog (
+    endpoint_id     uuid not null references webhook_endpoints (id) on delete cascade,
+    place           bigint generated by default as identity,
     organization_id uuid not null,
     event_id        uuid not null,
+    -- Of an ordered delivery.
+    number          bigint,
+    tries           integer not null default 0,
+    due_at          timestamptz not null,
+    primary key (endpoint_id, place)
+);
+
+create table webhook_attempts (
+    id              uuid primary key,
+    organization_id uuid not null,
     endpoint_id     uuid not null,
+    event_id        uuid not null,
+    job_id          uuid not null,
+    -- Which try of this delivery, from 1.
+    number          integer not null,
     attempted_at    timestamptz not null,
     latency_ms      integer not null,
+    succeeded       boolean not null,
     -- The receiver's answer, or
     status          smallint,
+    headers         jsonb,
     answer          text,
     -- why there was none.
-    error           text,
-    primary key (job_id, attempt)
+    error           text
 );
-create index webhook_attempts_organization_id on webhook_attempts (organization_id, endpoint_id, attempted_at desc);
+create index webhook_attempts_endpoint_id on webhook_attempts (endpoint_id, id);
 
 do $$
 declare
     tenant text;
 begin
-    foreach tenant in array array['webhook_endpoints', 'events', 'webhook_attempts'] loop
+    foreach tenant in array array['webhook_endpoints', 'webhook_secrets', 'events', 'event_types', 'webhook_backlog',
+                                  'webhook_attempts'] loop
         execute format('alter table %I enable row level security', tenant);
         execute format('alter table %I force row level security', tenant);
         execute format('create policy own on %I to gantry_app using (organization_id = (select scope_organization()))
@@ -52,3 +130,7 @@ begin
     end loop;
 end
 $$;
+-- What is old is forgotten for everybody at once, by id alone.
+create policy forgets on events to gantry_engine using (true);
+create policy forgets on webhook_attempts to gantry_engine using (true);
+grant select (id), delete on events, webhook_attempts to gantry_engine;

@@ -170,6 +170,12 @@ id!(
 id!(
     /// Something that happened and that receivers are told.
     EventId, "evt");
+id!(
+    /// What the deliveries to a receiver are signed with.
+    SecretId, "sec");
+id!(
+    /// One attempt to deliver an event to a receiver.
+    AttemptId, "att");
 
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.

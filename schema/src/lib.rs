@@ -20,7 +20,9 @@ pub mod webhooks;
 
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, TenantTx};
-pub use id::{ApiKeyId, ClaimId, EndpointId, EventId, IdMint, JobId, OrganizationId, ScheduleId, WorkerId};
+pub use id::{
+    ApiKeyId, AttemptId, ClaimId, EndpointId, EventId, IdMint, JobId, OrganizationId, ScheduleId, SecretId, WorkerId,
+};
 
 /// The migrations of this release, in order.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

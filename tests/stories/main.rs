@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a story fails by panicking")]
 
 mod attempts;
+mod backlogs;
 mod controls;
 mod enqueue;
+mod feed;
 mod keys;
 mod kit;
 mod ledger;

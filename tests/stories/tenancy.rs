@@ -1,6 +1,6 @@
 //! No tenant sees another: what the database itself guarantees, whatever a query forgets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_schema::jobs::{leader, lease, log, pause, workflow};
@@ -21,6 +21,9 @@ const WITHOUT_TENANT: &[&str] = &["job_leases", "job_workers", "job_leaders", "_
 
 /// What the engine may see beside the ledger of jobs and schedules: how organizations share a queue.
 const ENGINE_TABLES: &[&str] = &["organizations"];
+
+/// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
+const FORGOTTEN_BY_ID: &[&str] = &["events", "idempotency_keys", "webhook_attempts"];
 
 async fn strings(pool: &PgPool, statement: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_all(pool).await.unwrap()
@@ -47,6 +50,29 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     platform.organization_below(actor.id, "child").await;
     actor.endpoint("https://receiver.example/fail/500").await;
     actor.event("invoice.paid", json!({})).await;
+    // It is ordered, so what it gets waits in its backlog.
+    let slow = actor.endpoint_with("https://slow.example/fail/500", |endpoint| endpoint.ordered = true).await;
+    actor.event("invoice.paid", json!({})).await;
+    assert_eq!(actor.backlog(slow.id).await, 1);
+    let described = gantry_schema::webhooks::event_types::EventType {
+        name: "invoice.paid".to_owned(),
+        version: 1,
+        description: String::new(),
+        schema: json!({}),
+        example: json!({}),
+        deprecated: false,
+    };
+    let mut tx = actor.begin().await;
+    gantry_schema::webhooks::event_types::put(&mut tx, &described).await.unwrap();
+    let request = gantry_schema::idempotency::Request {
+        key: "k",
+        api_key: platform.ids().mint(),
+        operation: "POST /jobs",
+        fingerprint: [0; 32],
+    };
+    let keys = platform.sealing_keys();
+    gantry_schema::idempotency::keep(&mut tx, &request, 200, &BTreeMap::new(), Some(b"{}"), &keys).await.unwrap();
+    tx.commit().await.unwrap();
     actor.enqueue(Scripted::new("gone", gantry_tests::kinds::Act::GiveUp("no".to_owned()))).await;
     platform.run_jobs().await;
     let first = actor.enqueue(Only::one("k", "alive", "existing", "a")).await;
@@ -273,6 +299,9 @@ async fn the_engine_sees_jobs_of_everybody_and_nothing_else(pool: PgPool) {
             sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut engine).await;
         if ledger {
             assert_eq!(seen.unwrap(), platform.count(&format!("select count(*) from {table}")).await, "{table}");
+        } else if FORGOTTEN_BY_ID.contains(&table.as_str()) {
+            let rows = sqlx::query(AssertSqlSafe(format!("select * from {table}"))).fetch_all(&mut engine).await;
+            assert!(rows.unwrap_err().to_string().contains("permission denied"), "{table}");
         } else if ENGINE_TABLES.contains(&table.as_str()) {
             let names = sqlx::query_scalar::<_, String>("select name from organizations").fetch_all(&mut engine).await;
             assert!(names.unwrap_err().to_string().contains("permission denied"));
@@ -281,7 +310,9 @@ async fn the_engine_sees_jobs_of_everybody_and_nothing_else(pool: PgPool) {
             forbidden.insert(table);
         }
     }
-    for table in ["api_keys", "events", "organization_closure", "webhook_attempts", "webhook_endpoints"] {
+    for table in
+        ["api_keys", "event_types", "organization_closure", "webhook_backlog", "webhook_endpoints", "webhook_secrets"]
+    {
         assert!(forbidden.contains(table), "{table}");
     }
     platform.leaves_jobs();

@@ -5,7 +5,7 @@ use gantry_jobs::webhooks::DeliverWebhook;
 use gantry_providers::hooks::sandbox::Outcome;
 use gantry_schema::jobs::control::Filter;
 use gantry_schema::jobs::{State, control};
-use gantry_schema::webhooks::queries;
+use gantry_schema::webhooks::endpoints;
 use gantry_tests::Platform;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -119,7 +119,7 @@ async fn a_receiver_that_fails_is_asked_again_by_the_ladder_until_it_answers(poo
     assert_eq!(deliveries(&acme).await[0].state, State::Succeeded);
     let kept = acme.attempts(receiver.id).await;
     let seen: Vec<_> =
-        kept.iter().rev().map(|attempt| (attempt.attempt, attempt.status, attempt.error.is_some())).collect();
+        kept.iter().rev().map(|attempt| (attempt.number, attempt.status, attempt.error.is_some())).collect();
     assert_eq!(seen, [(1, Some(500), false), (2, None, true), (3, Some(200), false)]);
     assert!(kept.iter().all(|attempt| attempt.event == event));
     // The id is the same in every attempt, the signature is each attempt's own.
@@ -135,7 +135,7 @@ async fn a_receiver_that_fails_is_asked_again_by_the_ladder_until_it_answers(poo
 async fn after_the_last_rung_of_three_days_a_delivery_is_a_dead_letter(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
-    acme.endpoint("https://receiver.example/fail/500").await;
+    acme.endpoint_for("https://receiver.example/fail/500", &["invoice.*"]).await;
     acme.event("invoice.paid", json!({})).await;
     let began = platform.now();
     platform.run_through(Duration::days(10)).await;
@@ -185,7 +185,7 @@ async fn a_disabled_endpoint_is_passed_over_and_a_removed_one_is_not_missed(pool
     assert_eq!(deliveries(&acme).await.len(), 2, "nothing is asked for a disabled endpoint");
     acme.set_enabled(disabled_late.id, false).await;
     let mut tx = acme.begin().await;
-    assert!(queries::delete_endpoint(&mut tx, removed_late.id).await.unwrap());
+    assert!(endpoints::delete(&mut tx, removed_late.id).await.unwrap());
     tx.commit().await.unwrap();
     platform.run_jobs().await;
 
@@ -225,7 +225,7 @@ async fn a_dead_delivery_is_sent_when_it_is_retried_by_hand(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
     let receiver = acme.endpoint("https://receiver.example/hooks").await;
-    platform.hooks.fail_next(1, Outcome::Status(410));
+    platform.hooks.fail_next(1, Outcome::RefusedAddress);
     acme.event("invoice.paid", json!({})).await;
     platform.run_jobs().await;
     let delivery = deliveries(&acme).await.remove(0).id;

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use chrono::Duration;
 use gantry_jobs::request::enqueue_all;
 use gantry_jobs::schedule::{self, NewSchedule};
 use gantry_jobs::{By, Job, Request, webhooks};
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::{Enqueued, State, pause};
 use gantry_schema::schedules::Schedule;
-use gantry_schema::seal::{SealContext, SealingKeys};
-use gantry_schema::webhooks::signature::{self, SignatureError, SigningSecret};
-use gantry_schema::webhooks::{Attempt, Endpoint, queries};
-use gantry_schema::{Db, EndpointId, EventId, JobId, JobTx as _, OrganizationId, TenantTx};
+use gantry_schema::seal::SealingKeys;
+use gantry_schema::webhooks::secrets::{self, Secret};
+use gantry_schema::webhooks::signature::{self, Scheme, SignatureError, SigningSecret, VerifyingKey};
+use gantry_schema::webhooks::{Attempt, Endpoint, attempts, backlog, endpoints};
+use gantry_schema::{Db, EndpointId, EventId, JobId, JobTx as _, OrganizationId, SecretId, TenantTx};
 use serde_json::Value;
 
 /// An organization and what its people and programs do. Cheap to clone.
@@ -147,35 +149,96 @@ impl Actor {
 
     /// Registers an endpoint that wants events of these types.
     pub async fn endpoint_for(&self, url: &str, event_types: &[&str]) -> Receiver {
+        self.endpoint_with(url, |endpoint| {
+            endpoint.event_types = event_types.iter().map(ToString::to_string).collect();
+        })
+        .await
+    }
+
+    /// Registers an endpoint with particulars.
+    pub async fn endpoint_with(&self, url: &str, particulars: impl FnOnce(&mut Endpoint)) -> Receiver {
         let mut tx = self.begin().await;
-        let id: EndpointId = tx.ids().mint();
-        // A secret nobody could guess is not needed here; one per endpoint is.
-        let mut bytes = [0; SigningSecret::BYTES];
-        bytes[..16].copy_from_slice(id.uuid().as_bytes());
-        let secret = SigningSecret::generate(&bytes);
-        let row =
-            SealContext { organization: self.id.uuid(), table: "webhook_endpoints", column: "secret", row: id.uuid() };
-        let endpoint = Endpoint {
+        let (id, now): (EndpointId, _) = (tx.ids().mint(), tx.now());
+        let mut endpoint = Endpoint {
             id,
             organization: self.id,
             url: url.to_owned(),
             description: String::new(),
-            event_types: event_types.iter().map(ToString::to_string).collect(),
+            event_types: Vec::new(),
+            channels: Vec::new(),
+            metadata: serde_json::json!({}),
+            headers: None,
+            header_names: Vec::new(),
+            rate_per_second: None,
+            ordered: false,
+            thin: false,
             enabled: true,
-            secret: self.sealing_keys.seal(&row, secret.bytes()).expect("the key seals"),
-            created_at: tx.now(),
+            disabled_reason: None,
+            disabled_at: None,
+            consecutive_failures: 0,
+            open_until: None,
+            failing_since: None,
+            created_at: now,
+            updated_at: now,
         };
-        queries::insert_endpoint(&mut tx, &endpoint).await.expect("the database answers");
+        particulars(&mut endpoint);
+        endpoints::insert(&mut tx, &endpoint).await.expect("the database answers");
         tx.commit().await.expect("the database answers");
+        let secret = self.rotate(id, Scheme::V1, Duration::zero()).await;
         Receiver { id, url: url.parse().expect("a URL"), secret }
+    }
+
+    /// Gives an endpoint a new secret; the one before signs beside it for a while.
+    pub async fn rotate(&self, endpoint: EndpointId, scheme: Scheme, overlap: Duration) -> SigningSecret {
+        let mut tx = self.begin().await;
+        let id: SecretId = tx.ids().mint();
+        // A secret nobody could guess is not needed here; one of its own is.
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(id.uuid().as_bytes());
+        let secret = SigningSecret::generate(scheme, &bytes);
+        let sealed = self.sealing_keys.seal(&Secret::place(self.id, id), secret.bytes()).expect("the key seals");
+        let row = Secret {
+            id,
+            organization: self.id,
+            endpoint,
+            scheme: scheme.as_str().to_owned(),
+            secret: sealed,
+            created_at: tx.now(),
+            expires_at: None,
+        };
+        secrets::replace(&mut tx, &row, overlap).await.expect("the database answers");
+        tx.commit().await.expect("the database answers");
+        secret
     }
 
     /// Enables or disables an endpoint.
     pub async fn set_enabled(&self, endpoint: EndpointId, enabled: bool) {
+        let change = endpoints::Change { enabled: Some(enabled), ..endpoints::Change::default() };
+        self.change(endpoint, &change).await;
+    }
+
+    /// Changes an endpoint.
+    pub async fn change(&self, endpoint: EndpointId, change: &endpoints::Change) {
         let mut tx = self.begin().await;
-        let changed = queries::update_endpoint(&mut tx, endpoint, None, None, None, Some(enabled)).await;
+        let changed = endpoints::update(&mut tx, endpoint, change).await;
         assert!(changed.expect("the database answers"), "there is no endpoint {endpoint}");
         tx.commit().await.expect("the database answers");
+    }
+
+    /// An endpoint as it is now.
+    pub async fn endpoint_now(&self, endpoint: EndpointId) -> Endpoint {
+        let mut tx = self.begin().await;
+        let found = endpoints::find(&mut tx, endpoint).await.expect("the database answers");
+        tx.rollback().await.expect("the database answers");
+        found.expect("the endpoint exists")
+    }
+
+    /// How many deliveries wait for an endpoint.
+    pub async fn backlog(&self, endpoint: EndpointId) -> i64 {
+        let mut tx = self.begin().await;
+        let count = backlog::count(&mut tx, endpoint).await.expect("the database answers");
+        tx.rollback().await.expect("the database answers");
+        count
     }
 
     /// Posts an event.
@@ -189,13 +252,21 @@ impl Actor {
     /// The attempts to deliver to an endpoint, newest first.
     pub async fn attempts(&self, endpoint: EndpointId) -> Vec<Attempt> {
         let mut tx = self.begin().await;
-        let attempts = queries::list_attempts(&mut tx, endpoint, None, 100).await.expect("the database answers");
+        let attempts = attempts::list(&mut tx, endpoint, attempts::Filter::default(), None, 200)
+            .await
+            .expect("the database answers");
         tx.rollback().await.expect("the database answers");
         attempts
     }
 }
 
 impl Receiver {
+    /// The same receiver with another secret.
+    #[must_use]
+    pub fn with(&self, secret: SigningSecret) -> Self {
+        Self { secret, ..self.clone() }
+    }
+
     /// Checks a delivery as the receiver does.
     ///
     /// # Errors
@@ -210,7 +281,7 @@ impl Receiver {
             found.map_or("", |(_, value)| value.as_str())
         };
         signature::verify(
-            &[&self.secret],
+            &[VerifyingKey::from(&self.secret)],
             header("webhook-id"),
             header("webhook-timestamp"),
             header("webhook-signature"),

@@ -10,7 +10,7 @@ use gantry_providers::hooks::SandboxHooks;
 use gantry_schema::db::Doorbell;
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::{Db, EngineDb, IdMint, OrganizationId, SystemClock, WorkerId, organizations};
-use gantry_workers::{Runtime, engine, registry};
+use gantry_workers::{Runtime, Shared, engine, registry};
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -204,6 +204,7 @@ impl Own {
             providers: Arc::new(Providers { hooks: self.hooks }),
             sealing_keys: self.sealing_keys,
             news: None,
+            shared: Shared::default(),
         })
     }
 }

@@ -15,7 +15,7 @@ use gantry_schema::seal::SealingKeys;
 use gantry_schema::{
     ClaimId, Clock as _, Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, WorkerId, organizations,
 };
-use gantry_workers::{Runtime, drain, engine, registry};
+use gantry_workers::{Runtime, Shared, drain, engine, registry};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
@@ -84,6 +84,7 @@ impl Platform {
             providers: Arc::new(Providers { hooks: hooks.clone() }),
             sealing_keys: Arc::new(process::sealing_keys().expect("a key")),
             news: None,
+            shared: Shared::default(),
         };
         Self { clock, hooks, owner, db, ids, runtime, rung, ran: Mutex::default(), leaves_jobs: AtomicBool::new(false) }
     }

@@ -8,7 +8,7 @@ use gantry_providers::Providers;
 use gantry_schema::db::{Doorbell, Silent};
 use gantry_schema::seal::{SealingKey, SealingKeys};
 use gantry_schema::{Db, EngineDb, IdMint, OrganizationId, SystemClock};
-use gantry_workers::{Registry, Runtime};
+use gantry_workers::{Registry, Runtime, Shared};
 use sqlx::postgres::PgConnectOptions;
 
 /// Where the servers are.
@@ -107,6 +107,7 @@ pub async fn runtime(servers: &Servers, registry: Registry) -> anyhow::Result<Ru
         providers: Arc::new(Providers::new(&gantry_providers::Config::default())?),
         sealing_keys: Arc::new(sealing_keys()?),
         news: None,
+        shared: Shared::default(),
     })
 }
 

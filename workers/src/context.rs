@@ -77,10 +77,34 @@ impl Context {
         &self.runtime.sealing_keys
     }
 
+    /// The keys that open sealed secrets, to be kept.
+    #[must_use]
+    pub(crate) fn keys(&self) -> Arc<gantry_schema::seal::SealingKeys> {
+        Arc::clone(&self.runtime.sealing_keys)
+    }
+
     /// The job ledger, for the platform's own housekeeping.
     #[must_use]
     pub fn ledger(&self) -> &gantry_schema::EngineDb {
         &self.runtime.ledger
+    }
+
+    /// Something of which this process has one, for all handlers; made when it is first asked for.
+    #[must_use]
+    pub fn shared<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.runtime.shared.get()
+    }
+
+    /// The database, for what is done for several jobs of several organizations together.
+    #[must_use]
+    pub(crate) const fn db(&self) -> &gantry_schema::Db {
+        &self.runtime.db
+    }
+
+    /// No further attempt follows this one if it fails.
+    #[must_use]
+    pub fn is_last_attempt(&self) -> bool {
+        self.job.is_last_attempt()
     }
 
     /// The same in every attempt: with it a vendor does a step once, however often it is asked.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::registry::Handler;
+use crate::shared::Shared;
 use crate::{Context, Done, Failure, Registry};
 
 /// What every handler of a process runs on. Cheap to clone.
@@ -39,6 +40,8 @@ pub struct Runtime {
     pub sealing_keys: Arc<SealingKeys>,
     /// Where news of running jobs are told, if anybody could listen.
     pub news: Option<News>,
+    /// What handlers of this process have in common.
+    pub shared: Shared,
 }
 
 /// Where news of running jobs are told.

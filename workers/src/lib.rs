@@ -10,14 +10,17 @@ pub mod drain;
 pub mod engine;
 mod execute;
 mod failure;
+mod gather;
 pub mod maintenance;
 pub mod registry;
+mod shared;
 pub mod webhooks;
 
 pub use context::Context;
 pub use execute::Runtime;
 pub use failure::Failure;
 pub use registry::{Registry, Run};
+pub use shared::Shared;
 
 /// How a handler ended well.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,7 +12,7 @@ use gantry_jobs::{Retry, schedule};
 use gantry_providers::Providers;
 use gantry_providers::hooks::{self, client};
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
-use gantry_workers::{Registry, Runtime, engine, registry};
+use gantry_workers::{Registry, Runtime, Shared, engine, registry};
 use tracing::info;
 
 /// Carries Gantry's jobs out; start as many as you need, on as many machines.
@@ -98,6 +98,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         providers: Arc::new(Providers::new(&gantry_providers::Config { hooks })?),
         sealing_keys: Arc::new(sealing_keys),
         news: None,
+        shared: Shared::default(),
     };
     let slots = queues.unwrap_or(slots);
     let served: Vec<_> = slots.iter().map(|(queue, slots)| (queue, slots.get())).collect();

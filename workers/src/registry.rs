@@ -69,7 +69,10 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::diagnostics::Probe>()
         .with::<gantry_jobs::maintenance::ForgetJobs>()
         .with::<gantry_jobs::maintenance::ForgetAnswers>()
+        .with::<gantry_jobs::maintenance::ForgetEvents>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()
+        .with::<gantry_jobs::webhooks::DrainBacklog>()
+        .with::<gantry_jobs::webhooks::ReplayEvents>()
 }
 
 impl Registry {

@@ -25,7 +25,13 @@ fn body(operation: &str) -> Option<Value> {
         "previewSchedule" => json!({ "cron": "@daily" }),
         "createWebhookEndpoint" => json!({ "url": "https://new.example/" }),
         "updateWebhookEndpoint" => json!({ "enabled": false }),
+        "rotateWebhookSecret" | "testWebhookEndpoint" => json!({}),
+        "resendWebhook" => json!({ "event_id": "evt_01h455vb4pex5vsknk084sn02q" }),
+        "recoverWebhooks" => json!({ "since": "2026-01-15T11:00:00Z" }),
+        "replayWebhooks" => json!({ "from": "2026-01-15T11:00:00Z" }),
         "postEvent" => json!({ "type": "new", "payload": {} }),
+        "postEvents" => json!({ "events": [{ "type": "new", "payload": {} }] }),
+        "putEventType" => json!({ "description": "", "schema": {}, "example": {} }),
         _ => return None,
     })
 }
@@ -45,6 +51,8 @@ async fn belongings(platform: &Platform, acme: &Actor) -> HashMap<&'static str, 
         ("queue", "default".to_owned()),
         ("kind", "diagnostics.probe".to_owned()),
         ("rate", "namecheap".to_owned()),
+        ("name", "own.type".to_owned()),
+        ("version", "1".to_owned()),
     ])
 }
 

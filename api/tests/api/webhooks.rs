@@ -1,7 +1,8 @@
 //! Webhook endpoints and events through the API.
 
-use gantry_schema::EndpointId;
-use gantry_schema::seal::{SealContext, SealingKey, SealingKeys};
+use gantry_schema::SecretId;
+use gantry_schema::seal::{SealingKey, SealingKeys};
+use gantry_schema::webhooks::secrets::Secret;
 use gantry_schema::webhooks::signature::SigningSecret;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -19,22 +20,17 @@ async fn the_signing_secret_is_shown_once_and_lies_sealed_in_its_row(pool: PgPoo
     assert_eq!(
         made["endpoint"],
         json!({ "id": made["id"], "url": "https://receiver.example/hooks", "description": "Ours",
-                "event_types": ["invoice.*"], "enabled": true, "created_at": BEGINNING })
+                "event_types": ["invoice.*"], "channels": [], "metadata": {}, "header_names": [], "ordered": false,
+                "thin": false, "enabled": true, "created_at": BEGINNING, "updated_at": BEGINNING })
     );
 
-    let id: EndpointId = made["id"].as_str().unwrap().parse().unwrap();
-    let sealed: Vec<u8> =
-        sqlx::query_scalar("select secret from webhook_endpoints").fetch_one(&platform.pool).await.unwrap();
+    let (row, sealed): (SecretId, Vec<u8>) =
+        sqlx::query_as("select id, secret from webhook_secrets").fetch_one(&platform.pool).await.unwrap();
     let key = SealingKey::from_base64("test", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
-    let place = SealContext {
-        organization: acme.organization.uuid(),
-        table: "webhook_endpoints",
-        column: "secret",
-        row: id.uuid(),
-    };
-    let opened = SealingKeys::new(key, Vec::new()).unwrap().open(&place, &sealed).unwrap();
-    assert_eq!(opened.expose_secret(), secret.bytes());
+    let opened = SealingKeys::new(key, Vec::new()).unwrap().open(&Secret::place(acme.organization, row), &sealed);
+    assert_eq!(opened.unwrap().expose_secret(), secret.bytes());
 
+    let id = made["id"].as_str().unwrap();
     for path in ["/webhook-endpoints".to_owned(), format!("/webhook-endpoints/{id}")] {
         let answer = acme.get(&path).await;
         assert!(!answer.text.contains("secret") && !answer.text.contains("whsec_"), "{}", answer.text);
@@ -91,7 +87,7 @@ async fn an_event_is_written_down_with_a_delivery_for_whoever_wants_it(pool: PgP
     let event = acme.get(&location).await.expect(200);
     assert_eq!(
         event,
-        json!({ "id": posted["id"], "type": "invoice.paid", "payload": payload, "created_at": BEGINNING })
+        json!({ "id": posted["id"], "type": "invoice.paid", "payload": payload, "channels": [], "created_at": BEGINNING })
     );
 
     let jobs = acme.get("/jobs?kind=webhooks.deliver").await.expect(200);

@@ -33,6 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(15);
 pub enum Outcome {
     /// An answer with this status.
     Status(u16),
+    /// An answer with this status, and `Retry-After`.
+    StatusAfter(u16, &'static str),
     /// The name does not resolve.
     Dns,
     /// Nobody listens.
@@ -148,6 +150,11 @@ impl HookSender for SandboxHooks {
         let cause = || "the sandbox was told to fail so".into();
         Err(match outcome {
             Outcome::Status(status) => return Ok(answer(status, number)),
+            Outcome::StatusAfter(status, wait) => {
+                let mut answer = answer(status, number);
+                answer.headers.push(("retry-after".into(), wait.into()));
+                return Ok(answer);
+            }
             Outcome::Dns => Error::Dns { host: host(), source: cause() },
             Outcome::Connect => Error::Connect(cause()),
             Outcome::Tls => Error::Tls(cause()),

@@ -1,4 +1,5 @@
 //! The platform's own housekeeping.
 
 mod forget_answers;
+mod forget_events;
 mod forget_jobs;

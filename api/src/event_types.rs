@@ -1,0 +1,219 @@
+//! The catalogue of event types: what can happen, what its payload looks like, and an example of each.
+
+use gantry_schema::organizations::Permission;
+use gantry_schema::webhooks::event_types as rows;
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::types::Any;
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Caller;
+use crate::error::{Code, Error};
+use crate::field::{AnyJson, EventType as Name};
+use crate::once::{Answered, Once};
+use crate::tag::Tag;
+
+/// Types an organization may describe, each version counted.
+const MAX_TYPES: i64 = 1_000;
+
+/// Bytes of a schema or an example.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// The operations on the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct EventTypes;
+
+/// A type of events.
+#[derive(Debug, Object)]
+struct EventType {
+    /// What events of it are called: `invoice.paid`.
+    name: String,
+    /// Of its schema.
+    version: i32,
+    /// Who tells events of it.
+    source: Source,
+    /// When it happens.
+    description: String,
+    /// What its payload looks like: JSON Schema, draft 2020-12.
+    schema: Any<Value>,
+    /// A payload as it could be.
+    example: Any<Value>,
+    /// It will go away.
+    deprecated: bool,
+}
+
+/// Who tells events of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename = "EventTypeSource", rename_all = "snake_case")]
+enum Source {
+    /// The platform does by itself.
+    Platform,
+    /// The organization's own programs do.
+    Organization,
+}
+
+/// A description of a type.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+struct EventTypeDescription {
+    /// When it happens, at most 1 000 characters.
+    description: String,
+    /// What its payload looks like: JSON Schema, at most 64 KB.
+    schema: AnyJson,
+    /// A payload as it could be, at most 64 KB; it is what a test sends.
+    example: AnyJson,
+    /// It will go away; left out: it will not.
+    deprecated: Option<bool>,
+}
+
+/// The catalogue.
+#[derive(Debug, Object)]
+struct EventTypeCatalogue {
+    /// The platform's types, then the organization's own, by name and version.
+    items: Vec<EventType>,
+}
+
+/// A description was removed.
+#[derive(ApiResponse)]
+enum Deleted {
+    /// The catalogue has it no more. Events of the type are told all the same.
+    #[oai(status = 204)]
+    Deleted,
+}
+
+#[OpenApi(prefix_path = "/event-types", tag = "Tag::Events")]
+impl EventTypes {
+    /// List event types
+    ///
+    /// The platform's, and those the organization describes for its own events.
+    #[oai(path = "/", method = "get", operation_id = "listEventTypes")]
+    async fn list(&self, caller: Caller, app: Data<&App>) -> Result<Json<EventTypeCatalogue>, Error> {
+        let organization = caller.may(Permission::ReadEvents)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let own = rows::list(&mut tx, None, MAX_TYPES).await?;
+        let platform = rows::platform().into_iter().map(|described| answer(described, Source::Platform));
+        let own = own.into_iter().map(|described| answer(described, Source::Organization));
+        Ok(Json(EventTypeCatalogue { items: platform.chain(own).collect() }))
+    }
+
+    /// Get an event type
+    ///
+    /// Its newest version unless one is named.
+    #[oai(path = "/:name", method = "get", operation_id = "getEventType")]
+    async fn get(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// What it is called.
+        name: Path<Name>,
+        /// Which version.
+        version: Query<Option<i32>>,
+    ) -> Result<Json<EventType>, Error> {
+        let organization = caller.may(Permission::ReadEvents)?;
+        let platform = rows::platform()
+            .into_iter()
+            .find(|described| described.name == name.0.as_str() && version.0.is_none_or(|it| it == described.version));
+        if let Some(described) = platform {
+            return Ok(Json(answer(described, Source::Platform)));
+        }
+        let mut tx = app.db.tenant(organization).await?;
+        let found = rows::find(&mut tx, name.0.as_str(), version.0).await?;
+        let found = found.ok_or_else(|| Error::not_found(&name.0))?;
+        Ok(Json(answer(found, Source::Organization)))
+    }
+
+    /// Describe a version of an event type
+    ///
+    /// Of the organization's own; describing it again replaces what was there. A payload that old readers cannot read is
+    /// a new version.
+    #[oai(path = "/:name/versions/:version", method = "put", operation_id = "putEventType")]
+    async fn put(
+        &self,
+        caller: Caller,
+        once: Once,
+        /// What it is called.
+        name: Path<Name>,
+        /// Which version, 1 to 1 000.
+        version: Path<i32>,
+        body: Body<EventTypeDescription>,
+    ) -> Result<Answered<Json<EventType>>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        if !(1..=1_000).contains(&version.0) {
+            return Err(Error::parameter("version", "versions are 1 to 1 000; begin with 1"));
+        }
+        if rows::platform().iter().any(|described| described.name == name.0.as_str()) {
+            let detail = format!("{} is a type of the platform's; choose another name", name.0);
+            return Err(Error::new(Code::NameTaken, detail).at("name"));
+        }
+        let described = rows::EventType {
+            name: name.0.to_string(),
+            version: version.0,
+            description: crate::webhooks::fields::description(body.0.description)?,
+            schema: bounded("schema", &body.0.schema)?,
+            example: bounded("example", &body.0.example)?,
+            deprecated: body.0.deprecated.unwrap_or(false),
+        };
+        if !described.schema.is_object() && !described.schema.is_boolean() {
+            return Err(Error::field("schema", "a JSON Schema is an object; write at least {}"));
+        }
+        let put = once.run(&caller, organization, async |tx| {
+            if rows::count(tx).await? >= MAX_TYPES {
+                let detail = format!("an organization describes at most {MAX_TYPES} types; remove those nobody needs");
+                return Err(Error::new(Code::TooMany, detail));
+            }
+            rows::put(tx, &described).await?;
+            Ok(Json(answer(described, Source::Organization)))
+        });
+        put.await
+    }
+
+    /// Remove a version of an event type
+    ///
+    /// From the catalogue; events of the type are told all the same.
+    #[oai(path = "/:name/versions/:version", method = "delete", operation_id = "deleteEventType")]
+    async fn delete(
+        &self,
+        caller: Caller,
+        once: Once,
+        /// What it is called.
+        name: Path<Name>,
+        /// Which version.
+        version: Path<i32>,
+    ) -> Result<Answered<Deleted>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let delete = once.run(&caller, organization, async |tx| {
+            if rows::delete(tx, name.0.as_str(), version.0).await? {
+                Ok(Deleted::Deleted)
+            } else {
+                Err(Error::not_found(format!("{} of version {}", name.0, version.0)))
+            }
+        });
+        delete.await
+    }
+}
+
+fn bounded(field: &str, json: &AnyJson) -> Result<Value, Error> {
+    if json.0.get().len() > MAX_BYTES {
+        let detail = format!("it has {} bytes, and at most {MAX_BYTES} are kept; shorten it", json.0.get().len());
+        return Err(Error::field(field, detail));
+    }
+    json.value().map_err(|wrong| Error::field(field, wrong.0))
+}
+
+fn answer(described: rows::EventType, source: Source) -> EventType {
+    EventType {
+        name: described.name,
+        version: described.version,
+        source,
+        description: described.description,
+        schema: Any(described.schema),
+        example: Any(described.example),
+        deprecated: described.deprecated,
+    }
+}

@@ -1,0 +1,102 @@
+//! The feed: what happened, in an order in which nothing appears behind a reader.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use gantry_schema::webhooks::events::{self, Filter, Place};
+use gantry_schema::{EventId, OrganizationId, TenantTx};
+use tokio::time::Instant;
+
+use super::Event;
+use crate::app::App;
+use crate::error::Error;
+use crate::field::{Wrong, text_type};
+use crate::page::{Limit, Page};
+
+/// Where a reader of the feed continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// With the oldest event that is kept.
+    Beginning,
+    /// With what came after this event.
+    Event(EventId),
+}
+
+impl FromStr for After {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if text == "beginning" {
+            return Ok(Self::Beginning);
+        }
+        text.parse().map(Self::Event).map_err(|_| {
+            Wrong(
+                "write the id of the last event you have, such as evt_01h455vb4pex5vsknk084sn02q, or beginning".into(),
+            )
+        })
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beginning => f.write_str("beginning"),
+            Self::Event(event) => event.fmt(f),
+        }
+    }
+}
+
+text_type!(After, "feed-place", |schema| {
+    schema.pattern = Some("^(beginning|evt_[0-7][0-9a-hjkmnp-tv-z]{25})$".into());
+    schema.example = Some("beginning".into());
+});
+
+impl After {
+    /// Where that is.
+    ///
+    /// # Errors
+    /// When the event is not, or no longer, in the feed.
+    pub(super) async fn place(self, tx: &mut TenantTx) -> Result<Place, Error> {
+        match self {
+            Self::Beginning => Ok(Place::BEGINNING),
+            Self::Event(event) => events::place(tx, event).await?.ok_or_else(|| {
+                let detail = format!("{event} is not in the feed, or no longer: events are kept for 30 days");
+                Error::parameter("after", format!("{detail}; continue from a later one, or from the beginning"))
+            }),
+        }
+    }
+}
+
+/// A page of the feed; waits for something to be in it as long as `patience` lasts.
+///
+/// # Errors
+/// When the place is none.
+pub(super) async fn read(
+    app: &App,
+    organization: OrganizationId,
+    filter: &Filter,
+    after: After,
+    limit: Limit,
+    patience: Duration,
+) -> Result<Page<Event>, Error> {
+    let deadline = Instant::now() + patience;
+    let watch = app.signals.watch_events(organization);
+    let mut tx = app.db.tenant(organization).await?;
+    let place = after.place(&mut tx).await?;
+    loop {
+        let notified = watch.notified();
+        let found = events::feed(&mut tx, filter, place, limit.and_one() - 1).await?;
+        drop(tx);
+        if !found.is_empty() || Instant::now() >= deadline || app.is_stopping() {
+            let items = found.into_iter().map(|placed| placed.event.into()).collect();
+            return Ok(Page { items, next_cursor: None });
+        }
+        tokio::select! {
+            () = watch.changed(notified) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = app.stopping() => {}
+        }
+        tx = app.db.tenant(organization).await?;
+    }
+}

@@ -1,0 +1,452 @@
+//! Webhook endpoints: who is told what, and what came of telling them.
+
+mod answers;
+mod deliveries;
+pub(crate) mod fields;
+mod secret;
+
+use std::collections::BTreeMap;
+
+use gantry_jobs::Job as _;
+use gantry_jobs::webhooks::DrainBacklog;
+use gantry_schema::organizations::Permission;
+use gantry_schema::seal::SealContext;
+use gantry_schema::webhooks::{self as rows};
+use gantry_schema::webhooks::{backlog, endpoints, secrets};
+use gantry_schema::{EndpointId, JobTx as _};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::types::MaybeUndefined;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Caller;
+use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
+use crate::dry_run::DryRun;
+use crate::error::{Code, Error};
+use crate::field::EventPattern;
+use crate::once::{Answered, Once};
+use crate::page::{Cursor, Limit, Page};
+use crate::tag::Tag;
+use fields::Channel;
+
+pub use answers::{Attempt, Endpoint, Secret, SignatureVersion, Statistics};
+pub use deliveries::WebhookDeliveries;
+
+/// Endpoints an organization may have.
+const MAX_ENDPOINTS: i64 = 10_000;
+
+/// The operations on webhook endpoints.
+#[derive(Debug, Clone, Copy)]
+pub struct WebhookEndpoints;
+
+/// A receiver to register.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "NewWebhookEndpoint")]
+struct NewEndpoint {
+    /// Where events are posted to: `https://`, at most 2 048 characters, without user and password.
+    url: String,
+    /// What people should know about it, at most 1 000 characters.
+    description: Option<String>,
+    /// The types it wants: exact ones, or beginnings such as `invoice.*`; left out or empty: all.
+    event_types: Option<Vec<EventPattern>>,
+    /// The channels it wants: events of any of them; left out or empty: all events.
+    channels: Option<Vec<Channel>>,
+    /// What programs keep with it: up to 50 texts of at most 500 characters, by name.
+    metadata: Option<BTreeMap<String, String>>,
+    /// Headers it gets besides, by name: at most 20. Their values are kept sealed and never shown.
+    headers: Option<BTreeMap<String, String>>,
+    /// Deliveries per second at most, 1 to 10 000; left out: no limit.
+    rate_per_second: Option<i32>,
+    /// Deliveries come strictly one after the other, numbered without a gap in `webhook-sequence`; left out: they do not.
+    ordered: Option<bool>,
+    /// Deliveries name the event instead of carrying its payload; left out: they carry it.
+    thin: Option<bool>,
+    /// It gets events; left out: it does.
+    enabled: Option<bool>,
+    /// How deliveries are signed; left out: as `secret` is made for, or `v1`.
+    signature: Option<SignatureVersion>,
+    /// What to sign with, `whsec_…` or `whsk_…`, for a receiver that has it already; left out: a new one is made.
+    secret: Option<String>,
+}
+
+/// What to change; what is left out stays as it is.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "WebhookEndpointChange")]
+#[derive(Default)]
+struct EndpointChange {
+    /// Where events are posted to.
+    url: Option<String>,
+    /// What people should know about it.
+    description: Option<String>,
+    /// The types it wants; empty: all.
+    event_types: Option<Vec<EventPattern>>,
+    /// The channels it wants; empty: all events.
+    channels: Option<Vec<Channel>>,
+    /// What programs keep with it; replaces all of it.
+    metadata: Option<BTreeMap<String, String>>,
+    /// Headers it gets besides; replaces all of them, an empty object removes them.
+    headers: Option<BTreeMap<String, String>>,
+    /// Deliveries per second at most; null: no limit.
+    rate_per_second: MaybeUndefined<i32>,
+    /// Deliveries come strictly one after the other.
+    ordered: Option<bool>,
+    /// Deliveries name the event instead of carrying its payload.
+    thin: Option<bool>,
+    /// It gets events. Enabling it forgets its failures, and what waited for it is delivered.
+    enabled: Option<bool>,
+}
+
+/// A receiver that was registered.
+#[derive(Debug, Object)]
+#[oai(rename = "MadeWebhookEndpoint")]
+struct MadeEndpoint {
+    /// What its deliveries are signed with, `whsec_…`, for any Standard Webhooks library. Shown this once. Absent where
+    /// `v1a` signs: the receiver needs the public key only.
+    #[oai(skip_serializing_if_is_none)]
+    secret: Option<String>,
+    /// What a receiver verifies `v1a` signatures with, `whpk_…`.
+    #[oai(skip_serializing_if_is_none)]
+    public_key: Option<String>,
+    /// Its id.
+    id: EndpointId,
+    /// What will be known of it.
+    endpoint: Endpoint,
+    /// It was tried out: nothing was stored, and there is no secret.
+    #[oai(skip_serializing_if_is_none)]
+    dry_run: Option<bool>,
+}
+
+/// A receiver was registered.
+#[derive(ApiResponse)]
+enum Created {
+    /// It gets what happens from now on.
+    #[oai(status = 201)]
+    Created(
+        Json<MadeEndpoint>,
+        /// Where it is.
+        #[oai(header = "Location")]
+        String,
+        /// The tag of what is known of it, for the next change.
+        #[oai(header = "ETag")]
+        Etag,
+    ),
+    /// It could be registered; nothing was stored.
+    #[oai(status = 200)]
+    TriedOut(Json<MadeEndpoint>),
+}
+
+/// A receiver was removed.
+#[derive(ApiResponse)]
+enum Deleted {
+    /// It gets nothing any more.
+    #[oai(status = 204)]
+    Deleted,
+}
+
+/// How a secret is to be replaced.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "WebhookSecretRotation")]
+struct Rotation {
+    /// How long the old secret goes on signing beside the new one: 0 to 604 800 seconds; left out: 86 400.
+    overlap_seconds: Option<u32>,
+    /// How deliveries are signed from now on; left out: as `secret` is made for, or as before.
+    signature: Option<SignatureVersion>,
+    /// What to sign with; left out: a new secret is made.
+    secret: Option<String>,
+}
+
+/// A secret that was replaced.
+#[derive(Debug, Object)]
+#[oai(rename = "RotatedWebhookSecret")]
+struct Rotated {
+    /// The new secret, `whsec_…`. Shown this once; absent where `v1a` signs.
+    #[oai(skip_serializing_if_is_none)]
+    secret: Option<String>,
+    /// What a receiver verifies `v1a` signatures with, `whpk_…`.
+    #[oai(skip_serializing_if_is_none)]
+    public_key: Option<String>,
+    /// Every secret that signs now, the new one first.
+    secrets: Vec<Secret>,
+}
+
+#[OpenApi(prefix_path = "/webhook-endpoints", tag = "Tag::WebhookEndpoints")]
+impl WebhookEndpoints {
+    /// Register a webhook endpoint
+    ///
+    /// Events that are posted from now on are delivered to it, signed as Standard Webhooks 1.0 says. The answer shows the
+    /// signing secret; nothing shows it again.
+    #[oai(path = "/", method = "post", operation_id = "createWebhookEndpoint")]
+    async fn create(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
+        body: Body<NewEndpoint>,
+    ) -> Result<Answered<Created>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let new = body.0;
+        let signing = secret::choose(new.secret.as_deref(), new.signature, SignatureVersion::default())?;
+        let headers = new.headers.as_ref().map(fields::headers).transpose()?.unwrap_or_default();
+
+        let create = dry_run.run(once, &caller, organization, async |tx| {
+            if endpoints::count(tx).await? >= MAX_ENDPOINTS {
+                let detail =
+                    format!("an organization has at most {MAX_ENDPOINTS} endpoints; remove those nobody needs");
+                return Err(Error::new(Code::TooMany, detail));
+            }
+            let (id, now): (EndpointId, _) = (tx.ids().mint(), tx.now());
+            let endpoint = rows::Endpoint {
+                id,
+                organization,
+                url: fields::receiver(&new.url, app.private_receivers)?,
+                description: new.description.map(fields::description).transpose()?.unwrap_or_default(),
+                event_types: fields::event_types(new.event_types.as_deref().unwrap_or_default())?,
+                channels: fields::channels(new.channels.unwrap_or_default())?,
+                metadata: fields::metadata(&new.metadata.unwrap_or_default())?,
+                headers: seal_headers(&app, organization, id, &headers)?,
+                header_names: headers.into_keys().collect(),
+                rate_per_second: new.rate_per_second.map(fields::rate).transpose()?,
+                ordered: new.ordered.unwrap_or(false),
+                thin: new.thin.unwrap_or(false),
+                enabled: new.enabled.unwrap_or(true),
+                disabled_reason: None,
+                disabled_at: None,
+                consecutive_failures: 0,
+                open_until: None,
+                failing_since: None,
+                created_at: now,
+                updated_at: now,
+            };
+            endpoints::insert(tx, &endpoint).await?;
+            let endpoint = Endpoint::from(endpoint);
+            if dry_run.is_wanted() {
+                return Ok(Created::TriedOut(Json(MadeEndpoint {
+                    secret: None,
+                    public_key: None,
+                    id,
+                    endpoint,
+                    dry_run: dry_run.shown(),
+                })));
+            }
+            let row = secret::seal(&app, tx, organization, id, &signing)?;
+            secrets::replace(tx, &row, chrono::Duration::zero()).await?;
+            let (secret, public_key) = secret::shown(&signing);
+            let etag = Etag::of(&endpoint);
+            let made = MadeEndpoint { secret, public_key, id, endpoint, dry_run: None };
+            Ok(Created::Created(Json(made), format!("/webhook-endpoints/{id}"), etag))
+        });
+        create.await
+    }
+
+    /// List webhook endpoints
+    ///
+    /// Oldest first unless told otherwise, without their secrets.
+    #[oai(path = "/", method = "get", operation_id = "listWebhookEndpoints")]
+    async fn list(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// Only those that get events, or do not.
+        enabled: Query<Option<bool>>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<Endpoint>>, Error> {
+        let organization = caller.may(Permission::ReadWebhooks)?;
+        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let limit = limit.0.unwrap_or_default();
+        let filter = endpoints::Filter { enabled: enabled.0, newest_first: false };
+        let mut tx = app.db.tenant(organization).await?;
+        let found = endpoints::list(&mut tx, filter, after, limit.and_one()).await?;
+        Ok(Json(Page::of(found, limit, |endpoint| Cursor::id(endpoint.id.uuid()), Endpoint::from)))
+    }
+
+    /// Get a webhook endpoint
+    ///
+    /// Without its secret.
+    #[oai(path = "/:endpoint", method = "get", operation_id = "getWebhookEndpoint")]
+    async fn get(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        if_none_match: IfNoneMatch,
+        /// The endpoint.
+        endpoint: Path<EndpointId>,
+    ) -> Result<Tagged<Endpoint>, Error> {
+        let organization = caller.may(Permission::ReadWebhooks)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let found = endpoints::find(&mut tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
+        Ok(if_none_match.answer(found.into()))
+    }
+
+    /// Change a webhook endpoint
+    ///
+    /// What is left out stays as it is. Deliveries under way go where it points by then.
+    #[oai(path = "/:endpoint", method = "patch", operation_id = "updateWebhookEndpoint")]
+    async fn update(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        if_match: IfMatch,
+        /// The endpoint.
+        endpoint: Path<EndpointId>,
+        body: Body<EndpointChange>,
+    ) -> Result<Answered<Tagged<Endpoint>>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let change = body.0;
+        let headers = change.headers.as_ref().map(fields::headers).transpose()?;
+        let headers = headers
+            .map(|headers| {
+                let sealed = seal_headers(&app, organization, endpoint.0, &headers)?;
+                Ok::<_, Error>(sealed.map(|sealed| (sealed, headers.into_keys().collect())))
+            })
+            .transpose()?;
+        let rate: Option<Option<i32>> = change.rate_per_second.into();
+        let change = endpoints::Change {
+            url: change.url.map(|url| fields::receiver(&url, app.private_receivers)).transpose()?,
+            description: change.description.map(fields::description).transpose()?,
+            event_types: change.event_types.as_deref().map(fields::event_types).transpose()?,
+            channels: change.channels.map(fields::channels).transpose()?,
+            metadata: change.metadata.as_ref().map(fields::metadata).transpose()?,
+            headers,
+            rate_per_second: rate.map(|rate| rate.map(fields::rate).transpose()).transpose()?,
+            ordered: change.ordered,
+            thin: change.thin,
+            enabled: change.enabled,
+        };
+        let update = once.run(&caller, organization, async |tx| {
+            let before = endpoints::lock(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
+            let ordered = before.ordered;
+            if_match.check(&Endpoint::from(before))?;
+            endpoints::update(tx, endpoint.0, &change).await?;
+            if change.enabled == Some(true) || change.url.is_some() || change.rate_per_second.is_some() {
+                // What waited for it need not wait any longer.
+                if !ordered {
+                    backlog::hurry(tx, endpoint.0).await?;
+                }
+                if backlog::count(tx, endpoint.0).await? > 0 {
+                    DrainBacklog::now(endpoint.0).request().enqueue(tx, caller.by()).await?;
+                }
+            }
+            let after = endpoints::find(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
+            Ok(Tagged::of(after.into()))
+        });
+        update.await
+    }
+
+    /// Remove a webhook endpoint
+    ///
+    /// Deliveries under way find it gone and end. Its attempts are kept as long as others.
+    #[oai(path = "/:endpoint", method = "delete", operation_id = "deleteWebhookEndpoint")]
+    async fn delete(
+        &self,
+        caller: Caller,
+        once: Once,
+        if_match: IfMatch,
+        /// The endpoint.
+        endpoint: Path<EndpointId>,
+    ) -> Result<Answered<Deleted>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let delete = once.run(&caller, organization, async |tx| {
+            let before = endpoints::lock(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
+            if_match.check(&Endpoint::from(before))?;
+            endpoints::delete(tx, endpoint.0).await?;
+            Ok(Deleted::Deleted)
+        });
+        delete.await
+    }
+
+    /// List an endpoint's signing secrets
+    ///
+    /// Those that sign now, the current one first; never the secrets themselves.
+    #[oai(path = "/:endpoint/secrets", method = "get", operation_id = "listWebhookSecrets")]
+    async fn secrets(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The endpoint.
+        endpoint: Path<EndpointId>,
+    ) -> Result<Json<Vec<Secret>>, Error> {
+        let organization = caller.may(Permission::ReadWebhooks)?;
+        let mut tx = app.db.tenant(organization).await?;
+        endpoints::find(&mut tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
+        let signing = secrets::signing(&mut tx, &[endpoint.0]).await?;
+        Ok(Json(secret::describe_all(&app, &signing)?))
+    }
+
+    /// Rotate an endpoint's signing secret
+    ///
+    /// The new secret signs from now on; the old one signs beside it for the overlap, so that the receiver can be changed
+    /// in between. With an overlap of 0 every old secret stops at once.
+    #[oai(path = "/:endpoint/secret/rotate", method = "post", operation_id = "rotateWebhookSecret")]
+    async fn rotate(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        /// The endpoint.
+        endpoint: Path<EndpointId>,
+        body: Body<Rotation>,
+    ) -> Result<Answered<Json<Rotated>>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let overlap = match body.0.overlap_seconds {
+            None => secrets::OVERLAP,
+            Some(seconds) if i64::from(seconds) <= secrets::MAX_OVERLAP.num_seconds() => {
+                chrono::Duration::seconds(seconds.into())
+            }
+            Some(_) => return Err(Error::field("overlap_seconds", "an overlap has 0 to 604800 seconds (7 days)")),
+        };
+        let rotate = once.run(&caller, organization, async |tx| {
+            endpoints::lock(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
+            let before = secrets::signing(tx, &[endpoint.0]).await?;
+            if overlap > chrono::Duration::zero() && before.len() > secrets::MAX_OLD {
+                let detail = format!(
+                    "{} old secrets sign still; wait until one expires, or rotate with overlap_seconds 0",
+                    secrets::MAX_OLD
+                );
+                return Err(Error::new(Code::TooMany, detail).at("overlap_seconds"));
+            }
+            let as_before = before.first().map_or(SignatureVersion::default(), secret::version);
+            let signing = secret::choose(body.0.secret.as_deref(), body.0.signature, as_before)?;
+            let row = secret::seal(&app, tx, organization, endpoint.0, &signing)?;
+            secrets::replace(tx, &row, overlap).await?;
+            let after = secrets::signing(tx, &[endpoint.0]).await?;
+            let secrets = secret::describe_all(&app, &after)?;
+            let (secret, public_key) = secret::shown(&signing);
+            Ok(Json(Rotated { secret, public_key, secrets }))
+        });
+        rotate.await
+    }
+}
+
+fn seal_headers(
+    app: &App,
+    organization: gantry_schema::OrganizationId,
+    endpoint: EndpointId,
+    headers: &BTreeMap<String, String>,
+) -> Result<Option<Vec<u8>>, Error> {
+    if headers.is_empty() {
+        return Ok(None);
+    }
+    let place = SealContext {
+        organization: organization.uuid(),
+        table: "webhook_endpoints",
+        column: "headers",
+        row: endpoint.uuid(),
+    };
+    let text = serde_json::json!(headers).to_string();
+    Ok(Some(app.sealing.seal(&place, text.as_bytes())?))
+}

@@ -1,0 +1,276 @@
+//! The catalogue of event types: the platform's, and those an organization describes for its own events.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::{JobTx, TenantTx};
+
+/// A type of events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventType {
+    /// `resource.verb`, in the past tense.
+    pub name: String,
+    /// Of its schema; a payload that old readers cannot read is a new version.
+    pub version: i32,
+    /// When it happens.
+    pub description: String,
+    /// What its payload looks like: JSON Schema, draft 2020-12.
+    pub schema: Value,
+    /// A payload as it could be.
+    pub example: Value,
+    /// It will go away; the description says what comes instead.
+    pub deprecated: bool,
+}
+
+/// What the platform tells by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlatformEvent {
+    /// A test that somebody asked for.
+    Ping,
+    /// Nothing has reached an endpoint for two days and a half.
+    EndpointFailing,
+    /// The platform disabled an endpoint.
+    EndpointDisabled,
+    /// A delivery was given up after its last try.
+    DeliveryExhausted,
+    /// An organization was made.
+    OrganizationCreated,
+    /// An API key was made.
+    ApiKeyCreated,
+    /// An API key was revoked.
+    ApiKeyRevoked,
+}
+
+impl PlatformEvent {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Ping,
+        Self::EndpointFailing,
+        Self::EndpointDisabled,
+        Self::DeliveryExhausted,
+        Self::OrganizationCreated,
+        Self::ApiKeyCreated,
+        Self::ApiKeyRevoked,
+    ];
+
+    /// Its type.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "webhook.ping",
+            Self::EndpointFailing => "webhook.endpoint_failing",
+            Self::EndpointDisabled => "webhook.endpoint_disabled",
+            Self::DeliveryExhausted => "webhook.delivery_exhausted",
+            Self::OrganizationCreated => "organization.created",
+            Self::ApiKeyCreated => "api_key.created",
+            Self::ApiKeyRevoked => "api_key.revoked",
+        }
+    }
+
+    /// Its entry in the catalogue.
+    #[must_use]
+    pub fn describe(self) -> EventType {
+        let (description, properties, example) = match self {
+            Self::Ping => (
+                "Somebody asked for a test of an endpoint.",
+                json!({ "message": text("What the sender says.") }),
+                json!({ "message": "Hello from Gantry" }),
+            ),
+            Self::EndpointFailing => (
+                "Nothing has reached an endpoint for 60 hours; after 120 it is disabled.",
+                json!({
+                    "endpoint_id": id("ep", "The endpoint."),
+                    "url": text("Where it points to."),
+                    "failing_since": moment("The first failure since the last success."),
+                    "disabled_at": moment("When it is disabled if nothing changes."),
+                }),
+                json!({ "endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "url": "https://example.com/hooks",
+                        "failing_since": "2026-03-02T09:00:00Z", "disabled_at": "2026-03-07T09:00:00Z" }),
+            ),
+            Self::EndpointDisabled => (
+                "The platform disabled an endpoint: it answered 410, or nothing reached it for 120 hours.",
+                json!({
+                    "endpoint_id": id("ep", "The endpoint."),
+                    "url": text("Where it points to."),
+                    "reason": { "type": "string", "enum": ["gone", "failing"], "description": "Why." },
+                    "failing_since": moment("The first failure since the last success."),
+                }),
+                json!({ "endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "url": "https://example.com/hooks",
+                        "reason": "failing", "failing_since": "2026-03-02T09:00:00Z" }),
+            ),
+            Self::DeliveryExhausted => (
+                "A delivery was given up after its last try. It can be sent again by hand.",
+                json!({
+                    "endpoint_id": id("ep", "The endpoint."),
+                    "event_id": id("evt", "The event that did not arrive."),
+                    "tries": { "type": "integer", "minimum": 1, "description": "How often it was tried." },
+                }),
+                json!({ "endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "event_id": "evt_01h455vb4pex5vsknk084sn02q",
+                        "tries": 10 }),
+            ),
+            Self::OrganizationCreated => (
+                "An organization was made below this one.",
+                json!({ "organization_id": id("org", "The new organization."), "name": text("What it is called.") }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "name": "Acme" }),
+            ),
+            Self::ApiKeyCreated => (
+                "An API key was made.",
+                json!({
+                    "api_key_id": id("key", "The key."),
+                    "name": text("What it is called."),
+                    "scopes": { "type": "array", "items": { "type": "string" }, "description": "What it allows." },
+                }),
+                json!({ "api_key_id": "key_01h455vb4pex5vsknk084sn02q", "name": "Billing", "scopes": ["events:write"] }),
+            ),
+            Self::ApiKeyRevoked => (
+                "An API key was revoked.",
+                json!({ "api_key_id": id("key", "The key.") }),
+                json!({ "api_key_id": "key_01h455vb4pex5vsknk084sn02q" }),
+            ),
+        };
+        let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "required": required,
+            "properties": properties,
+        });
+        EventType {
+            name: self.name().to_owned(),
+            version: 1,
+            description: description.to_owned(),
+            schema,
+            example,
+            deprecated: false,
+        }
+    }
+}
+
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
+}
+
+fn id(prefix: &str, description: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"), "description": description })
+}
+
+fn moment(description: &str) -> Value {
+    json!({ "type": "string", "format": "date-time", "description": description })
+}
+
+/// The platform's types.
+#[must_use]
+pub fn platform() -> Vec<EventType> {
+    PlatformEvent::ALL.into_iter().map(PlatformEvent::describe).collect()
+}
+
+/// The organization's own types after a name and version, in their order.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn list(tx: &mut TenantTx, after: Option<(&str, i32)>, limit: i64) -> Result<Vec<EventType>, sqlx::Error> {
+    let organization = tx.organization();
+    let (name, version) = after.unzip();
+    sqlx::query_as!(
+        EventType,
+        "select name, version, description, schema, example, deprecated from event_types
+          where organization_id = $1 and ($2::text is null or (name, version) > ($2, $3))
+          order by name, version limit $4",
+        organization.uuid(),
+        name,
+        version,
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
+}
+
+/// A type of the organization's own, of one version or the newest.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn find(tx: &mut TenantTx, name: &str, version: Option<i32>) -> Result<Option<EventType>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_as!(
+        EventType,
+        "select name, version, description, schema, example, deprecated from event_types
+          where organization_id = $1 and name = $2 and ($3::int is null or version = $3)
+          order by version desc limit 1",
+        organization.uuid(),
+        name,
+        version
+    )
+    .fetch_optional(tx.connection())
+    .await
+}
+
+/// How many types the organization describes.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn count(tx: &mut TenantTx) -> Result<i64, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from event_types where organization_id = $1"#,
+        organization.uuid()
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// Describes a version of a type of the organization's own.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn put(tx: &mut TenantTx, described: &EventType) -> Result<(), sqlx::Error> {
+    let (organization, now): (_, DateTime<Utc>) = (tx.organization(), tx.now());
+    sqlx::query!(
+        "insert into event_types (organization_id, name, version, description, schema, example, deprecated, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict (organization_id, name, version) do update
+            set description = excluded.description, schema = excluded.schema, example = excluded.example,
+                deprecated = excluded.deprecated, updated_at = excluded.updated_at",
+        organization.uuid(),
+        described.name,
+        described.version,
+        described.description,
+        described.schema,
+        described.example,
+        described.deprecated,
+        now
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
+/// Forgets a version of a type; `false`: there is none.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn delete(tx: &mut TenantTx, name: &str, version: i32) -> Result<bool, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query!(
+        "delete from event_types where organization_id = $1 and name = $2 and version = $3",
+        organization.uuid(),
+        name,
+        version
+    )
+    .execute(tx.connection())
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_has_what_its_schema_requires_and_nothing_else() {
+        for described in platform() {
+            let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&described.example), keys(&described.schema["properties"]), "{}", described.name);
+            assert!(described.name.contains('.') && !described.description.is_empty());
+        }
+    }
+}

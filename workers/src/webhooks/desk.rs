@@ -1,0 +1,278 @@
+//! Where deliveries of one organization meet: what they need is read for all of them together, and what came of them
+//! is written down for all of them together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use gantry_jobs::By;
+use gantry_jobs::Job as _;
+use gantry_jobs::request::RequestError;
+use gantry_jobs::webhooks::{self, DrainBacklog};
+use gantry_schema::jobs::enqueue::EnqueueError;
+use gantry_schema::seal::SealingKeys;
+use gantry_schema::webhooks::event_types::PlatformEvent;
+use gantry_schema::webhooks::{Attempt, Event, attempts, backlog, endpoints, events, health, secrets};
+use gantry_schema::{EndpointId, EventId, JobTx as _, TenantTx};
+use serde_json::json;
+use tracing::warn;
+
+use super::gate::{Gate, Turn};
+use super::message::{Opened, Receiver};
+use super::outcome::{self, Made, Verdict};
+use crate::gather::Gather;
+use crate::{Context, Failure};
+
+/// What the deliveries of a process have in common.
+#[derive(Default)]
+pub(super) struct Desk {
+    gate: Arc<Gate>,
+    opened: Arc<Opened>,
+    loads: Arc<Gather<(EndpointId, EventId), Loaded>>,
+    records: Arc<Gather<Made, ()>>,
+    parks: Arc<Gather<Parked, ()>>,
+}
+
+/// A delivery's endpoint and event; either may be gone by now. An endpoint that cannot be used says why.
+pub(super) type Loaded = (Option<Result<Arc<Receiver>, String>>, Option<Arc<Event>>);
+
+/// A delivery that is to wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parked {
+    pub(super) endpoint: EndpointId,
+    pub(super) event: EventId,
+    pub(super) tries: i32,
+    pub(super) due_at: DateTime<Utc>,
+}
+
+impl Desk {
+    /// What a delivery needs.
+    pub(super) async fn load(&self, cx: &Context, endpoint: EndpointId, event: EventId) -> Result<Loaded, Failure> {
+        let (db, organization) = (cx.db().clone(), cx.organization());
+        let (keys, opened) = (cx.keys(), Arc::clone(&self.opened));
+        let run = move |wanted: Vec<(EndpointId, EventId)>| {
+            let (db, keys, opened) = (db.clone(), Arc::clone(&keys), Arc::clone(&opened));
+            async move {
+                let mut tx = db.tenant(organization).await?;
+                let loaded = load_all(&mut tx, &wanted, &keys, &opened).await?;
+                tx.commit().await?;
+                Ok(loaded)
+            }
+        };
+        self.loads.ask(organization, (endpoint, event), run).await
+    }
+
+    /// As [`Self::load`], in a transaction that is there already.
+    pub(super) async fn load_within(
+        &self,
+        cx: &Context,
+        tx: &mut TenantTx,
+        wanted: &[(EndpointId, EventId)],
+    ) -> Result<Vec<Loaded>, sqlx::Error> {
+        load_all(tx, wanted, &cx.keys(), &self.opened).await
+    }
+
+    /// A place among the deliveries under way; `None`: the endpoint does not keep up.
+    pub(super) async fn turn(&self, endpoint: EndpointId) -> Option<Turn> {
+        self.gate.turn(endpoint).await
+    }
+
+    /// Writes down what came of a delivery.
+    pub(super) async fn record(&self, cx: &Context, made: Made) -> Result<(), Failure> {
+        let (db, organization) = (cx.db().clone(), cx.organization());
+        let run = move |made: Vec<Made>| {
+            let db = db.clone();
+            async move {
+                let mut tx = db.tenant(organization).await?;
+                write_down(&mut tx, &made).await?;
+                tx.commit().await?;
+                Ok(vec![(); made.len()])
+            }
+        };
+        self.records.ask(organization, made, run).await
+    }
+
+    /// Puts a delivery into its endpoint's backlog.
+    pub(super) async fn park(&self, cx: &Context, parked: Parked) -> Result<(), Failure> {
+        let (db, organization) = (cx.db().clone(), cx.organization());
+        let run = move |parked: Vec<Parked>| {
+            let db = db.clone();
+            async move {
+                let mut tx = db.tenant(organization).await?;
+                // In one order for everybody.
+                let mut first_due: BTreeMap<EndpointId, DateTime<Utc>> = BTreeMap::new();
+                for Parked { endpoint, event, tries, due_at } in &parked {
+                    backlog::park(&mut tx, *endpoint, *event, *tries, *due_at).await?;
+                    let due = first_due.entry(*endpoint).or_insert(*due_at);
+                    *due = (*due).min(*due_at);
+                }
+                for (endpoint, due) in first_due {
+                    let drain = DrainBacklog::when_due(endpoint);
+                    let asked = drain.request().at(due).enqueue(&mut tx, &By::platform("webhooks")).await;
+                    asked.map_err(database)?;
+                }
+                tx.commit().await?;
+                Ok(vec![(); parked.len()])
+            }
+        };
+        self.parks.ask(organization, parked, run).await
+    }
+}
+
+async fn load_all(
+    tx: &mut TenantTx,
+    wanted: &[(EndpointId, EventId)],
+    keys: &SealingKeys,
+    opened: &Opened,
+) -> Result<Vec<Loaded>, sqlx::Error> {
+    let endpoint_ids: BTreeSet<EndpointId> = wanted.iter().map(|(endpoint, _)| *endpoint).collect();
+    let endpoint_ids: Vec<EndpointId> = endpoint_ids.into_iter().collect();
+    let event_ids: BTreeSet<EventId> = wanted.iter().map(|(_, event)| *event).collect();
+    let event_ids: Vec<EventId> = event_ids.into_iter().collect();
+
+    let found = endpoints::find_many(tx, &endpoint_ids).await?;
+    let signing = secrets::signing(tx, &endpoint_ids).await?;
+    let receivers: HashMap<EndpointId, Result<Arc<Receiver>, String>> = found
+        .into_iter()
+        .map(|endpoint| (endpoint.id, Receiver::open(endpoint, &signing, keys, opened).map(Arc::new)))
+        .collect();
+    let found = events::find_many(tx, &event_ids).await?;
+    let events: HashMap<EventId, Arc<Event>> = found.into_iter().map(|event| (event.id, Arc::new(event))).collect();
+    let loaded =
+        |(endpoint, event): &(EndpointId, EventId)| (receivers.get(endpoint).cloned(), events.get(event).cloned());
+    Ok(wanted.iter().map(loaded).collect())
+}
+
+/// Sends once. `tries` failed before.
+pub(super) async fn send(
+    cx: &Context,
+    receiver: &Receiver,
+    event: &Event,
+    number: Option<i64>,
+    tries: i32,
+    last: bool,
+) -> (Made, Option<std::time::Duration>) {
+    let attempted_at = cx.now();
+    let request = receiver.request(event, number, attempted_at);
+    let answer = cx.providers().hooks.send(request).await;
+    let now = cx.now();
+    let verdict = outcome::judge(&answer, now);
+    let attempt = Attempt {
+        id: cx.db().ids().mint(),
+        endpoint: receiver.endpoint.id,
+        event: event.id,
+        job: cx.job(),
+        number: tries + 1,
+        attempted_at,
+        latency_ms: i32::try_from((now - attempted_at).num_milliseconds()).unwrap_or(i32::MAX),
+        succeeded: verdict == Verdict::Taken,
+        status: answer.as_ref().ok().and_then(|answer| i16::try_from(answer.status).ok()),
+        headers: answer.as_ref().ok().map(outcome::kept_headers),
+        answer: answer.as_ref().ok().map(outcome::kept_body),
+        error: answer.as_ref().err().map(gantry_providers::Error::explain),
+    };
+    let latency = answer.ok().map(|answer| answer.latency);
+    let made = Made {
+        attempt,
+        verdict,
+        troubled: receiver.endpoint.failing_since.is_some(),
+        last,
+        event_type: event.r#type.clone(),
+    };
+    (made, latency)
+}
+
+/// Writes down attempts and what they mean for their endpoints, which may end with telling the owner.
+pub(super) async fn write_down(tx: &mut TenantTx, made: &[Made]) -> Result<(), sqlx::Error> {
+    let attempted: Vec<&Attempt> = made.iter().map(|made| &made.attempt).collect();
+    attempts::record(tx, &attempted).await?;
+
+    // In one order for everybody: endpoints are rows that several workers write.
+    let mut tallies: BTreeMap<EndpointId, Tally> = BTreeMap::new();
+    for made in made {
+        tallies.entry(made.attempt.endpoint).or_default().count(made);
+    }
+    let recovered: Vec<EndpointId> =
+        tallies.iter().filter(|(_, tally)| tally.recovered).map(|(endpoint, _)| *endpoint).collect();
+    if !recovered.is_empty() {
+        health::succeeded(tx, &recovered).await?;
+    }
+    for (endpoint, tally) in tallies {
+        if tally.gone {
+            if health::gone(tx, endpoint).await? {
+                tell_disabled(tx, endpoint, "gone").await?;
+            }
+        } else if tally.failures > 0
+            && let Some(verdict) = health::failed(tx, endpoint, tally.failures).await?
+        {
+            if verdict.disabled {
+                tell_disabled(tx, endpoint, "failing").await?;
+            } else if verdict.warn {
+                tell_failing(tx, endpoint).await?;
+            }
+        }
+    }
+    for made in made.iter().filter(|made| made.last && made.verdict != Verdict::Taken) {
+        // What is told about deliveries is not told about in its turn.
+        if !made.event_type.starts_with("webhook.") {
+            let facts = json!({ "endpoint_id": made.attempt.endpoint, "event_id": made.attempt.event,
+                                "tries": made.attempt.number });
+            tell(tx, PlatformEvent::DeliveryExhausted, facts).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What attempts say about an endpoint, in their order.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Failures since the last success among them.
+    failures: i32,
+    /// One succeeded, and the endpoint had failed before.
+    recovered: bool,
+    /// The receiver wants no more.
+    gone: bool,
+}
+
+impl Tally {
+    fn count(&mut self, made: &Made) {
+        match made.verdict {
+            Verdict::Taken => {
+                self.recovered |= made.troubled || self.failures > 0;
+                self.failures = 0;
+            }
+            Verdict::Gone(_) => self.gone = true,
+            Verdict::Later(..) | Verdict::Never(_) => self.failures += 1,
+        }
+    }
+}
+
+async fn tell_disabled(tx: &mut TenantTx, endpoint: EndpointId, reason: &str) -> Result<(), sqlx::Error> {
+    let Some(found) = endpoints::find(tx, endpoint).await? else { return Ok(()) };
+    warn!(organization.id = %found.organization, endpoint.id = %endpoint, reason, "An endpoint was disabled");
+    metrics::counter!("gantry_webhook_endpoints_disabled_total", "reason" => reason.to_owned()).increment(1);
+    let since = found.failing_since.unwrap_or(tx.now());
+    let facts = json!({ "endpoint_id": endpoint, "url": found.url, "reason": reason, "failing_since": since });
+    tell(tx, PlatformEvent::EndpointDisabled, facts).await
+}
+
+async fn tell_failing(tx: &mut TenantTx, endpoint: EndpointId) -> Result<(), sqlx::Error> {
+    let Some(found) = endpoints::find(tx, endpoint).await? else { return Ok(()) };
+    warn!(organization.id = %found.organization, endpoint.id = %endpoint, "Nothing reaches an endpoint");
+    let since = found.failing_since.unwrap_or(tx.now());
+    let facts = json!({ "endpoint_id": endpoint, "url": found.url, "failing_since": since,
+                        "disabled_at": since + health::DISABLES_AFTER });
+    tell(tx, PlatformEvent::EndpointFailing, facts).await
+}
+
+async fn tell(tx: &mut TenantTx, what: PlatformEvent, facts: serde_json::Value) -> Result<(), sqlx::Error> {
+    webhooks::emit(tx, what.name(), facts, &By::platform("webhooks")).await.map(drop).map_err(database)
+}
+
+/// What the platform itself asks for can only fail with the database.
+fn database(error: RequestError) -> sqlx::Error {
+    match error {
+        RequestError::Enqueue(EnqueueError::Database(error)) => error,
+        other => sqlx::Error::Protocol(other.to_string()),
+    }
+}
