@@ -11,9 +11,22 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::caller::Keys;
+use crate::cors::Origins;
 use crate::events::Feeds;
 use crate::gather::Gather;
 use crate::jobs::together::{Asks, Looks};
+use crate::load::{Limits, Load};
+
+/// What the surface allows, beside the operations.
+#[derive(Debug, Clone, Default)]
+pub struct Surface {
+    /// How much is done at the same time.
+    pub limits: Limits,
+    /// Whose pages may call from a browser.
+    pub origins: Origins,
+    /// For how long browsers are told to use TLS only; `None`: they are not told.
+    pub tls_only_seconds: Option<u64>,
+}
 
 /// What every operation works with.
 #[derive(Clone)]
@@ -31,6 +44,8 @@ pub struct App {
     pub(crate) asks: Gather<Asks>,
     pub(crate) looks: Gather<Looks>,
     pub(crate) feeds: Arc<Feeds>,
+    pub(crate) surface: Arc<Surface>,
+    pub(crate) load: Arc<Load>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
 }
@@ -62,9 +77,19 @@ impl App {
             redis,
             keys: Arc::default(),
             feeds: Arc::default(),
+            surface: Arc::default(),
+            load: Arc::new(Load::within(Limits::default())),
             namespace: namespace.into(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// With another surface than the default.
+    #[must_use]
+    pub fn with(mut self, surface: Surface) -> Self {
+        self.load = Arc::new(Load::within(surface.limits));
+        self.surface = Arc::new(surface);
+        self
     }
 
     /// Tells requests that only wait to come to an end.

@@ -15,7 +15,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Error};
+use crate::load::BodyRoom;
 use crate::once::BodyDigest;
+use crate::strict;
 
 /// What a body may have when the operation does not say otherwise.
 pub const MIB: usize = 1024 * 1024;
@@ -64,6 +66,10 @@ async fn read<T: DeserializeOwned>(request: &Request, body: &mut RequestBody, li
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
+    if let Some(room) = request.data::<BodyRoom>() {
+        // A body that does not say how long it is may be as long as any.
+        room.take(announced.unwrap_or(limit))?;
+    }
     let cut_off = || Error::new(Code::MalformedJson, "the body ended before it was complete; send it again");
     let bytes = body.take().map_err(|_| cut_off())?.into_bytes_limit(limit).await.map_err(|error| match error {
         poem::error::ReadBodyError::PayloadTooLarge => too_large(),
@@ -77,6 +83,7 @@ async fn read<T: DeserializeOwned>(request: &Request, body: &mut RequestBody, li
         Error::new(Code::NotUtf8, format!("byte {at} of the body begins no UTF-8 character; encode the JSON as UTF-8"))
             .at("body")
     })?;
+    strict::check(text)?;
     parse(text)
 }
 

@@ -9,14 +9,15 @@ use gantry_jobs::process::continue_trace;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use poem::{Endpoint, Request, Response};
-use poem_openapi::OperationId;
 use tracing::{Instrument as _, debug, error, field, info_span};
 
 use crate::app::App;
 use crate::error::{self, Code, Error};
 use crate::jobs::wait;
+use crate::load::Weight;
 use crate::once;
-use crate::routes;
+use crate::routes::{self, Route};
+use crate::version;
 
 /// How long an operation may take, apart from the time its caller asked it to wait.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -67,18 +68,22 @@ impl Edge {
         let traceparent = continue_trace(&span, header).to_string();
         let info = RequestInfo { id, traceparent };
         request.set_data(info.clone());
-        once::prepare(&mut request);
 
-        let limit = TIME_LIMIT + wait::asked_for(&request);
-        let operation = AssertUnwindSafe(self.operations.call(request)).catch_unwind();
+        let route = routes::find(&method, &path);
+        let (operation_id, origin) =
+            (route.map_or("none", |route| route.id), request.headers().get(header::ORIGIN).cloned());
+        let version = version::asked_for(request.headers());
+        let patience = wait::asked_for(&request);
+        let limit = TIME_LIMIT + patience;
+        let operation = AssertUnwindSafe(self.admit_and_call(request, route, patience)).catch_unwind();
         let outcome = tokio::time::timeout(limit, operation.instrument(span.clone())).await;
-        let (operation, mut response) = span.in_scope(|| match outcome {
-            Ok(Ok(Ok(response))) => (response.data::<OperationId>().copied(), response),
-            Ok(Ok(Err(error))) => (error.data::<OperationId>().copied(), refuse(error, &info, &path)),
+        let mut response = span.in_scope(|| match outcome {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(error))) => refuse(error, &info, &path),
             Ok(Err(panic)) => {
                 error!(panic = %said(&*panic), "An operation panicked");
                 let error = Error::new(Code::Internal, "it was noted; tell us the request_id if it happens again");
-                (None, error.response(&info.id, &path))
+                error.response(&info.id, &path)
             }
             Err(_) => {
                 error!("An operation took longer than {limit:?}");
@@ -86,7 +91,7 @@ impl Edge {
                     "it was given up after {} s, and may have happened all the same; look before you try again",
                     limit.as_secs()
                 );
-                (None, Error::new(Code::TimedOut, detail).response(&info.id, &path))
+                Error::new(Code::TimedOut, detail).response(&info.id, &path)
             }
         });
 
@@ -95,16 +100,51 @@ impl Edge {
         {
             response.headers_mut().insert(header::ALLOW, methods);
         }
-        let operation = operation.map_or("none", |operation| operation.0);
         let status = response.status();
-        span.record("otel.name", operation).record("http.response.status_code", status.as_u16());
+        span.record("otel.name", operation_id).record("http.response.status_code", status.as_u16());
         let took = began.elapsed();
-        let labels = [("operation", operation.to_owned()), ("status", status.as_u16().to_string())];
+        let labels = [("operation", operation_id.to_owned()), ("status", status.as_u16().to_string())];
         metrics::counter!("gantry_api_requests_total", &labels).increment(1);
-        metrics::histogram!("gantry_api_request_seconds", "operation" => operation).record(took);
+        metrics::histogram!("gantry_api_request_seconds", "operation" => operation_id).record(took);
         span.in_scope(|| debug!(took_seconds = took.as_secs_f64(), "{method} {path} {status}"));
-        decorate(response.headers_mut(), &info, path.starts_with("/docs"));
+        let headers = response.headers_mut();
+        decorate(headers, &info, path.starts_with("/docs"));
+        if let (Some(route), Ok(version)) = (route, version) {
+            version::decorate(headers, version, route.id);
+        }
+        let surface = &self.app.surface;
+        surface.origins.decorate(headers, origin.as_ref());
+        let tls_only = surface.tls_only_seconds.map(|seconds| format!("max-age={seconds}; includeSubDomains"));
+        if let Some(tls_only) = tls_only.and_then(|tls_only| HeaderValue::from_str(&tls_only).ok()) {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, tls_only);
+        }
         response
+    }
+
+    /// Lets a request in if there is room and it is in order, and does what it asks for.
+    async fn admit_and_call(
+        &self,
+        mut request: Request,
+        route: Option<&Route>,
+        patience: Duration,
+    ) -> poem::Result<Response> {
+        if let Some(answer) = self.app.surface.origins.preflight(&request) {
+            return Ok(answer);
+        }
+        let waits = !patience.is_zero() || route.is_some_and(|route| route.streams);
+        let weight = match request.uri().path() {
+            path if path.starts_with("/health/") => Weight::None,
+            _ if waits => Weight::Waiting,
+            _ => Weight::Work,
+        };
+        let admitted = self.app.load.admit(weight)?;
+        version::asked_for(request.headers())?;
+        if let (Some(route), Some(query)) = (route, request.uri().query()) {
+            route.check_query(query)?;
+        }
+        request.set_data(self.app.load.room());
+        once::prepare(&mut request);
+        Ok(admitted.until_sent(self.operations.call(request).await?))
     }
 }
 
@@ -126,7 +166,8 @@ fn refuse(refused: poem::Error, info: &RequestInfo, path: &str) -> Response {
                 .because(refused.to_string()),
         },
     };
-    if ours.code().status().is_server_error() {
+    // What is shed is counted; logging it would be work as well.
+    if ours.code().status().is_server_error() && ours.code() != Code::Overloaded {
         error!(code = ours.code().as_str(), cause = causes(ours), "A request failed: {ours}");
     }
     ours.response(&info.id, path)

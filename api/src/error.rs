@@ -62,6 +62,10 @@ codes! {
     NotUtf8 = "not_utf8", BAD_REQUEST, "The body is not UTF-8";
     /// A path, query or header parameter.
     InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter is not as expected";
+    /// There is no such version of the API.
+    UnknownVersion = "unknown_version", BAD_REQUEST, "There is no such version of the API";
+    /// The cursor is too old.
+    CursorExpired = "cursor_expired", BAD_REQUEST, "The cursor is too old";
     /// No key, or one that does not work.
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "The request carries no API key that works";
     /// The key does not allow it.
@@ -116,6 +120,8 @@ codes! {
     InvalidCron = "invalid_cron", UNPROCESSABLE_ENTITY, "The cron expression is wrong";
     /// The time zone.
     UnknownTimeZone = "unknown_time_zone", UNPROCESSABLE_ENTITY, "There is no such time zone";
+    /// More requests than can be done.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "More is asked for than can be done";
     /// The request took too long.
     TimedOut = "timed_out", SERVICE_UNAVAILABLE, "The request took too long";
     /// The database cannot be reached.
@@ -226,7 +232,7 @@ impl Error {
             Code::Unauthenticated => {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Code::Unavailable | Code::NotReady | Code::TimedOut | Code::IdempotencyKeyInFlight => {
+            Code::Unavailable | Code::NotReady | Code::TimedOut | Code::Overloaded | Code::IdempotencyKeyInFlight => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

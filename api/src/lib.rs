@@ -8,6 +8,7 @@ pub mod app;
 pub mod body;
 pub mod caller;
 pub mod conditional;
+pub mod cors;
 pub mod dry_run;
 pub mod edge;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod field;
 mod gather;
 pub mod health;
 pub mod jobs;
+pub mod load;
 pub mod once;
 pub mod organizations;
 pub mod page;
@@ -24,7 +26,9 @@ mod parameters;
 pub mod queues;
 mod routes;
 pub mod schedules;
+mod strict;
 pub mod tag;
+pub mod version;
 pub mod webhooks;
 
 use poem::{Endpoint, EndpointExt as _, Response, Route};
@@ -67,6 +71,8 @@ Durable jobs, schedules and signed webhooks for many organizations.
 **Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
 **Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
 **Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.
+**Sent again**, a change with the same `Idempotency-Key` is answered as before and done once.
+**Versions** are dates: send `Gantry-Version` with the one you were written for, or get the newest.
 **Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";
 
 fn service() -> OpenApiService<Described<Features>, ()> {

@@ -1,5 +1,6 @@
 //! `gantry-api`: serves the API, and carries out what an operator does before and beside it.
 
+mod accept;
 mod operator;
 mod serve;
 

@@ -3,7 +3,7 @@
 //!
 //! An operation takes `once: Once`, does its work in [`Once::run`] and answers `Result<Answered<…>, Error>`:
 //!
-//! ```ignore
+//! ```text
 //! async fn create(&self, caller: Caller, once: Once, body: Body<NewThing>) -> Result<Answered<Created>, Error> {
 //!     let organization = caller.may(Permission::ManageThings)?;
 //!     once.run(&caller, organization, async |tx| {

@@ -8,6 +8,8 @@ use poem::http::Method;
 use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaApi, MetaOperationParam, Registry};
 
+use crate::version;
+
 /// The name of the argument, the name of the parameter, and what it is for.
 const SHARED: &[(&str, &str, &str)] = &[
     (
@@ -34,6 +36,7 @@ impl<T: OpenApi> OpenApi for Described<T> {
         for operation in meta.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
             operation.params.iter_mut().for_each(describe);
         }
+        version::mark(&mut meta);
         meta
     }
 

@@ -1,57 +1,133 @@
-//! What the document says of paths, for refusals that poem cannot word: which methods a path answers, and what
-//! the parameters of a path are called.
+//! What the document says of operations, for what is decided before one of them runs and for refusals that poem
+//! cannot word: which operation a request is for, which parameters it takes, which methods a path answers.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use poem::http::Method;
 use poem_openapi::OpenApi;
-use poem_openapi::registry::MetaParamIn;
+use poem_openapi::registry::{MetaOperation, MetaOperationParam, MetaParamIn, MetaSchemaRef};
 
 use crate::Features;
+use crate::error::Error;
 use crate::parameters::Described;
 
-/// The paths and parameters of every operation.
-#[derive(Debug, Default)]
-struct Routes {
-    methods: HashMap<String, Vec<Method>>,
-    path_parameters: HashMap<&'static str, Vec<String>>,
+/// An operation.
+#[derive(Debug)]
+pub(crate) struct Route {
+    method: Method,
+    /// The parts of its path; those in braces stand for anything.
+    parts: Vec<String>,
+    /// Its name.
+    pub id: &'static str,
+    /// Its answer is a stream that goes on while there is something to tell.
+    pub streams: bool,
+    in_path: Vec<String>,
+    in_query: Vec<QueryParameter>,
 }
 
-static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
-    let mut routes = Routes::default();
-    for path in Described::<Features>::meta().into_iter().flat_map(|api| api.paths) {
-        let methods = routes.methods.entry(path.path).or_default();
-        for operation in path.operations {
-            methods.push(operation.method);
-            let in_path = operation.params.iter().filter(|parameter| parameter.in_type == MetaParamIn::Path);
-            let names = in_path.map(|parameter| parameter.name.clone()).collect();
-            routes.path_parameters.extend(operation.operation_id.map(|id| (id, names)));
+#[derive(Debug)]
+struct QueryParameter {
+    name: String,
+    /// It may be given several times.
+    list: bool,
+}
+
+static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    let paths = Described::<Features>::meta().into_iter().flat_map(|api| api.paths);
+    let operations =
+        paths.flat_map(|path| path.operations.into_iter().map(move |operation| (path.path.clone(), operation)));
+    operations.map(|(path, operation)| Route::of(&path, operation)).collect()
+});
+
+impl Route {
+    fn of(path: &str, operation: MetaOperation) -> Self {
+        let of_kind = |kind: MetaParamIn| operation.params.iter().filter(move |parameter| parameter.in_type == kind);
+        let answers = operation.responses.responses.iter().flat_map(|answer| &answer.content);
+        Self {
+            parts: parts(path).map(str::to_owned).collect(),
+            id: operation.operation_id.unwrap_or("none"),
+            streams: answers.into_iter().any(|content| content.content_type.starts_with("text/event-stream")),
+            in_path: of_kind(MetaParamIn::Path).map(|parameter| parameter.name.clone()).collect(),
+            in_query: of_kind(MetaParamIn::Query).map(QueryParameter::of).collect(),
+            method: operation.method,
         }
     }
-    routes
-});
+
+    fn fits(&self, path: &str) -> bool {
+        let mut given = parts(path);
+        self.parts.iter().all(|part| given.next().is_some_and(|given| part == given || part.starts_with('{')))
+            && given.next().is_none()
+    }
+
+    fn literal_parts(&self) -> usize {
+        self.parts.iter().filter(|part| !part.starts_with('{')).count()
+    }
+
+    /// Refuses parameters that the operation does not have, and those that are given twice.
+    ///
+    /// # Errors
+    /// Names the parameter.
+    pub(crate) fn check_query(&self, query: &str) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        for (name, _) in url::form_urlencoded::parse(query.as_bytes()) {
+            match self.in_query.iter().find(|parameter| parameter.name == name) {
+                None => return Err(self.unknown(&name)),
+                Some(parameter) if !parameter.list && !seen.insert(&parameter.name) => {
+                    return Err(Error::parameter(&parameter.name, "it is given twice; leave one of them out"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let near =
+            self.in_query.iter().map(|parameter| (strsim::damerau_levenshtein(&parameter.name, name), parameter));
+        let near = near.filter(|(distance, parameter)| *distance <= 1 + parameter.name.len() / 4);
+        let remedy = match near.min_by_key(|(distance, _)| *distance) {
+            Some((_, parameter)) => format!("did you mean {}?", parameter.name),
+            None if self.in_query.is_empty() => "it has none; leave it out".to_owned(),
+            None => {
+                let known: Vec<&str> = self.in_query.iter().map(|parameter| parameter.name.as_str()).collect();
+                format!("it has {}; leave it out, or use one of them", known.join(", "))
+            }
+        };
+        let shown: String = name.chars().take(100).collect();
+        Error::parameter(shown, format!("the operation {} has no such parameter; {remedy}", self.id))
+    }
+}
+
+impl QueryParameter {
+    fn of(parameter: &MetaOperationParam) -> Self {
+        let list = matches!(&parameter.schema, MetaSchemaRef::Inline(schema) if schema.ty == "array");
+        Self { name: parameter.name.clone(), list }
+    }
+}
+
+/// A slash at the end makes no difference.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.trim_end_matches('/').split('/')
+}
+
+/// The operation a request is for.
+pub(crate) fn find(method: &Method, path: &str) -> Option<&'static Route> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let fitting = ROUTES.iter().filter(|route| route.method == *method && route.fits(path));
+    fitting.max_by_key(|route| route.literal_parts())
+}
 
 /// The name of an operation's parameter that poem-openapi calls `param0`, `param1`, ….
 pub(crate) fn path_parameter(operation: &str, positional: &str) -> Option<&'static str> {
     let position: usize = positional.strip_prefix("param")?.parse().ok()?;
-    ROUTES.path_parameters.get(operation)?.get(position).map(String::as_str)
+    ROUTES.iter().find(|route| route.id == operation)?.in_path.get(position).map(String::as_str)
 }
 
 /// The methods that a path answers, for the header `Allow`.
 pub(crate) fn allowed(path: &str) -> Option<String> {
-    let fits = |template: &str| {
-        let (mut wanted, mut given) = (template.split('/'), path.split('/'));
-        loop {
-            match (wanted.next(), given.next()) {
-                (None, None) => return true,
-                (Some(wanted), Some(given)) if wanted == given || wanted.starts_with('{') => {}
-                _ => return false,
-            }
-        }
-    };
-    let methods = ROUTES.methods.iter().filter(|(template, _)| fits(template)).flat_map(|(_, methods)| methods);
-    let mut words: Vec<&str> = methods.map(Method::as_str).collect();
+    let mut words: Vec<&str> =
+        ROUTES.iter().filter(|route| route.fits(path)).map(|route| route.method.as_str()).collect();
     words.sort_unstable();
     words.dedup();
     if words.contains(&"GET") {
@@ -76,5 +152,33 @@ mod tests {
     fn the_parameters_of_a_path_are_known_by_name() {
         assert_eq!(path_parameter("getJob", "param0"), Some("job"));
         assert_eq!((path_parameter("getJob", "param1"), path_parameter("getJob", "limit")), (None, None));
+    }
+
+    #[test]
+    fn a_request_is_for_one_operation() {
+        let id = |method: Method, path: &str| find(&method, path).map(|route| route.id);
+        assert_eq!(id(Method::GET, "/jobs"), Some("listJobs"));
+        assert_eq!(id(Method::HEAD, "/jobs/"), Some("listJobs"));
+        assert_eq!(id(Method::POST, "/jobs/retry"), Some("retryJobs"));
+        assert_eq!(id(Method::GET, "/jobs/retry"), Some("getJob"));
+        assert_eq!((id(Method::PATCH, "/jobs"), id(Method::GET, "/openapi.json")), (None, None));
+        let streams = |path: &str| find(&Method::GET, path).is_some_and(|route| route.streams);
+        assert!(streams("/jobs/job_1/events") && !streams("/jobs/job_1"));
+    }
+
+    #[test]
+    fn parameters_that_an_operation_does_not_have_are_refused() {
+        let check = |query: &str| find(&Method::GET, "/jobs").unwrap().check_query(query);
+        assert!(check("").is_ok() && check("limit=5&cursor=x&state=running").is_ok() && check("li%6Dit=5").is_ok());
+        let refused = |query: &str| {
+            let problem = check(query).unwrap_err().problem("", "");
+            (problem.field.unwrap_or_default(), problem.detail)
+        };
+        let (field, detail) = refused("limt=5");
+        assert!(field == "limt" && detail.contains("did you mean limit?"), "{detail}");
+        let (field, detail) = refused("colour=red");
+        assert!(field == "colour" && detail.contains("cursor"), "{detail}");
+        assert_eq!(refused("limit=5&limit=5").0, "limit");
+        assert_eq!(refused(&"x".repeat(5_000)).0.len(), 100);
     }
 }

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gantry_api::app::Surface;
+use gantry_api::cors::Origins;
+use gantry_api::load::Limits;
 use gantry_api::{App, app};
 use gantry_jobs::doorbell::{Bell, Ringer};
 use gantry_jobs::process::{Namespace, Settings, Together as _, metrics, shutdown, telemetry};
 use gantry_jobs::signals::Signals;
 use gantry_schema::{Db, IdMint, SystemClock, setup};
-use poem::http::uri::Scheme;
-use poem::listener::Acceptor;
-use poem::web::{LocalAddr, RemoteAddr};
 use secrecy::ExposeSecret as _;
-use tokio::net::{TcpListener, TcpStream};
-use tracing::{info, warn};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::accept::Prompt;
 
 /// Longer than anybody waits for a job, and than the silence between two events of a stream.
 const IDLE: Duration = Duration::from_mins(2);
@@ -39,6 +41,20 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.seconds("DRAIN_SECONDS"),
     )
         .together()?;
+    let (requests, waiting, body_mib, connections_at_once, origins, tls_only_seconds) = (
+        settings.required::<NonZeroU32>("API_REQUESTS"),
+        settings.required::<NonZeroU32>("API_WAITING"),
+        settings.required::<NonZeroU32>("API_BODY_MIB"),
+        settings.required::<NonZeroU32>("API_CONNECTIONS"),
+        settings.optional::<Origins>("CORS_ORIGINS"),
+        settings.optional::<u64>("HSTS_SECONDS"),
+    )
+        .together()?;
+    let surface = Surface {
+        limits: Limits { requests, waiting, body_mib },
+        origins: origins.unwrap_or_default(),
+        tls_only_seconds,
+    };
     let telemetry = telemetry::init(logs)?;
     let asked_to_stop = shutdown::requested()?;
     metrics::install(metrics_at)?;
@@ -53,7 +69,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         anyhow::bail!("the database is not what this release needs: run `gantry-api migrate` first");
     }
     let signals = Signals::subscribe(redis_url, namespace.as_str());
-    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private);
+    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private).with(surface);
 
     let listener = TcpListener::bind(listen)
         .await
@@ -67,7 +83,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
             app.stop();
         }
     };
-    poem::Server::new_with_acceptor(Prompt(listener))
+    poem::Server::new_with_acceptor(Prompt::new(listener, connections_at_once.get() as usize))
         .idle_timeout(IDLE)
         .run_with_graceful_shutdown(gantry_api::app(app), stop, Some(drain))
         .await?;
@@ -85,32 +101,5 @@ async fn watch_pool(db: Db) {
         let (size, idle) = (db.pool().size(), db.pool().num_idle());
         ::metrics::gauge!("gantry_database_connections", "state" => "idle").set(idle as f64);
         ::metrics::gauge!("gantry_database_connections", "state" => "used").set(f64::from(size) - idle as f64);
-    }
-}
-
-/// Accepts connections that send small writes at once: an event of a stream must not wait for the acknowledgement
-/// of the one before.
-struct Prompt(TcpListener);
-
-impl Acceptor for Prompt {
-    type Io = TcpStream;
-
-    fn local_addr(&self) -> Vec<LocalAddr> {
-        self.0.local_addr().map(|address| LocalAddr(address.into())).into_iter().collect()
-    }
-
-    async fn accept(&mut self) -> std::io::Result<(TcpStream, LocalAddr, RemoteAddr, Scheme)> {
-        let (stream, remote) = match self.0.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: the server would ask again at once, and for ever.
-                warn!("A connection could not be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return Err(error);
-            }
-        };
-        stream.set_nodelay(true)?;
-        let local = LocalAddr(stream.local_addr()?.into());
-        Ok((stream, local, RemoteAddr(remote.into()), Scheme::HTTP))
     }
 }

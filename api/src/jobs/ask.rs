@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::body::Batch;
 use crate::error::{Code, Error, ItemProblem};
-use crate::field::{AnyJson, Moment, Word, has_nul};
+use crate::field::{AnyJson, Moment, Word};
 
 /// A job to be done.
 #[derive(Debug, Object, Deserialize)]
@@ -97,10 +97,6 @@ pub(super) fn new_job(request: JobRequest, by: &By, now: DateTime<Utc>) -> Resul
         Some(AnyJson(payload)) => payload,
         None => RawValue::from_string("{}".to_owned()).map_err(RequestError::Payload)?,
     };
-    if has_nul(payload.get()) {
-        let detail = "the payload contains the character U+0000 in a text, which cannot be stored; leave it out";
-        return Err(Error::new(Code::InvalidPayload, detail).at("payload"));
-    }
     let expires_at = request.expires_at.map(|moment| moment.0);
     if expires_at.is_some_and(|at| at > now + MAX_AHEAD * 2) {
         return Err(Error::field(

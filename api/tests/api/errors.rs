@@ -25,7 +25,7 @@ async fn bad_jobs_are_refused_by_field_and_nothing_is_stored(pool: PgPool) {
         (json!({ "kind": "webhooks.deliver" }), 422, "kind_not_public", "kind"),
         (probe("payload", json!({ "steps": "many" })), 422, "invalid_payload", "payload"),
         (probe("payload", json!("text")), 422, "invalid_payload", "payload"),
-        (probe("payload", json!({ "message": "a\u{0}b" })), 422, "invalid_payload", "payload"),
+        (probe("payload", json!({ "message": "a\u{0}b" })), 422, "invalid_field", "payload.message"),
         (probe("payload", json!({ "message": "a".repeat(256 * 1024) })), 413, "payload_too_large", "payload"),
         (probe("run_at", json!("9999-12-31T23:59:59Z")), 422, "invalid_field", "run_at"),
         (probe("run_at", json!("+262142-01-01T00:00:00Z")), 422, "invalid_field", "run_at"),
@@ -53,7 +53,7 @@ async fn bodies_that_are_no_json_are_refused(pool: PgPool) {
     let refused = async |body: Vec<u8>| acme.post_text("/jobs", Body::from_vec(body)).await;
     refused(b"{".to_vec()).await.problem(400, "malformed_json", Some("body"));
     refused(Vec::new()).await.problem(400, "malformed_json", Some("body"));
-    refused(b"{\"kind\": NaN}".to_vec()).await.problem(400, "malformed_json", Some("body"));
+    refused(b"{\"kind\": NaN}".to_vec()).await.problem(400, "malformed_json", Some("kind"));
     refused(b"{\"kind\":\"diagnostics.probe\",\"payload\":{\"message\":\"\xff\"}}".to_vec()).await.problem(
         400,
         "not_utf8",

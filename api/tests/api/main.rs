@@ -6,6 +6,7 @@ mod accounts;
 mod conditional;
 mod document;
 mod dry_run;
+mod edge;
 mod errors;
 mod health;
 mod jobs;

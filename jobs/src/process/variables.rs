@@ -188,6 +188,25 @@ pub const VARIABLES: &[Variable] = &[
         "Whether webhook receivers may be http:// and lie at private addresses.",
     ),
     Variable::with_default("LISTEN", "127.0.0.1:8080", "Where the API listens.").read_by(ReadBy::Api),
+    Variable::with_default("API_REQUESTS", "512", "Requests worked on at the same time; more are refused with 503.")
+        .read_by(ReadBy::Api),
+    Variable::with_default("API_WAITING", "10000", "Requests that wait for a job or stream news at the same time.")
+        .read_by(ReadBy::Api),
+    Variable::with_default("API_BODY_MIB", "128", "MiB of request bodies held at the same time.")
+        .read_by(ReadBy::Api),
+    Variable::with_default("API_CONNECTIONS", "20000", "Connections at the same time.").read_by(ReadBy::Api),
+    Variable::optional(
+        "CORS_ORIGINS",
+        "https://console.example.com",
+        "Origins whose web pages may call the API from a browser, comma-separated, or *; none without it.",
+    )
+    .read_by(ReadBy::Api),
+    Variable::optional(
+        "HSTS_SECONDS",
+        "31536000",
+        "For how long browsers are told to use TLS only (Strict-Transport-Security); set it where TLS ends before the API.",
+    )
+    .read_by(ReadBy::Api),
     Variable::required(
         "OWNER_DATABASE_URL",
         "postgres://gantry:password@127.0.0.1:5432/gantry",
