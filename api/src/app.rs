@@ -14,6 +14,7 @@ use crate::caller::Keys;
 use crate::cors::Origins;
 use crate::events::Feeds;
 use crate::gather::Gather;
+use crate::inspector::Rates;
 use crate::jobs::together::{Asks, Looks};
 use crate::load::{Limits, Load};
 
@@ -46,6 +47,8 @@ pub struct App {
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) surface: Arc<Surface>,
     pub(crate) load: Arc<Load>,
+    pub(crate) rates: Arc<Rates>,
+    public_url: Arc<str>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
 }
@@ -79,6 +82,8 @@ impl App {
             feeds: Arc::default(),
             surface: Arc::default(),
             load: Arc::new(Load::within(Limits::default())),
+            rates: Arc::default(),
+            public_url: "http://127.0.0.1:8080".into(),
             namespace: namespace.into(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
@@ -90,6 +95,24 @@ impl App {
         self.load = Arc::new(Load::within(surface.limits));
         self.surface = Arc::new(surface);
         self
+    }
+
+    /// With the URL under which the world reaches this API, without a slash at its end.
+    #[must_use]
+    pub fn at(mut self, public_url: &str) -> Self {
+        self.public_url = public_url.trim_end_matches('/').into();
+        self
+    }
+
+    /// The URL under which the world reaches this API, without a slash at its end.
+    #[must_use]
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
+    /// What the URLs of the inspector's bins begin with.
+    pub(crate) fn bins(&self) -> String {
+        format!("{}/inspect/", self.public_url)
     }
 
     /// Tells requests that only wait to come to an end.

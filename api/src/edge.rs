@@ -204,8 +204,9 @@ fn decorate(headers: &mut HeaderMap, info: &RequestInfo, docs: bool) {
         headers.insert(TRACEPARENT.clone(), traceparent);
     }
     let policy = if docs { DOCS_POLICY } else { "default-src 'none'; frame-ancestors 'none'" };
+    // A page knows best what it runs.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(policy));
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, policy),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),

@@ -110,6 +110,8 @@ codes! {
     TooManyJobs = "too_many_jobs", UNPROCESSABLE_ENTITY, "Too many jobs in one request";
     /// Some jobs of a bulk request.
     InvalidJobs = "invalid_jobs", UNPROCESSABLE_ENTITY, "Some of the jobs cannot be asked for; none was stored";
+    /// More requests than are taken.
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests in too short a time";
     /// More deliveries than one request may ask for.
     TooManyDeliveries = "too_many_deliveries", UNPROCESSABLE_ENTITY, "Too many deliveries in one request";
     /// Some events of a bulk request.
@@ -232,7 +234,12 @@ impl Error {
             Code::Unauthenticated => {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Code::Unavailable | Code::NotReady | Code::TimedOut | Code::Overloaded | Code::IdempotencyKeyInFlight => {
+            Code::TooManyRequests
+            | Code::Unavailable
+            | Code::NotReady
+            | Code::TimedOut
+            | Code::Overloaded
+            | Code::IdempotencyKeyInFlight => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -17,6 +17,7 @@ pub mod events;
 pub mod field;
 mod gather;
 pub mod health;
+pub mod inspector;
 pub mod jobs;
 pub mod load;
 pub mod once;
@@ -49,6 +50,7 @@ type Features = (
     webhooks::WebhookDeliveries,
     events::Events,
     event_types::EventTypes,
+    inspector::Inspector,
 );
 
 const FEATURES: Features = (
@@ -62,6 +64,7 @@ const FEATURES: Features = (
     webhooks::WebhookDeliveries,
     events::Events,
     event_types::EventTypes,
+    inspector::Inspector,
 );
 
 const DESCRIPTION: &str = "\
@@ -94,6 +97,9 @@ pub fn app(app: App) -> impl Endpoint<Output = Response> + 'static {
     let (document, docs) = (service.spec_endpoint(), service.swagger_ui());
     let operations = Route::new()
         .at("/openapi.json", poem::get(document))
+        .at("/inspector", poem::get(poem::endpoint::make_sync(|_| inspector::page())))
+        .at("/inspect/:token", poem::endpoint::make(inspector::receive))
+        .at("/inspect/:token/*rest", poem::endpoint::make(inspector::receive))
         .nest("/docs", docs)
         .nest("/", service)
         .data(app.clone())

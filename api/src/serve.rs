@@ -55,6 +55,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         origins: origins.unwrap_or_default(),
         tls_only_seconds,
     };
+    let public_url = settings.optional::<url::Url>("PUBLIC_URL")?;
     let telemetry = telemetry::init(logs)?;
     let asked_to_stop = shutdown::requested()?;
     metrics::install(metrics_at)?;
@@ -69,11 +70,14 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         anyhow::bail!("the database is not what this release needs: run `gantry-api migrate` first");
     }
     let signals = Signals::subscribe(redis_url, namespace.as_str());
-    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private).with(surface);
-
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening at {listen}; choose a free address in GANTRY_LISTEN"))?;
+    let public_url = match public_url {
+        Some(url) => url.to_string(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private).with(surface).at(&public_url);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let stop = {

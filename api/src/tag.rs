@@ -21,6 +21,8 @@ pub enum Tag {
     WebhookEndpoints,
     /// What happened, and is told to receivers.
     Events,
+    /// Receiving bins, to try webhooks without a server of one's own.
+    Inspector,
     /// Whether the platform works.
     Health,
 }

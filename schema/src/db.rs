@@ -14,6 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::express::{Express, Lane};
+use crate::inspector::BinToken;
 use crate::jobs::Ready;
 use crate::{Clock, IdMint, OrganizationId};
 
@@ -148,6 +149,16 @@ impl Db {
         Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
     }
 
+    /// Begins a transaction that sees the inspector's bin with this token, and nothing else.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn presented_bin(&self, token: &BinToken) -> Result<CredentialTx, sqlx::Error> {
+        // A token has letters and digits only.
+        let begin = format!("begin; set local gantry.presented_bin = '{token}'");
+        Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
+    }
+
     /// A connection for one statement that commits by itself.
     pub(crate) async fn lane(&self) -> Result<Lane, sqlx::Error> {
         self.express.lane().await
@@ -223,7 +234,7 @@ impl TenantTx {
     }
 }
 
-/// A transaction that sees one API key.
+/// A transaction that sees what one credential opens: an API key, or a bin.
 #[derive(Debug)]
 pub struct CredentialTx {
     inner: Transaction<'static, Postgres>,

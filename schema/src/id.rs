@@ -176,6 +176,12 @@ id!(
 id!(
     /// One attempt to deliver an event to a receiver.
     AttemptId, "att");
+id!(
+    /// A receiving bin of the inspector.
+    BinId, "bin");
+id!(
+    /// A request that a bin received.
+    InspectedId, "ins");
 
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.

@@ -11,6 +11,7 @@ pub mod digest;
 mod express;
 pub mod id;
 pub mod idempotency;
+pub mod inspector;
 pub mod jobs;
 pub mod organizations;
 pub mod schedules;
@@ -21,7 +22,8 @@ pub mod webhooks;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, ClaimId, EndpointId, EventId, IdMint, JobId, OrganizationId, ScheduleId, SecretId, WorkerId,
+    ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, JobId, OrganizationId, ScheduleId,
+    SecretId, WorkerId,
 };
 
 /// The migrations of this release, in order.

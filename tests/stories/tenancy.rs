@@ -64,6 +64,28 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     };
     let mut tx = actor.begin().await;
     gantry_schema::webhooks::event_types::put(&mut tx, &described).await.unwrap();
+    let bin = gantry_schema::inspector::Bin {
+        id: tx.ids().mint(),
+        organization: actor.id,
+        name: "a bin".to_owned(),
+        token: tx.ids().mint::<gantry_schema::BinId>().to_string(),
+        status: 200,
+        delay_ms: 0,
+        created_at: tx.now(),
+    };
+    gantry_schema::inspector::queries::insert(&mut tx, &bin).await.unwrap();
+    let inspected = gantry_schema::inspector::Inspected {
+        id: tx.ids().mint(),
+        bin: bin.id,
+        method: "POST".to_owned(),
+        path: String::new(),
+        query: None,
+        headers: json!([]),
+        body: Vec::new(),
+        truncated: false,
+        received_at: tx.now(),
+    };
+    gantry_schema::inspector::queries::keep(&mut tx, &inspected).await.unwrap();
     let request = gantry_schema::idempotency::Request {
         key: "k",
         api_key: platform.ids().mint(),

@@ -9,6 +9,7 @@ mod dry_run;
 mod edge;
 mod errors;
 mod health;
+mod inspector;
 mod jobs;
 mod once;
 mod queues;

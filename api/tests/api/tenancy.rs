@@ -31,6 +31,7 @@ fn body(operation: &str) -> Option<Value> {
         "replayWebhooks" => json!({ "from": "2026-01-15T11:00:00Z" }),
         "postEvent" => json!({ "type": "new", "payload": {} }),
         "postEvents" => json!({ "events": [{ "type": "new", "payload": {} }] }),
+        "createInspectorBin" | "updateInspectorBin" => json!({ "name": "a bin" }),
         "putEventType" => json!({ "description": "", "schema": {}, "example": {} }),
         _ => return None,
     })
@@ -51,6 +52,7 @@ async fn belongings(platform: &Platform, acme: &Actor) -> HashMap<&'static str, 
         ("queue", "default".to_owned()),
         ("kind", "diagnostics.probe".to_owned()),
         ("rate", "namecheap".to_owned()),
+        ("bin", id(acme.post("/inspector/bins", &body("createInspectorBin").unwrap()).await.expect(201))),
         ("name", "own.type".to_owned()),
         ("version", "1".to_owned()),
     ])
@@ -88,7 +90,7 @@ async fn no_operation_lets_anybody_in_who_may_not(pool: PgPool) {
         powerless.send(method.clone(), &filled, payload()).await.problem(403, "forbidden", None);
         refused += 1;
 
-        if ["{organization}", "{api_key}", "{job}", "{schedule}", "{endpoint}", "{event}"]
+        if ["{organization}", "{api_key}", "{job}", "{schedule}", "{endpoint}", "{event}", "{bin}"]
             .iter()
             .any(|name| path.contains(name))
         {
@@ -113,6 +115,8 @@ async fn tables(platform: &Platform) -> Vec<i64> {
         "schedules where not paused",
         "webhook_endpoints where enabled",
         "events",
+        "event_types",
+        "inspector_bins",
     ] {
         counts.push(platform.count(table).await);
     }

@@ -182,6 +182,11 @@ pub const VARIABLES: &[Variable] = &[
         "30",
         "How long SIGTERM waits for requests and attempts that have begun, before attempts are handed back.",
     ),
+    Variable::optional(
+        "PUBLIC_URL",
+        "https://gantry.example",
+        "The URL under which the world reaches the API; unset: http:// and where it listens. Links and the inspector's bins begin with it.",
+    ),
     Variable::with_default(
         "WEBHOOKS_ALLOW_PRIVATE",
         "false",

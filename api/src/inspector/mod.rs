@@ -1,0 +1,356 @@
+//! The inspector: receiving bins that show what arrives, so that webhooks can be tried without a server of one's own.
+
+mod page;
+mod receive;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use gantry_schema::inspector::{self as rows};
+use gantry_schema::inspector::{BinToken, queries};
+use gantry_schema::organizations::Permission;
+use gantry_schema::{BinId, InspectedId, JobTx as _};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Caller;
+use crate::error::{Code, Error};
+use crate::field::{Moment, Name};
+use crate::once::{Answered, Once};
+use crate::page::{Cursor, Limit, Page};
+use crate::tag::Tag;
+
+pub(crate) use page::page;
+pub(crate) use receive::{Rates, receive};
+
+/// Bins an organization may have: with the requests they keep, a bounded amount of everything.
+const MAX_BINS: usize = 10;
+
+/// The longest a bin waits before it answers, in milliseconds.
+const MAX_DELAY: i32 = 10_000;
+
+/// The operations on bins.
+#[derive(Debug, Clone, Copy)]
+pub struct Inspector;
+
+/// A receiving bin.
+#[derive(Debug, Object)]
+#[oai(rename = "InspectorBin")]
+struct Bin {
+    /// Its id.
+    id: BinId,
+    /// What people call it.
+    name: String,
+    /// Where it receives: any method, any path below. Who has it may send to the bin, and see nothing.
+    url: String,
+    /// What it answers.
+    status: i16,
+    /// After how many milliseconds.
+    delay_ms: i32,
+    /// When it was made.
+    created_at: Moment,
+}
+
+impl Bin {
+    fn of(app: &App, row: rows::Bin) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            url: format!("{}/inspect/{}", app.public_url(), row.token),
+            status: row.status,
+            delay_ms: row.delay_ms,
+            created_at: row.created_at.into(),
+        }
+    }
+}
+
+/// A bin to make.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "NewInspectorBin")]
+struct NewBin {
+    /// What people call it.
+    name: Name,
+    /// What it answers, 200 to 599: to rehearse failures; left out: 200.
+    status: Option<i16>,
+    /// After how many milliseconds it answers, 0 to 10 000: to rehearse slowness; left out: at once.
+    delay_ms: Option<i32>,
+}
+
+/// What to change; what is left out stays as it is.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+#[oai(rename = "InspectorBinChange")]
+struct BinChange {
+    /// What people call it.
+    name: Option<Name>,
+    /// What it answers, 200 to 599.
+    status: Option<i16>,
+    /// After how many milliseconds it answers, 0 to 10 000.
+    delay_ms: Option<i32>,
+}
+
+/// The bins of the organization.
+#[derive(Debug, Object)]
+#[oai(rename = "InspectorBins")]
+struct Bins {
+    /// Oldest first; at most ten.
+    items: Vec<Bin>,
+}
+
+/// A header as it came.
+#[derive(Debug, Object)]
+#[oai(rename = "InspectedHeader")]
+struct Header {
+    /// Its name.
+    name: String,
+    /// Its value.
+    value: String,
+}
+
+/// A request that a bin received.
+#[derive(Debug, Object)]
+#[oai(rename = "InspectedRequest")]
+struct Inspected {
+    /// Its id.
+    id: InspectedId,
+    /// `POST`, mostly.
+    method: String,
+    /// What came after the bin's URL.
+    path: String,
+    /// What came after the question mark.
+    #[oai(skip_serializing_if_is_none)]
+    query: Option<String>,
+    /// The headers, in their order.
+    headers: Vec<Header>,
+    /// The body, where it is text.
+    #[oai(skip_serializing_if_is_none)]
+    body: Option<String>,
+    /// The body in base64, where it is not.
+    #[oai(skip_serializing_if_is_none)]
+    body_base64: Option<String>,
+    /// The body was longer than the 256 KB that are kept.
+    truncated: bool,
+    /// When.
+    received_at: Moment,
+}
+
+impl From<rows::Inspected> for Inspected {
+    fn from(row: rows::Inspected) -> Self {
+        let headers: Vec<(String, String)> = serde_json::from_value(row.headers).unwrap_or_default();
+        let (body, body_base64) = match String::from_utf8(row.body) {
+            Ok(text) => (Some(text), None),
+            Err(other) => (None, Some(STANDARD.encode(other.as_bytes()))),
+        };
+        Self {
+            id: row.id,
+            method: row.method,
+            path: row.path,
+            query: row.query,
+            headers: headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
+            body,
+            body_base64,
+            truncated: row.truncated,
+            received_at: row.received_at.into(),
+        }
+    }
+}
+
+/// A bin was made.
+#[derive(ApiResponse)]
+enum Created {
+    /// It receives from now on.
+    #[oai(status = 201)]
+    Created(
+        Json<Bin>,
+        /// Where it is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+/// Something was removed.
+#[derive(ApiResponse)]
+enum Deleted {
+    /// It is gone.
+    #[oai(status = 204)]
+    Deleted,
+}
+
+#[OpenApi(prefix_path = "/inspector/bins", tag = "Tag::Inspector")]
+impl Inspector {
+    /// Make a bin
+    ///
+    /// Its URL takes any request and keeps the newest hundred. Register it as a webhook endpoint, post an event, and see
+    /// what arrives: here, or on the page `/inspector`.
+    #[oai(path = "/", method = "post", operation_id = "createInspectorBin")]
+    async fn create(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        body: Body<NewBin>,
+    ) -> Result<Answered<Created>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let (status, delay_ms) = (checked_status(body.0.status)?, checked_delay(body.0.delay_ms)?);
+        let create = once.run(&caller, organization, async |tx| {
+            if queries::list(tx).await?.len() >= MAX_BINS {
+                let detail = format!("an organization has at most {MAX_BINS} bins; remove one nobody needs");
+                return Err(Error::new(Code::TooMany, detail));
+            }
+            let bin = rows::Bin {
+                id: tx.ids().mint(),
+                organization,
+                name: body.0.name.as_str().to_owned(),
+                token: BinToken::generate(&mut rand::rng()).to_string(),
+                status: status.unwrap_or(200),
+                delay_ms: delay_ms.unwrap_or(0),
+                created_at: tx.now(),
+            };
+            queries::insert(tx, &bin).await?;
+            let location = format!("/inspector/bins/{}", bin.id);
+            Ok(Created::Created(Json(Bin::of(&app, bin)), location))
+        });
+        create.await
+    }
+
+    /// List bins
+    ///
+    /// Oldest first.
+    #[oai(path = "/", method = "get", operation_id = "listInspectorBins")]
+    async fn list(&self, caller: Caller, app: Data<&App>) -> Result<Json<Bins>, Error> {
+        let organization = caller.may(Permission::ReadWebhooks)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let found = queries::list(&mut tx).await?;
+        Ok(Json(Bins { items: found.into_iter().map(|bin| Bin::of(&app, bin)).collect() }))
+    }
+
+    /// Get a bin
+    ///
+    /// With its URL.
+    #[oai(path = "/:bin", method = "get", operation_id = "getInspectorBin")]
+    async fn get(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The bin.
+        bin: Path<BinId>,
+    ) -> Result<Json<Bin>, Error> {
+        let organization = caller.may(Permission::ReadWebhooks)?;
+        let mut tx = app.db.tenant(organization).await?;
+        let found = queries::find(&mut tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
+        Ok(Json(Bin::of(&app, found)))
+    }
+
+    /// Change a bin
+    ///
+    /// What it is called, and how it answers.
+    #[oai(path = "/:bin", method = "patch", operation_id = "updateInspectorBin")]
+    async fn update(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        once: Once,
+        /// The bin.
+        bin: Path<BinId>,
+        body: Body<BinChange>,
+    ) -> Result<Answered<Json<Bin>>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let (status, delay_ms) = (checked_status(body.0.status)?, checked_delay(body.0.delay_ms)?);
+        let update = once.run(&caller, organization, async |tx| {
+            let name = body.0.name.as_ref().map(Name::as_str);
+            if !queries::update(tx, bin.0, name, status, delay_ms).await? {
+                return Err(Error::not_found(bin.0));
+            }
+            let found = queries::find(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
+            Ok(Json(Bin::of(&app, found)))
+        });
+        update.await
+    }
+
+    /// Remove a bin
+    ///
+    /// With everything it received. Its URL answers 404 from then on.
+    #[oai(path = "/:bin", method = "delete", operation_id = "deleteInspectorBin")]
+    async fn delete(
+        &self,
+        caller: Caller,
+        once: Once,
+        /// The bin.
+        bin: Path<BinId>,
+    ) -> Result<Answered<Deleted>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let delete = once.run(&caller, organization, async |tx| {
+            if queries::delete(tx, bin.0).await? { Ok(Deleted::Deleted) } else { Err(Error::not_found(bin.0)) }
+        });
+        delete.await
+    }
+
+    /// List what a bin received
+    ///
+    /// Newest first: the last hundred requests.
+    #[oai(path = "/:bin/requests", method = "get", operation_id = "listInspectedRequests")]
+    async fn requests(
+        &self,
+        caller: Caller,
+        app: Data<&App>,
+        /// The bin.
+        bin: Path<BinId>,
+        /// How many.
+        limit: Query<Option<Limit>>,
+        /// Continue after the last page.
+        cursor: Query<Option<Cursor>>,
+    ) -> Result<Json<Page<Inspected>>, Error> {
+        let organization = caller.may(Permission::ReadWebhooks)?;
+        let before = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let limit = limit.0.unwrap_or_default();
+        let mut tx = app.db.tenant(organization).await?;
+        queries::find(&mut tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
+        let found = queries::requests(&mut tx, bin.0, before, limit.and_one()).await?;
+        Ok(Json(Page::of(found, limit, |request| Cursor::id(request.id.uuid()), Inspected::from)))
+    }
+
+    /// Empty a bin
+    ///
+    /// Forgets everything it received.
+    #[oai(path = "/:bin/requests", method = "delete", operation_id = "clearInspectorBin")]
+    async fn clear(
+        &self,
+        caller: Caller,
+        once: Once,
+        /// The bin.
+        bin: Path<BinId>,
+    ) -> Result<Answered<Deleted>, Error> {
+        let organization = caller.may(Permission::ManageWebhooks)?;
+        let clear = once.run(&caller, organization, async |tx| {
+            queries::find(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
+            queries::clear(tx, bin.0).await?;
+            Ok(Deleted::Deleted)
+        });
+        clear.await
+    }
+}
+
+fn checked_status(status: Option<i16>) -> Result<Option<i16>, Error> {
+    match status {
+        Some(status) if !(200..=599).contains(&status) => {
+            Err(Error::field("status", "a bin answers with a status of 200 to 599"))
+        }
+        status => Ok(status),
+    }
+}
+
+fn checked_delay(delay_ms: Option<i32>) -> Result<Option<i32>, Error> {
+    match delay_ms {
+        Some(delay) if !(0..=MAX_DELAY).contains(&delay) => {
+            Err(Error::field("delay_ms", "a bin answers after 0 to 10000 milliseconds"))
+        }
+        delay => Ok(delay),
+    }
+}
