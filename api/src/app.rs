@@ -15,6 +15,7 @@ use crate::cors::Origins;
 use crate::events::Feeds;
 use crate::gather::Gather;
 use crate::inspector::Rates;
+use crate::jobs::feed::JobFeeds;
 use crate::jobs::together::{Asks, Looks};
 use crate::load::{Limits, Load};
 
@@ -44,6 +45,7 @@ pub struct App {
     pub(crate) keys: Arc<Keys>,
     pub(crate) asks: Gather<Asks>,
     pub(crate) looks: Gather<Looks>,
+    pub(crate) job_feeds: JobFeeds,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) surface: Arc<Surface>,
     pub(crate) load: Arc<Load>,
@@ -73,6 +75,7 @@ impl App {
         Self {
             asks: Gather::new(Asks(db.clone())),
             looks: Gather::new(Looks(db.clone())),
+            job_feeds: JobFeeds::default(),
             db,
             signals,
             sealing: Arc::new(sealing),

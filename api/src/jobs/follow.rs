@@ -2,23 +2,25 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use gantry_jobs::signals::Watch;
 use gantry_schema::jobs::log::{self, Line};
-use gantry_schema::jobs::{self, State, control};
+use gantry_schema::jobs::{self, State};
 use gantry_schema::{JobId, OrganizationId};
 use poem::web::sse::Event;
 use poem_openapi::payload::EventStream;
 use poem_openapi::types::{Any, ToJSON as _};
 use poem_openapi::{Enum, Object};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::answer::JobState;
+use super::feed::Seen;
 use crate::app::App;
 use crate::error::Error;
 use crate::field::{Moment, Wrong, text_type};
@@ -30,7 +32,7 @@ const LONGEST: Duration = Duration::from_mins(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Lines read at once.
-const LINES: u16 = 500;
+pub(super) const LINES: u16 = 500;
 
 /// News of a job.
 #[derive(Debug, Clone, Object)]
@@ -83,10 +85,17 @@ impl NewsKind {
 }
 
 /// The last line a client has: attempt and number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    attempt: i32,
-    line: i32,
+    pub(super) attempt: i32,
+    pub(super) line: i32,
+}
+
+impl Place {
+    /// The place of a line.
+    pub(super) const fn of(line: &Line) -> Self {
+        Self { attempt: line.attempt, line: line.line }
+    }
 }
 
 impl FromStr for Place {
@@ -122,7 +131,7 @@ pub(super) async fn follow(
 ) -> Result<EventStream<BoxStream<'static, News>>, Error> {
     super::together::look(app, organization, job).await?;
     let follower = Follower {
-        watch: app.signals.watch(job),
+        feed: app.job_feeds.of(app, organization, job, place),
         app: app.clone(),
         organization,
         job,
@@ -145,12 +154,12 @@ struct Follower {
     app: App,
     organization: OrganizationId,
     job: JobId,
-    watch: Watch,
+    feed: watch::Receiver<Option<Arc<Seen>>>,
     place: Place,
     /// The state and attempt last told.
     told: Option<(State, i32)>,
-    /// The progress last told.
-    progress: Option<Value>,
+    /// The job whose progress was last told.
+    progress: Option<Arc<jobs::Job>>,
     deadline: Instant,
     ended: bool,
 }
@@ -158,53 +167,68 @@ struct Follower {
 impl Follower {
     /// Waits for news; none: the stream is over.
     async fn next(&mut self) -> Option<Vec<News>> {
+        let mut over = false;
         while !self.ended {
-            let notified = self.watch.notified();
-            match look(&self.app, self.organization, self.job, self.place).await {
-                Ok(None) => return None,
-                Ok(Some((job, lines))) => {
-                    let more = lines.len() == usize::from(LINES);
-                    let batch = news(&job, lines, &mut self.place, &mut self.told, &mut self.progress, more);
-                    self.ended = job.state.is_final() && !more;
+            let seen = self.feed.borrow_and_update().clone();
+            let (mut behind, looked) = (false, seen.is_some());
+            if let Some(seen) = seen {
+                let missed = match seen.after(self.place) {
+                    Some(lines) => Some(lines),
+                    // Boxed: few need it, and all would carry its size.
+                    None => Box::pin(self.catch_up()).await,
+                };
+                // Where the ledger does not answer, what is missing is asked for with the next news.
+                if let Some(lines) = missed {
+                    behind = lines.len() == usize::from(LINES);
+                    let more = behind || seen.more;
+                    let batch = news(&seen.job, &lines, &mut self.place, &mut self.told, &mut self.progress, more);
+                    self.ended = seen.job.state.is_final() && !more;
                     if !batch.is_empty() {
                         return Some(batch);
                     }
                 }
-                // Weathered: the client keeps its stream.
-                Err(error) => warn!(job.id = %self.job, "Following a job, the ledger did not answer: {error}"),
             }
-            if self.ended || Instant::now() >= self.deadline || self.app.is_stopping() {
+            // The first look is under way, and ends soon.
+            let stops = looked && self.app.is_stopping();
+            if self.ended || over || stops || Instant::now() >= self.deadline {
                 return None;
             }
+            if behind {
+                continue;
+            }
             tokio::select! {
-                () = self.watch.changed(notified) => {}
-                () = self.app.stopping() => {}
+                // Whoever feeds ends with the job; what it saw last is still to be told.
+                changed = self.feed.changed() => over = changed.is_err(),
+                () = self.app.stopping(), if looked => {}
+                () = tokio::time::sleep_until(self.deadline) => {}
             }
         }
         None
     }
-}
 
-async fn look(
-    app: &App,
-    organization: OrganizationId,
-    job: JobId,
-    place: Place,
-) -> Result<Option<(jobs::Job, Vec<Line>)>, sqlx::Error> {
-    let mut tx = app.db.tenant(organization).await?;
-    // The job first: lines that are written in between belong to news still to come.
-    let Some(found) = control::find(&mut tx, job).await? else { return Ok(None) };
-    let lines = log::after(&mut tx, job, place.attempt, place.line, LINES.into()).await?;
-    Ok(Some((found, lines)))
+    /// The lines that were written before the feed's.
+    async fn catch_up(&self) -> Option<Vec<Arc<Line>>> {
+        let lines = async {
+            let mut tx = self.app.db.tenant(self.organization).await?;
+            log::after(&mut tx, self.job, self.place.attempt, self.place.line, LINES.into()).await
+        };
+        match lines.await {
+            Ok(lines) => Some(lines.into_iter().map(Arc::new).collect()),
+            Err(error) => {
+                warn!(job.id = %self.job, "Following a job, the ledger did not answer: {error}");
+                None
+            }
+        }
+    }
 }
 
 /// What a client does not know yet. Where more lines follow, the end waits for them.
 fn news(
-    job: &jobs::Job,
-    lines: Vec<Line>,
+    job: &Arc<jobs::Job>,
+    lines: &[Arc<Line>],
     place: &mut Place,
     told: &mut Option<(State, i32)>,
-    progress: &mut Option<Value>,
+    progress: &mut Option<Arc<jobs::Job>>,
     more: bool,
 ) -> Vec<News> {
     let empty = News {
@@ -226,18 +250,18 @@ fn news(
         *told = state;
     }
     for line in lines {
-        *place = Place { attempt: line.attempt, line: line.line };
+        *place = Place::of(line);
         batch.push(News {
             attempt: line.attempt,
             line: Some(line.line),
             at: Some(line.at.into()),
-            message: Some(line.message),
+            message: Some(line.message.clone()),
             place: *place,
             ..empty.clone()
         });
     }
-    if job.progress.is_some() && *progress != job.progress {
-        progress.clone_from(&job.progress);
+    if job.progress.is_some() && progress.as_ref().is_none_or(|told| told.progress != job.progress) {
+        *progress = Some(Arc::clone(job));
         let progress = job.progress.clone().map(Any);
         batch.push(News { event: NewsKind::Progress, progress, place: *place, ..empty.clone() });
     }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod ask;
+pub(crate) mod feed;
 mod follow;
 pub(crate) mod together;
 pub mod wait;

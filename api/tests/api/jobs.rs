@@ -215,6 +215,34 @@ async fn who_follows_a_job_hears_everything_in_order_and_can_resume(pool: PgPool
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn whoever_follows_the_same_job_from_wherever_hears_all_that_is_new_to_him(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let job = acme.probe(None).await;
+    // More than is kept for those who come later.
+    let lines: Vec<(i32, i32, &str)> = (1..=700).map(|line| (1, line, "said")).collect();
+    write(&platform, &acme, &job, &lines).await;
+    let path = format!("/jobs/{job}/events");
+    let from = async |place: Option<&str>| {
+        let mut request = acme.request(Method::GET, &path, None);
+        if let Some(place) = place {
+            request.headers_mut().insert("last-event-id", place.parse().unwrap());
+        }
+        let heard = events(&send(&platform.app, request).await.text);
+        assert_eq!(heard.last().unwrap().2["state"], "cancelled");
+        heard.into_iter().filter(|event| event.0 == "log").map(|event| event.1).collect::<Vec<_>>()
+    };
+    let cancel = format!("/jobs/{job}/cancel");
+    let cancelled = async {
+        acme.send(Method::POST, &cancel, None).await.expect(200);
+    };
+    let (last, all, some, ()) = tokio::join!(from(Some("1-690")), from(None), from(Some("1-100")), cancelled);
+    let lines = |from: i32| (from..=700).map(|line| format!("1-{line}")).collect::<Vec<_>>();
+    assert_eq!((last, all, some), (lines(691), lines(1), lines(101)));
+    assert_eq!(from(Some("1-699")).await, ["1-700"], "also after the job has ended");
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn streams_and_waits_end_when_the_process_stops(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
