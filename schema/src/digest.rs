@@ -1,4 +1,4 @@
-//! SHA-256 of several things.
+//! SHA-256, of several things or of one.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -15,6 +15,14 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     digest
 }
 
+/// SHA-256 of these bytes and nothing else, as others compute it.
+#[must_use]
+pub fn sha256_alone(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&SHA256, bytes).as_ref());
+    digest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +32,11 @@ mod tests {
         assert_eq!(sha256(&[b"ab", b"c"]), sha256(&[b"ab", b"c"]));
         assert_ne!(sha256(&[b"ab", b"c"]), sha256(&[b"a", b"bc"]));
         assert_ne!(sha256(&[b"a"]), sha256(&[b"a", b""]));
+    }
+
+    #[test]
+    fn bytes_alone_have_the_digest_everybody_computes() {
+        // FIPS 180-2, B.1.
+        assert!(sha256_alone(b"abc").starts_with(&[0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]));
     }
 }

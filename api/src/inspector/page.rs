@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use gantry_schema::digest::sha256;
+use gantry_schema::digest::sha256_alone;
 use poem::http::{HeaderValue, header};
 use poem::{IntoResponse as _, Response};
 
@@ -14,7 +14,7 @@ const PAGE: &str = include_str!("page.html");
 static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let digest = |beginning: &str, end: &str| {
         let text = PAGE.split_once(beginning)?.1.split_once(end)?.0;
-        Some(STANDARD.encode(sha256(&[text.as_bytes()])))
+        Some(STANDARD.encode(sha256_alone(text.as_bytes())))
     };
     let (script, style) = (digest("<script>", "</script>")?, digest("<style>", "</style>")?);
     let policy = format!(
