@@ -220,4 +220,6 @@ fn classify_io(error: &io::Error, connecting: bool) -> Error {
 }
 
 #[cfg(test)]
+mod dns_tests;
+#[cfg(test)]
 mod tests;
