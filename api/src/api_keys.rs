@@ -15,7 +15,8 @@ use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Cursor;
+use crate::paging::{Paged, Paging};
 use crate::tag::Tag;
 
 /// The operations on API keys.
@@ -97,17 +98,13 @@ impl ApiKeys {
         app: Data<&App>,
         /// Of this organization below the caller's; left out: the caller's.
         organization: Query<Option<OrganizationId>>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<ApiKey>>, Error> {
+        paging: Paging,
+    ) -> Result<Paged<ApiKey>, Error> {
         let organization = caller.may_for(Permission::ReadApiKeys, &app.db, organization.0).await?;
-        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
+        let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
-        let keys = api_keys::list(&mut tx, after, limit.and_one()).await?;
-        Ok(Json(Page::of(keys, limit, |key| Cursor::id(key.id.uuid()), ApiKey::from)))
+        let keys = api_keys::list(&mut tx, after, paging.and_one()).await?;
+        Ok(paging.page(organization, keys, |key| Cursor::id(key.id.uuid()), ApiKey::from))
     }
 
     /// Make an API key

@@ -23,6 +23,7 @@ pub mod load;
 pub mod once;
 pub mod organizations;
 pub mod page;
+pub mod paging;
 mod parameters;
 pub mod queues;
 mod routes;

@@ -3,7 +3,7 @@
 use gantry_schema::OrganizationId;
 use gantry_schema::organizations::{self, Permission};
 use poem::web::Data;
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
@@ -15,7 +15,8 @@ use crate::conditional::{IfNoneMatch, Tagged};
 use crate::error::Error;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Cursor;
+use crate::paging::{Paged, Paging};
 use crate::tag::Tag;
 
 /// The operations on organizations.
@@ -70,21 +71,12 @@ impl Organizations {
     ///
     /// The caller's and those below it, oldest first.
     #[oai(path = "/", method = "get", operation_id = "listOrganizations")]
-    async fn list(
-        &self,
-        caller: Caller,
-        app: Data<&App>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<Organization>>, Error> {
+    async fn list(&self, caller: Caller, app: Data<&App>, paging: Paging) -> Result<Paged<Organization>, Error> {
         let organization = caller.may(Permission::ReadOrganizations)?;
-        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
+        let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
-        let found = organizations::list(&mut tx, after, limit.and_one()).await?;
-        Ok(Json(Page::of(found, limit, |found| Cursor::id(found.id.uuid()), Organization::from)))
+        let found = organizations::list(&mut tx, after, paging.and_one()).await?;
+        Ok(paging.page(organization, found, |found| Cursor::id(found.id.uuid()), Organization::from))
     }
 
     /// Get an organization

@@ -105,6 +105,16 @@ impl poem_openapi::types::ParseFromParameter for Limit {
 pub struct Cursor(Vec<u8>);
 
 impl Cursor {
+    /// What is in it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A cursor with this in it.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// After the thing with this id.
     #[must_use]
     pub fn id(id: Uuid) -> Self {

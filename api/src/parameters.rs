@@ -7,7 +7,9 @@ use poem::endpoint::BoxEndpoint;
 use poem::http::Method;
 use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaApi, MetaOperationParam, Registry};
+use poem_openapi::types::Type as _;
 
+use crate::page::Limit;
 use crate::version;
 
 /// The name of the argument, the name of the parameter, and what it is for.
@@ -34,6 +36,7 @@ impl<T: OpenApi> OpenApi for Described<T> {
     fn meta() -> Vec<MetaApi> {
         let mut meta = T::meta();
         for operation in meta.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
+            operation.params = std::mem::take(&mut operation.params).into_iter().flat_map(spread).collect();
             operation.params.iter_mut().for_each(describe);
         }
         version::mark(&mut meta);
@@ -47,6 +50,25 @@ impl<T: OpenApi> OpenApi for Described<T> {
     fn add_routes(self, routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {
         self.0.add_routes(routes);
     }
+}
+
+/// A page is asked for with two parameters.
+fn spread(parameter: MetaOperationParam) -> Vec<MetaOperationParam> {
+    if parameter.name != "paging" {
+        return vec![parameter];
+    }
+    let limit = MetaOperationParam {
+        name: "limit".to_owned(),
+        schema: Limit::schema_ref(),
+        description: Some("How many.".to_owned()),
+        in_type: parameter.in_type,
+        required: false,
+        deprecated: false,
+        explode: true,
+        style: None,
+    };
+    let description = Some("Continue after the last page, within a week.".to_owned());
+    vec![limit, MetaOperationParam { name: "cursor".to_owned(), description, ..parameter }]
 }
 
 fn describe(parameter: &mut MetaOperationParam) {

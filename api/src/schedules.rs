@@ -22,7 +22,8 @@ use crate::error::{Code, Error, OnConstraint as _};
 use crate::field::{AnyJson, Moment, Name, Word};
 use crate::jobs::{self, Receipt};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::{Cursor, Limit};
+use crate::paging::{Paged, Paging};
 use crate::tag::Tag;
 
 /// The operations on schedules.
@@ -205,21 +206,12 @@ impl Schedules {
     ///
     /// Oldest first.
     #[oai(path = "/", method = "get", operation_id = "listSchedules")]
-    async fn list(
-        &self,
-        caller: Caller,
-        app: Data<&App>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<Schedule>>, Error> {
+    async fn list(&self, caller: Caller, app: Data<&App>, paging: Paging) -> Result<Paged<Schedule>, Error> {
         let organization = caller.may(Permission::ReadSchedules)?;
-        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
+        let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
-        let found = queries::list(&mut tx, after, limit.and_one()).await?;
-        Ok(Json(Page::of(found, limit, |schedule| Cursor::id(schedule.id.uuid()), Schedule::from)))
+        let found = queries::list(&mut tx, after, paging.and_one()).await?;
+        Ok(paging.page(organization, found, |schedule| Cursor::id(schedule.id.uuid()), Schedule::from))
     }
 
     /// Try out an expression

@@ -31,7 +31,8 @@ use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Cursor;
+use crate::paging::{Paged, Paging};
 use crate::tag::Tag;
 
 pub use answer::{Job, JobState, JobSummary, LogLine};
@@ -254,18 +255,14 @@ impl Jobs {
         queue: Query<Option<Word>>,
         /// Only asked for before this moment.
         before: Query<Option<Moment>>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<JobSummary>>, Error> {
+        paging: Paging,
+    ) -> Result<Paged<JobSummary>, Error> {
         let organization = caller.may(Permission::ReadJobs)?;
         let selection = Selection { kind: kind.0, queue: queue.0, state: state.0, before: before.0 };
-        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
+        let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
-        let jobs = control::list(&mut tx, &selection.into(), after, limit.and_one()).await?;
-        Ok(Json(Page::of(jobs, limit, |job| Cursor::id(job.id.uuid()), JobSummary::from)))
+        let jobs = control::list(&mut tx, &selection.into(), after, paging.and_one()).await?;
+        Ok(paging.page(organization, jobs, |job| Cursor::id(job.id.uuid()), JobSummary::from))
     }
 
     /// Get a job
@@ -406,20 +403,17 @@ impl Jobs {
         app: Data<&App>,
         /// The job.
         job: Path<JobId>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<LogLine>>, Error> {
+        paging: Paging,
+    ) -> Result<Paged<LogLine>, Error> {
         let organization = caller.may(Permission::ReadJobs)?;
-        let (attempt, line) = cursor.0.map(|cursor| cursor.to_line()).transpose()?.unwrap_or_default();
-        let limit = limit.0.unwrap_or_default();
+        let after = paging.after(organization)?.map(|place| place.to_line()).transpose()?;
+        let (attempt, line) = after.unwrap_or_default();
         let mut tx = app.db.tenant(organization).await?;
-        let lines = log::after(&mut tx, job.0, attempt, line, limit.and_one()).await?;
+        let lines = log::after(&mut tx, job.0, attempt, line, paging.and_one()).await?;
         if lines.is_empty() && control::find(&mut tx, job.0).await?.is_none() {
             return Err(Error::not_found(job.0));
         }
-        Ok(Json(Page::of(lines, limit, |line| Cursor::line(line.attempt, line.line), LogLine::from)))
+        Ok(paging.page(organization, lines, |line| Cursor::line(line.attempt, line.line), LogLine::from))
     }
 
     /// Follow a job

@@ -12,6 +12,7 @@ mod health;
 mod inspector;
 mod jobs;
 mod once;
+mod paging;
 mod queues;
 mod schedules;
 mod setup;
