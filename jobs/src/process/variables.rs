@@ -221,7 +221,7 @@ pub const VARIABLES: &[Variable] = &[
     .read_by(ReadBy::Api),
     Variable::with_default(
         "QUEUES",
-        "webhooks=50,default=20,maintenance=2",
+        "webhooks=200,default=20,maintenance=2",
         "The queues this worker serves, no others, and how many jobs of each it runs at a time.",
     )
     .read_by(ReadBy::Worker),

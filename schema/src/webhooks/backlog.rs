@@ -19,30 +19,43 @@ pub struct Waiting {
     pub due_at: DateTime<Utc>,
 }
 
-/// Puts a delivery into its endpoint's backlog. `false`: the endpoint is gone.
+/// A delivery that is to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parked {
+    /// For whom.
+    pub endpoint: EndpointId,
+    /// What is to be delivered.
+    pub event: EventId,
+    /// Tries that failed.
+    pub tries: i32,
+    /// Not before.
+    pub due_at: DateTime<Utc>,
+}
+
+/// Puts deliveries into their endpoints' backlogs, in one statement. Those for endpoints that are gone are forgotten.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn park(
-    tx: &mut TenantTx,
-    endpoint: EndpointId,
-    event: EventId,
-    tries: i32,
-    due_at: DateTime<Utc>,
-) -> Result<bool, sqlx::Error> {
+pub async fn park(tx: &mut TenantTx, parked: &[Parked]) -> Result<(), sqlx::Error> {
     let organization = tx.organization();
+    let endpoints: Vec<uuid::Uuid> = parked.iter().map(|parked| parked.endpoint.uuid()).collect();
+    let events: Vec<uuid::Uuid> = parked.iter().map(|parked| parked.event.uuid()).collect();
+    let tries: Vec<i32> = parked.iter().map(|parked| parked.tries).collect();
+    let due: Vec<DateTime<Utc>> = parked.iter().map(|parked| parked.due_at).collect();
     sqlx::query!(
         "insert into webhook_backlog (endpoint_id, organization_id, event_id, tries, due_at)
-         select id, $2, $3, $4, $5 from webhook_endpoints where id = $1",
-        endpoint.uuid(),
+         select w.id, $1, p.event, p.tries, p.due_at
+           from unnest($2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[]) as p (endpoint, event, tries, due_at)
+           join webhook_endpoints w on w.id = p.endpoint",
         organization.uuid(),
-        event.uuid(),
-        tries,
-        due_at
+        &endpoints,
+        &events,
+        &tries,
+        &due
     )
     .execute(tx.connection())
     .await
-    .map(|done| done.rows_affected() == 1)
+    .map(drop)
 }
 
 /// The oldest deliveries of an endpoint that are due; with `in_order`, the very oldest, due or not.

@@ -1,7 +1,8 @@
 use gantry_jobs::webhooks::DeliverWebhook;
+use gantry_schema::webhooks::backlog::Parked;
 use serde_json::json;
 
-use super::desk::{self, Desk, Parked};
+use super::desk::{self, Desk};
 use super::outcome::Verdict;
 use crate::{Context, Done, Failure, Run};
 

@@ -11,6 +11,7 @@ use gantry_jobs::request::RequestError;
 use gantry_jobs::webhooks::{self, DrainBacklog};
 use gantry_schema::jobs::enqueue::EnqueueError;
 use gantry_schema::seal::SealingKeys;
+use gantry_schema::webhooks::backlog::Parked;
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::webhooks::{Attempt, Event, attempts, backlog, endpoints, events, health, secrets};
 use gantry_schema::{EndpointId, EventId, JobTx as _, TenantTx};
@@ -35,15 +36,6 @@ pub(super) struct Desk {
 
 /// A delivery's endpoint and event; either may be gone by now. An endpoint that cannot be used says why.
 pub(super) type Loaded = (Option<Result<Arc<Receiver>, String>>, Option<Arc<Event>>);
-
-/// A delivery that is to wait.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parked {
-    pub(super) endpoint: EndpointId,
-    pub(super) event: EventId,
-    pub(super) tries: i32,
-    pub(super) due_at: DateTime<Utc>,
-}
 
 impl Desk {
     /// What a delivery needs.
@@ -101,11 +93,11 @@ impl Desk {
                 let mut tx = db.tenant(organization).await?;
                 // In one order for everybody.
                 let mut first_due: BTreeMap<EndpointId, DateTime<Utc>> = BTreeMap::new();
-                for Parked { endpoint, event, tries, due_at } in &parked {
-                    backlog::park(&mut tx, *endpoint, *event, *tries, *due_at).await?;
+                for Parked { endpoint, due_at, .. } in &parked {
                     let due = first_due.entry(*endpoint).or_insert(*due_at);
                     *due = (*due).min(*due_at);
                 }
+                backlog::park(&mut tx, &parked).await?;
                 for (endpoint, due) in first_due {
                     let drain = DrainBacklog::when_due(endpoint);
                     let asked = drain.request().at(due).enqueue(&mut tx, &By::platform("webhooks")).await;

@@ -9,11 +9,12 @@ use gantry_schema::EndpointId;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// Deliveries an endpoint gets at a time before it has shown how it answers.
-const AT_FIRST: usize = 32;
+/// Deliveries an endpoint gets at a time before it has shown how it answers. Each prompt answer lets one more go, so
+/// that a good receiver has as many as it takes after a few round trips.
+const AT_FIRST: usize = 8;
 
 /// Deliveries an endpoint gets at a time at least, and at most.
-const FEWEST: usize = 8;
+const FEWEST: usize = 4;
 const MOST: usize = 1_024;
 
 /// How long a delivery waits for its turn before it goes to the backlog.
