@@ -113,11 +113,6 @@ impl App {
         &self.public_url
     }
 
-    /// What the URLs of the inspector's bins begin with.
-    pub(crate) fn bins(&self) -> String {
-        format!("{}/inspect/", self.public_url)
-    }
-
     /// Tells requests that only wait to come to an end.
     pub fn stop(&self) {
         self.stopping.send_replace(true);

@@ -134,6 +134,8 @@ impl Edge {
         let waits = !patience.is_zero() || route.is_some_and(|route| route.streams);
         let weight = match request.uri().path() {
             path if path.starts_with("/health/") => Weight::None,
+            // A bin may be set to answer late.
+            path if path.starts_with("/inspect/") => Weight::Waiting,
             _ if waits => Weight::Waiting,
             _ => Weight::Work,
         };

@@ -45,3 +45,16 @@ impl Job for ForgetEvents {
         Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
     }
 }
+
+/// Seals again, with the current key, whatever an older one sealed; afterwards the older one can be forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reseal {}
+
+impl Job for Reseal {
+    const KIND: &'static str = "maintenance.reseal";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_hours(1));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}

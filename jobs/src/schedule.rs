@@ -129,6 +129,7 @@ fn standing() -> Vec<Standing> {
     vec![
         every("forget finished jobs", "17 3 * * *", &crate::maintenance::ForgetJobs::default()),
         every("forget kept answers", "47 * * * *", &crate::maintenance::ForgetAnswers::default()),
+        every("seal with the current key", "7 4 * * *", &crate::maintenance::Reseal::default()),
         every("forget old events", "47 3 * * *", &crate::maintenance::ForgetEvents::default()),
     ]
 }

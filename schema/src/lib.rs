@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod inspector;
 pub mod jobs;
 pub mod organizations;
+pub mod resealing;
 pub mod schedules;
 pub mod seal;
 pub mod setup;

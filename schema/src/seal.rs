@@ -124,6 +124,12 @@ impl SealingKeys {
         }
     }
 
+    /// The name of the key that seals.
+    #[must_use]
+    pub fn current_id(&self) -> &str {
+        &self.current.id
+    }
+
     /// Encrypts `plaintext` so that it opens only in `context`.
     pub fn seal(&self, context: &SealContext<'_>, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut data_key = Zeroizing::new([0; KEY_LEN]);

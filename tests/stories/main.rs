@@ -11,6 +11,7 @@ mod keys;
 mod kit;
 mod ledger;
 mod queue;
+mod resealing;
 mod retention;
 mod schedules;
 mod tenancy;

@@ -130,6 +130,12 @@ impl Platform {
         self.runtime.sealing_keys.clone()
     }
 
+    /// The workers are started again with other keys.
+    pub fn seal_with(&mut self, keys: SealingKeys) {
+        self.runtime.sealing_keys = Arc::new(keys);
+        self.runtime.shared = Shared::default();
+    }
+
     /// The database as requests see it.
     #[must_use]
     pub const fn db(&self) -> &Db {

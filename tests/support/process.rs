@@ -116,6 +116,13 @@ pub async fn runtime(servers: &Servers, registry: Registry) -> anyhow::Result<Ru
 /// # Errors
 /// Never; the key is well-formed.
 pub fn sealing_keys() -> anyhow::Result<SealingKeys> {
-    let key = SealingKey::from_base64("test", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")?;
-    Ok(SealingKeys::new(key, Vec::new())?)
+    Ok(SealingKeys::new(sealing_key()?, Vec::new())?)
+}
+
+/// The key of [`sealing_keys`].
+///
+/// # Errors
+/// Never, unless it was mistyped.
+pub fn sealing_key() -> anyhow::Result<SealingKey> {
+    Ok(SealingKey::from_base64("test", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")?)
 }

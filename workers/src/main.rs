@@ -72,7 +72,6 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         .together()?;
     let (logs, app, engine, redis_url, namespace, sealing_keys, slots, connections, drain, allow_private, listen) =
         configured;
-    let public_url = settings.optional::<url::Url>("PUBLIC_URL")?;
     let telemetry = telemetry::init(logs)?;
     metrics::install(listen)?;
     // After the metrics, for each handler keeps handles of its own.
@@ -90,10 +89,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         EngineDb::connect(engine, connections, clock, ids.clone(), bell).await.context("GANTRY_ENGINE_DATABASE_URL")?;
     schedule::ensure_standing(&ledger).await.context("preparing the platform's schedules")?;
 
-    // Its own bins are always reached, by name. A bare address would let in everything else at it.
-    let own = public_url.and_then(|url| url.domain().map(ToOwned::to_owned));
-    let allow = own.into_iter().collect();
-    let hooks = hooks::Config::Http(client::Config { allow_private, allow, ..client::Config::default() });
+    let hooks = hooks::Config::Http(client::Config { allow_private, ..client::Config::default() });
     let runtime = Runtime {
         worker: ids.mint(),
         db,

@@ -182,17 +182,18 @@ pub const VARIABLES: &[Variable] = &[
         "30",
         "How long SIGTERM waits for requests and attempts that have begun, before attempts are handed back.",
     ),
-    Variable::optional(
-        "PUBLIC_URL",
-        "https://gantry.example",
-        "The URL under which the world reaches the API; unset: http:// and where it listens. Links and the inspector's bins begin with it.",
-    ),
     Variable::with_default(
         "WEBHOOKS_ALLOW_PRIVATE",
         "false",
         "Whether webhook receivers may be http:// and lie at private addresses.",
     ),
     Variable::with_default("LISTEN", "127.0.0.1:8080", "Where the API listens.").read_by(ReadBy::Api),
+    Variable::optional(
+        "PUBLIC_URL",
+        "https://gantry.example",
+        "The URL under which the world reaches the API; unset: http:// and where it listens. The inspector's bins begin with it.",
+    )
+    .read_by(ReadBy::Api),
     Variable::with_default("API_REQUESTS", "512", "Requests worked on at the same time; more are refused with 503.")
         .read_by(ReadBy::Api),
     Variable::with_default("API_WAITING", "10000", "Requests that wait for a job or stream news at the same time.")

@@ -4,4 +4,4 @@ mod permissions;
 mod queries;
 
 pub use permissions::{Permission, UnknownPermission};
-pub use queries::{Organization, create, find, list};
+pub use queries::{Organization, create, find, ids, list};

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{JobTx, OrganizationId, TenantTx};
+use crate::{EngineDb, JobTx, OrganizationId, TenantTx};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,5 +81,19 @@ pub async fn list(
         limit
     )
     .fetch_all(tx.connection())
+    .await
+}
+
+/// Every organization after `after`, by id, as the engine sees them.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn ids(db: &EngineDb, after: Option<OrganizationId>, limit: i64) -> Result<Vec<OrganizationId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select id as "id: OrganizationId" from organizations where $1::uuid is null or id > $1 order by id limit $2"#,
+        after.map(OrganizationId::uuid),
+        limit
+    )
+    .fetch_all(db.pool())
     .await
 }

@@ -3,3 +3,4 @@
 mod forget_answers;
 mod forget_events;
 mod forget_jobs;
+mod reseal;

@@ -13,7 +13,8 @@ impl Run for DeliverWebhook {
         let (Some(receiver), Some(event)) = (receiver, event) else {
             return Ok(Done::With(json!({ "skipped": "the endpoint or the event is gone" })));
         };
-        let receiver = receiver.map_err(Failure::cancel)?;
+        // A key may be configured again, a secret be replaced.
+        let receiver = receiver.map_err(Failure::retry)?;
         if !receiver.endpoint.enabled {
             return Ok(Done::With(json!({ "skipped": "the endpoint is disabled" })));
         }

@@ -64,7 +64,7 @@ impl Run for DrainBacklog {
                 tx.commit().await?;
                 continue;
             };
-            let receiver = receiver.map_err(Failure::cancel)?;
+            let receiver = receiver.map_err(Failure::retry)?;
             // An event that was forgotten meanwhile is no longer waited for.
             let (forgotten, found): (Vec<_>, Vec<_>) =
                 waiting.into_iter().zip(loaded).partition(|(_, (_, event))| event.is_none());

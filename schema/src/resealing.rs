@@ -1,0 +1,104 @@
+//! Sealing again, with the current key, what an older one sealed: so that the older one can be forgotten.
+//!
+//! A sealed column has a function here and a line in [`reseal`]. Answers kept for an `Idempotency-Key` have none: they
+//! are gone after a day.
+
+use secrecy::ExposeSecret as _;
+
+use crate::seal::{SealContext, SealError, SealingKeys};
+use crate::webhooks::secrets::Secret;
+use crate::{EndpointId, JobTx as _, SecretId, TenantTx};
+
+/// A value could not be sealed again.
+#[derive(Debug, thiserror::Error)]
+pub enum ResealError {
+    /// Its key is not configured, or it was changed.
+    #[error("sealing {table}.{column} of {row} again")]
+    Seal {
+        /// Where it lies.
+        table: &'static str,
+        /// Where it lies.
+        column: &'static str,
+        /// In which row.
+        row: String,
+        /// Why.
+        source: SealError,
+    },
+    /// The database refused or went away.
+    #[error("sealing secrets again")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Seals up to `limit` values of each column of the organization again. Answers how many; 0: all are current.
+///
+/// # Errors
+/// When a value does not open, or the database refuses.
+pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    Ok(webhook_secrets(tx, keys, limit).await? + webhook_headers(tx, keys, limit).await?)
+}
+
+/// The value, sealed with the current key.
+fn again(
+    keys: &SealingKeys,
+    place: &SealContext<'static>,
+    id: impl ToString,
+    sealed: &[u8],
+) -> Result<Vec<u8>, ResealError> {
+    let opened = keys.open(place, sealed);
+    opened.and_then(|value| keys.seal(place, value.expose_secret())).map_err(|source| ResealError::Seal {
+        table: place.table,
+        column: place.column,
+        row: id.to_string(),
+        source,
+    })
+}
+
+async fn webhook_secrets(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    // The id of the key follows the version and its length, see `seal`.
+    let older = sqlx::query!(
+        r#"select id as "id: SecretId", secret from webhook_secrets
+            where organization_id = $1 and substring(secret from 3 for get_byte(secret, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &Secret::place(organization, row.id), row.id, &row.secret)?;
+        sqlx::query!("update webhook_secrets set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn webhook_headers(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: EndpointId", headers as "headers!" from webhook_endpoints
+            where organization_id = $1 and headers is not null
+              and substring(headers from 3 for get_byte(headers, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let place = SealContext {
+            organization: organization.uuid(),
+            table: "webhook_endpoints",
+            column: "headers",
+            row: row.id.uuid(),
+        };
+        let sealed = again(keys, &place, row.id, &row.headers)?;
+        sqlx::query!("update webhook_endpoints set headers = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
