@@ -1,13 +1,17 @@
 //! API keys: what programs authenticate with.
 
+use gantry_jobs::webhooks;
 use gantry_schema::api_keys::{self, Token};
 use gantry_schema::organizations::Permission;
+use gantry_schema::webhooks::event_types::PlatformEvent;
+use gantry_schema::webhooks::fan_out::NewEvent;
 use gantry_schema::{ApiKeyId, OrganizationId};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::app::App;
 use crate::body::Body;
@@ -134,6 +138,9 @@ impl ApiKeys {
         let token = Token::generate(&mut rand::rng());
         once.run(&caller, organization, async |tx| {
             let key = api_keys::create(tx, body.0.name.as_str(), &token, &scopes, expires_at).await?;
+            let words: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+            let facts = json!({ "api_key_id": key.id, "name": key.name, "scopes": words });
+            webhooks::emit(tx, PlatformEvent::ApiKeyCreated.name(), facts, caller.by()).await?;
             Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key: key.into() })))
         })
         .await
@@ -155,8 +162,18 @@ impl ApiKeys {
     ) -> Result<Answered<Revoked>, Error> {
         let organization = caller.may_for(Permission::ManageApiKeys, &app.db, organization.0).await?;
         let revoked = once.run(&caller, organization, async |tx| {
-            let found = api_keys::revoke(tx, api_key.0).await?;
-            if found { Ok(Revoked::Revoked) } else { Err(Error::not_found(api_key.0)) }
+            if !api_keys::revoke(tx, api_key.0).await? {
+                return Err(Error::not_found(api_key.0));
+            }
+            let revoked = NewEvent {
+                r#type: PlatformEvent::ApiKeyRevoked.name().to_owned(),
+                payload: json!({ "api_key_id": api_key.0 }),
+                channels: Vec::new(),
+                // Told once, however often it is revoked.
+                key: Some(format!("{}:{}", PlatformEvent::ApiKeyRevoked.name(), api_key.0)),
+            };
+            webhooks::emit_all(tx, vec![revoked], caller.by()).await?;
+            Ok(Revoked::Revoked)
         });
         let revoked = revoked.await?;
         app.keys.forget();

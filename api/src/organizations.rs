@@ -1,12 +1,15 @@
 //! Organizations: the caller's and those below it.
 
+use gantry_jobs::webhooks;
 use gantry_schema::OrganizationId;
 use gantry_schema::organizations::{self, Permission};
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::app::App;
 use crate::body::Body;
@@ -129,6 +132,8 @@ impl Organizations {
                 return Err(Error::not_found(parent).at("parent_id"));
             }
             let made = organizations::create(tx, parent, name.as_str(), weight, max_running).await?;
+            let facts = json!({ "organization_id": made.id, "name": made.name });
+            webhooks::emit(tx, PlatformEvent::OrganizationCreated.name(), facts, caller.by()).await?;
             let location = format!("/organizations/{}", made.id);
             Ok(Created::Created(Json(made.into()), location))
         })

@@ -133,3 +133,25 @@ async fn an_endpoint_is_changed_in_part_and_removed(pool: PgPool) {
     acme.get(&path).await.problem(404, "not_found", None);
     acme.patch(&path, &json!({})).await.problem(404, "not_found", None);
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_the_platform_does_is_told_as_its_catalogue_says(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    acme.post("/organizations", &json!({ "name": "branch" })).await.expect(201);
+    let key = json!({ "name": "a key", "scopes": ["events:read"] });
+    let made = acme.post("/api-keys", &key).await.expect(201);
+    let path = format!("/api-keys/{}", made["api_key"]["id"].as_str().unwrap());
+    acme.delete(&path).await.expect(204);
+    acme.delete(&path).await.expect(204);
+
+    let told = acme.get("/events").await.expect(200);
+    let told = told["items"].as_array().unwrap();
+    let types: Vec<&str> = told.iter().rev().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["organization.created", "api_key.created", "api_key.revoked"]);
+    for event in told {
+        let described = acme.get(&format!("/event-types/{}", event["type"].as_str().unwrap())).await.expect(200);
+        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&event["payload"]), names(&described["example"]), "{event}");
+    }
+}
