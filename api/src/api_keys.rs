@@ -3,6 +3,7 @@
 use gantry_jobs::webhooks;
 use gantry_schema::api_keys::{self, Token};
 use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageApiKeys, ReadApiKeys};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::webhooks::fan_out::NewEvent;
 use gantry_schema::{ApiKeyId, OrganizationId};
@@ -15,7 +16,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::{Caller, May};
 use crate::error::{Code, Error};
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
@@ -98,13 +99,13 @@ impl ApiKeys {
     #[oai(path = "/", method = "get", operation_id = "listApiKeys")]
     async fn list(
         &self,
-        caller: Caller,
+        caller: May<ReadApiKeys>,
         app: Data<&App>,
         /// Of this organization below the caller's; left out: the caller's.
         organization: Query<Option<OrganizationId>>,
         paging: Paging,
     ) -> Result<Paged<ApiKey>, Error> {
-        let organization = caller.may_for(Permission::ReadApiKeys, &app.db, organization.0).await?;
+        let organization = caller.may_for(&app.db, organization.0).await?;
         let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
         let keys = api_keys::list(&mut tx, after, paging.and_one()).await?;
@@ -117,14 +118,14 @@ impl ApiKeys {
     #[oai(path = "/", method = "post", operation_id = "createApiKey")]
     async fn create(
         &self,
-        caller: Caller,
+        caller: May<ManageApiKeys>,
         app: Data<&App>,
         once: Once,
         body: Body<NewApiKey>,
     ) -> Result<Answered<Created>, Error> {
         let wanted = body.0.organization_id;
         let organization = caller
-            .may_for(Permission::ManageApiKeys, &app.db, wanted)
+            .may_for(&app.db, wanted)
             .await
             .map_err(|error| if error.code() == Code::NotFound { error.at("organization_id") } else { error })?;
         let scopes = scopes(&body.0.scopes, &caller, organization)?;
@@ -152,7 +153,7 @@ impl ApiKeys {
     #[oai(path = "/:api_key", method = "delete", operation_id = "revokeApiKey")]
     async fn revoke(
         &self,
-        caller: Caller,
+        caller: May<ManageApiKeys>,
         app: Data<&App>,
         once: Once,
         /// The key.
@@ -160,7 +161,7 @@ impl ApiKeys {
         /// Of this organization below the caller's; left out: the caller's.
         organization: Query<Option<OrganizationId>>,
     ) -> Result<Answered<Revoked>, Error> {
-        let organization = caller.may_for(Permission::ManageApiKeys, &app.db, organization.0).await?;
+        let organization = caller.may_for(&app.db, organization.0).await?;
         let revoked = once.run(&caller, organization, async |tx| {
             if !api_keys::revoke(tx, api_key.0).await? {
                 return Err(Error::not_found(api_key.0));

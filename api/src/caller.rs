@@ -1,13 +1,28 @@
-//! Who is asking. An organization is had from [`Caller::may`] and from nowhere else, so an operation that
-//! forgets to ask for permission has nothing to pass to a query.
+//! Who is asking, and what he may do.
+//!
+//! An operation says in its signature which permission it needs, `caller: May<ReadJobs>`, and gets the organization from
+//! it and from nowhere else: one that forgets to ask for permission has nothing to pass to a query, and does not compile.
+//! The document says of each operation what its type says. What an operation needs besides, depending on what the
+//! request wants, it asks with [`Caller::may`] and says in its description. An operation about the caller himself takes
+//! a plain `caller: Caller`: whoever is known may use it, and no organization is had from it.
+//!
+//! ```compile_fail
+//! # use gantry_api::caller::Caller;
+//! # use gantry_schema::OrganizationId;
+//! fn organization(caller: &Caller) -> OrganizationId {
+//!     caller.organization()
+//! }
+//! ```
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gantry_jobs::By;
 use gantry_schema::api_keys::{self, ApiKey, Token};
-use gantry_schema::organizations::{self, Permission};
+use gantry_schema::organizations::{self, Needed, Permission, Permissions};
 use gantry_schema::{ApiKeyId, Db, OrganizationId};
 use poem::http::header;
 use poem::{Request, RequestBody};
@@ -18,68 +33,65 @@ use crate::app::App;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
 
-/// Who is asking: an API key that works.
+/// Who is asking.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    key: Arc<ApiKey>,
+    who: Who,
+    authority: Authority,
     by: By,
 }
 
+/// By what a caller is known.
+#[derive(Debug, Clone)]
+enum Who {
+    /// An API key that works.
+    ApiKey(Arc<ApiKey>),
+}
+
+/// What a caller may do, and where. It is made when the request is read, by whatever way the caller is known.
+#[derive(Debug, Clone, Copy)]
+struct Authority {
+    organization: OrganizationId,
+    permissions: Permissions,
+}
+
 impl Caller {
-    /// The caller's organization, if its key allows this.
+    /// Lets what needs this permission go on.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn may(&self, permission: Permission) -> Result<OrganizationId, Error> {
-        if !self.key.scopes.contains(&permission) {
+    /// When the caller does not have it.
+    pub fn may(&self, permission: Permission) -> Result<(), Error> {
+        let Authority { organization, permissions } = self.authority;
+        if !permissions.contain(permission) {
+            let Who::ApiKey(key) = &self.who;
             return Err(Error::new(
                 Code::Forbidden,
                 format!(
                     "this needs the scope {permission}, which the API key {}… does not have; use or make one that has it",
-                    self.key.hint
+                    key.hint
                 ),
             ));
         }
-        if permission == Permission::OperatePlatform && self.key.organization != OrganizationId::PLATFORM {
+        if permission == Permission::OperatePlatform && organization != OrganizationId::PLATFORM {
             return Err(Error::new(
                 Code::Forbidden,
                 "this concerns every organization, so it needs an API key of the platform's own organization",
             ));
         }
-        Ok(self.key.organization)
+        Ok(())
     }
 
-    /// The organization to act for: the caller's, or one below it.
-    ///
-    /// # Errors
-    /// When the key does not allow it, or there is no such organization.
-    pub async fn may_for(
-        &self,
-        permission: Permission,
-        db: &Db,
-        wanted: Option<OrganizationId>,
-    ) -> Result<OrganizationId, Error> {
-        let own = self.may(permission)?;
-        match wanted {
-            Some(wanted) if wanted != own => {
-                let mut tx = db.tenant(own).await?;
-                let found = organizations::find(&mut tx, wanted).await?.ok_or_else(|| Error::not_found(wanted))?;
-                Ok(found.id)
-            }
-            _ => Ok(own),
-        }
-    }
-
-    /// Whether the key itself has this scope, so that it can pass it on.
+    /// Whether the caller itself has this permission, so that it can pass it on.
     #[must_use]
-    pub fn has(&self, permission: Permission) -> bool {
-        self.key.scopes.contains(&permission)
+    pub const fn has(&self, permission: Permission) -> bool {
+        self.authority.permissions.contain(permission)
     }
 
     /// The key it presented.
     #[must_use]
     pub fn api_key(&self) -> ApiKeyId {
-        self.key.id
+        let Who::ApiKey(key) = &self.who;
+        key.id
     }
 
     /// On whose behalf jobs are asked for.
@@ -89,8 +101,47 @@ impl Caller {
     }
 }
 
+/// A caller who has the permission that an operation needs.
+#[derive(Debug, Clone)]
+pub struct May<P> {
+    caller: Caller,
+    permission: PhantomData<fn() -> P>,
+}
+
+impl<P: Needed> May<P> {
+    /// The caller's organization, in which it has the permission.
+    #[must_use]
+    pub const fn organization(&self) -> OrganizationId {
+        self.caller.authority.organization
+    }
+
+    /// The organization to act for: the caller's, or one below it.
+    ///
+    /// # Errors
+    /// When there is no such organization.
+    pub async fn may_for(&self, db: &Db, wanted: Option<OrganizationId>) -> Result<OrganizationId, Error> {
+        let own = self.organization();
+        match wanted {
+            Some(wanted) if wanted != own => {
+                let mut tx = db.tenant(own).await?;
+                let found = organizations::find(&mut tx, wanted).await?.ok_or_else(|| Error::not_found(wanted))?;
+                Ok(found.id)
+            }
+            _ => Ok(own),
+        }
+    }
+}
+
+impl<P> Deref for May<P> {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
 /// What the document calls the way to authenticate.
-const SCHEME: &str = "ApiKey";
+pub(crate) const SCHEME: &str = "ApiKey";
 
 impl<'a> ApiExtractor<'a> for Caller {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
@@ -123,6 +174,29 @@ impl<'a> ApiExtractor<'a> for Caller {
     }
 }
 
+impl<'a, P: Needed> ApiExtractor<'a> for May<P> {
+    const TYPES: &'static [ApiExtractorType] = <Caller as ApiExtractor>::TYPES;
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Caller as ApiExtractor>::register(registry);
+    }
+
+    /// The permission goes with them, for poem-openapi has no other way from a type to the scopes of an operation.
+    /// [`crate::parameters::Described`] puts it where it belongs.
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SCHEME, P::PERMISSION.as_str()]
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let caller = authenticate(request).await?;
+        caller.may(P::PERMISSION)?;
+        Ok(Self { caller, permission: PhantomData })
+    }
+}
+
 async fn authenticate(request: &Request) -> Result<Caller, Error> {
     let app = request.data::<App>().ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
     let token = presented(request)?;
@@ -132,7 +206,8 @@ async fn authenticate(request: &Request) -> Result<Caller, Error> {
     })?;
     let traceparent = request.data::<RequestInfo>().map(|info| info.traceparent.clone());
     let by = By::api_key(key.id).traced(traceparent);
-    Ok(Caller { key, by })
+    let authority = Authority { organization: key.organization, permissions: key.scopes.iter().copied().collect() };
+    Ok(Caller { who: Who::ApiKey(key), authority, by })
 }
 
 fn presented(request: &Request) -> Result<Token, Error> {

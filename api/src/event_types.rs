@@ -1,6 +1,6 @@
 //! The catalogue of event types: what can happen, what its payload looks like, and an example of each.
 
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageWebhooks, ReadEvents};
 use gantry_schema::webhooks::event_types as rows;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::error::{Code, Error};
 use crate::field::{AnyJson, EventType as Name};
 use crate::once::{Answered, Once};
@@ -93,8 +93,8 @@ impl EventTypes {
     ///
     /// The platform's, and those the organization describes for its own events.
     #[oai(path = "/", method = "get", operation_id = "listEventTypes")]
-    async fn list(&self, caller: Caller, app: Data<&App>) -> Result<Json<EventTypeCatalogue>, Error> {
-        let organization = caller.may(Permission::ReadEvents)?;
+    async fn list(&self, caller: May<ReadEvents>, app: Data<&App>) -> Result<Json<EventTypeCatalogue>, Error> {
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let own = rows::list(&mut tx, None, MAX_TYPES).await?;
         let platform = rows::platform().into_iter().map(|described| answer(described, Source::Platform));
@@ -108,14 +108,14 @@ impl EventTypes {
     #[oai(path = "/:name", method = "get", operation_id = "getEventType")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadEvents>,
         app: Data<&App>,
         /// What it is called.
         name: Path<Name>,
         /// Which version.
         version: Query<Option<i32>>,
     ) -> Result<Json<EventType>, Error> {
-        let organization = caller.may(Permission::ReadEvents)?;
+        let organization = caller.organization();
         let platform = rows::platform()
             .into_iter()
             .find(|described| described.name == name.0.as_str() && version.0.is_none_or(|it| it == described.version));
@@ -135,7 +135,7 @@ impl EventTypes {
     #[oai(path = "/:name/versions/:version", method = "put", operation_id = "putEventType")]
     async fn put(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// What it is called.
         name: Path<Name>,
@@ -143,7 +143,7 @@ impl EventTypes {
         version: Path<i32>,
         body: Body<EventTypeDescription>,
     ) -> Result<Answered<Json<EventType>>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         if !(1..=1_000).contains(&version.0) {
             return Err(Error::parameter("version", "versions are 1 to 1 000; begin with 1"));
         }
@@ -179,14 +179,14 @@ impl EventTypes {
     #[oai(path = "/:name/versions/:version", method = "delete", operation_id = "deleteEventType")]
     async fn delete(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// What it is called.
         name: Path<Name>,
         /// Which version.
         version: Path<i32>,
     ) -> Result<Answered<Deleted>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
             if rows::delete(tx, name.0.as_str(), version.0).await? {
                 Ok(Deleted::Deleted)

@@ -9,6 +9,7 @@ pub mod body;
 pub mod caller;
 pub mod conditional;
 pub mod cors;
+mod document;
 pub mod dry_run;
 pub mod edge;
 pub mod error;
@@ -33,7 +34,9 @@ pub mod tag;
 pub mod version;
 pub mod webhooks;
 
-use poem::{Endpoint, EndpointExt as _, Response, Route};
+use poem::endpoint::make_sync;
+use poem::web::Html;
+use poem::{Endpoint, EndpointExt as _, IntoResponse as _, Response, Route};
 use poem_openapi::OpenApiService;
 
 pub use app::App;
@@ -88,20 +91,23 @@ fn service() -> OpenApiService<Described<Features>, ()> {
 /// The OpenAPI document, pretty JSON. Needs no configuration.
 #[must_use]
 pub fn openapi() -> String {
-    service().spec()
+    document::complete(&service().spec())
 }
 
 /// Everything the API answers.
 #[must_use]
 pub fn app(app: App) -> impl Endpoint<Output = Response> + 'static {
     let service = service();
-    let (document, docs) = (service.spec_endpoint(), service.swagger_ui());
+    let derived = service.spec();
+    let document = document::complete(&derived);
+    // The page carries the document in itself.
+    let docs = service.swagger_ui_html().replace(&derived, &document);
     let operations = Route::new()
-        .at("/openapi.json", poem::get(document))
-        .at("/inspector", poem::get(poem::endpoint::make_sync(|_| inspector::page())))
+        .at("/openapi.json", poem::get(make_sync(move |_| document.clone().with_content_type("application/json"))))
+        .at("/docs", poem::get(make_sync(move |_| Html(docs.clone()))))
+        .at("/inspector", poem::get(make_sync(|_| inspector::page())))
         .at("/inspect/:token", poem::endpoint::make(inspector::receive))
         .at("/inspect/:token/*rest", poem::endpoint::make(inspector::receive))
-        .nest("/docs", docs)
         .nest("/", service)
         .data(app.clone())
         .map_to_response()

@@ -4,8 +4,8 @@
 //! An operation takes `once: Once`, does its work in [`Once::run`] and answers `Result<Answered<…>, Error>`:
 //!
 //! ```text
-//! async fn create(&self, caller: Caller, once: Once, body: Body<NewThing>) -> Result<Answered<Created>, Error> {
-//!     let organization = caller.may(Permission::ManageThings)?;
+//! async fn create(&self, caller: May<ManageThings>, once: Once, body: Body<NewThing>) -> Result<Answered<Created>, Error> {
+//!     let organization = caller.organization();
 //!     once.run(&caller, organization, async |tx| {
 //!         let made = things::create(tx, &body.0).await?;
 //!         Ok(Created::Created(Json(made.into())))

@@ -2,6 +2,7 @@
 
 use gantry_jobs::webhooks;
 use gantry_schema::OrganizationId;
+use gantry_schema::organizations::needed::{ManageOrganizations, ReadOrganizations};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use poem::web::Data;
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::conditional::{IfNoneMatch, Tagged};
 use crate::error::Error;
 use crate::field::{Moment, Name};
@@ -74,8 +75,13 @@ impl Organizations {
     ///
     /// The caller's and those below it, oldest first.
     #[oai(path = "/", method = "get", operation_id = "listOrganizations")]
-    async fn list(&self, caller: Caller, app: Data<&App>, paging: Paging) -> Result<Paged<Organization>, Error> {
-        let organization = caller.may(Permission::ReadOrganizations)?;
+    async fn list(
+        &self,
+        caller: May<ReadOrganizations>,
+        app: Data<&App>,
+        paging: Paging,
+    ) -> Result<Paged<Organization>, Error> {
+        let organization = caller.organization();
         let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
         let found = organizations::list(&mut tx, after, paging.and_one()).await?;
@@ -88,13 +94,13 @@ impl Organizations {
     #[oai(path = "/:organization", method = "get", operation_id = "getOrganization")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadOrganizations>,
         app: Data<&App>,
         if_none_match: IfNoneMatch,
         /// The organization.
         organization: Path<OrganizationId>,
     ) -> Result<Tagged<Organization>, Error> {
-        let own = caller.may(Permission::ReadOrganizations)?;
+        let own = caller.organization();
         let mut tx = app.db.tenant(own).await?;
         let found = organizations::find(&mut tx, organization.0).await?;
         Ok(if_none_match.answer(found.ok_or_else(|| Error::not_found(organization.0))?.into()))
@@ -106,11 +112,11 @@ impl Organizations {
     #[oai(path = "/", method = "post", operation_id = "createOrganization")]
     async fn create(
         &self,
-        caller: Caller,
+        caller: May<ManageOrganizations>,
         once: Once,
         body: Body<NewOrganization>,
     ) -> Result<Answered<Created>, Error> {
-        let own = caller.may(Permission::ManageOrganizations)?;
+        let own = caller.organization();
         let NewOrganization { name, parent_id, weight, max_running } = body.0;
         if weight.is_some() || max_running.is_some() {
             // Who could set its own share would take the others'.

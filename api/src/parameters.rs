@@ -1,7 +1,9 @@
-//! Parameters that operations share, documented in one place: an operation that takes one writes its name and type,
-//! as in `once: Once`, and nothing else.
+//! What operations share, documented in one place: an operation that takes such a parameter writes its name and type,
+//! as in `once: Once`, and nothing else; one that needs a permission writes `caller: May<ReadJobs>`.
 
 use std::collections::HashMap;
+
+use gantry_schema::organizations::Permission;
 
 use poem::endpoint::BoxEndpoint;
 use poem::http::Method;
@@ -38,6 +40,7 @@ impl<T: OpenApi> OpenApi for Described<T> {
         for operation in meta.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
             operation.params = std::mem::take(&mut operation.params).into_iter().flat_map(spread).collect();
             operation.params.iter_mut().for_each(describe);
+            operation.security = with_scopes(std::mem::take(&mut operation.security));
         }
         version::mark(&mut meta);
         meta
@@ -70,6 +73,17 @@ fn spread(parameter: MetaOperationParam) -> Vec<MetaOperationParam> {
     let description = Some("Continue after the last page, within a week.".to_owned());
     vec![limit, MetaOperationParam { name: "cursor".to_owned(), description, ..parameter }]
 }
+
+/// The permission an operation needs comes beside the ways to authenticate, and becomes the scope of each of them.
+fn with_scopes(security: Vec<Requirement>) -> Vec<Requirement> {
+    let is_scope = |name: &&str| name.parse::<Permission>().is_ok();
+    let (scopes, schemes): (Vec<_>, Vec<_>) =
+        security.into_iter().flat_map(HashMap::into_keys).partition(|name| is_scope(name));
+    schemes.into_iter().map(|scheme| HashMap::from([(scheme, scopes.clone())])).collect()
+}
+
+/// A way to authenticate, with what it has to allow.
+type Requirement = HashMap<&'static str, Vec<&'static str>>;
 
 fn describe(parameter: &mut MetaOperationParam) {
     if let Some((_, name, description)) = SHARED.iter().find(|(argument, ..)| *argument == parameter.name) {

@@ -4,7 +4,7 @@ use gantry_jobs::{Queue, catalogue};
 use gantry_schema::OrganizationId;
 use gantry_schema::jobs::limits::{self, Limit as LimitRow};
 use gantry_schema::jobs::pause::{self, Subject};
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageJobs, OperatePlatform, ReadJobs};
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::{Caller, May};
 use crate::error::{Code, Error};
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
@@ -98,8 +98,8 @@ impl Queues {
     ///
     /// With their pauses and limits. Needs a key of the platform.
     #[oai(path = "/queues", method = "get", operation_id = "listQueues")]
-    async fn list(&self, caller: Caller, app: Data<&App>) -> Result<Json<Vec<QueueState>>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+    async fn list(&self, caller: May<OperatePlatform>, app: Data<&App>) -> Result<Json<Vec<QueueState>>, Error> {
+        let platform = caller.organization();
         let mut tx = app.db.tenant(platform).await?;
         let (pauses, limits) = (pause::list(&mut tx).await?, limits::list(&mut tx).await?);
         let state = |queue: Queue| {
@@ -118,8 +118,8 @@ impl Queues {
     ///
     /// Those the caller's organization made: of queues and kinds, and of organizations.
     #[oai(path = "/pauses", method = "get", operation_id = "listPauses")]
-    async fn pauses(&self, caller: Caller, app: Data<&App>) -> Result<Json<Vec<Pause>>, Error> {
-        let organization = caller.may(Permission::ReadJobs)?;
+    async fn pauses(&self, caller: May<ReadJobs>, app: Data<&App>) -> Result<Json<Vec<Pause>>, Error> {
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         Ok(Json(pause::list(&mut tx).await?.into_iter().map(Pause::from).collect()))
     }
@@ -130,12 +130,12 @@ impl Queues {
     #[oai(path = "/queues/:queue/pause", method = "put", operation_id = "pauseQueue")]
     async fn pause_queue(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
         queue: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         set_pause(once, &caller, platform, Subject::Queue, known_queue(&queue)?, true).await
     }
 
@@ -145,12 +145,12 @@ impl Queues {
     #[oai(path = "/queues/:queue/pause", method = "delete", operation_id = "resumeQueue")]
     async fn resume_queue(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
         queue: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         set_pause(once, &caller, platform, Subject::Queue, known_queue(&queue)?, false).await
     }
 
@@ -160,12 +160,12 @@ impl Queues {
     #[oai(path = "/job-kinds/:kind/pause", method = "put", operation_id = "pauseJobKind")]
     async fn pause_kind(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The kind.
         kind: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         set_pause(once, &caller, platform, Subject::Kind, known_kind(&kind)?, true).await
     }
 
@@ -175,12 +175,12 @@ impl Queues {
     #[oai(path = "/job-kinds/:kind/pause", method = "delete", operation_id = "resumeJobKind")]
     async fn resume_kind(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The kind.
         kind: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         set_pause(once, &caller, platform, Subject::Kind, known_kind(&kind)?, false).await
     }
 
@@ -188,8 +188,8 @@ impl Queues {
     ///
     /// None of the caller's organization starts any more; what runs ends.
     #[oai(path = "/organization/pause", method = "put", operation_id = "pauseOrganization")]
-    async fn pause_organization(&self, caller: Caller, once: Once) -> Result<Answered<Done>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+    async fn pause_organization(&self, caller: May<ManageJobs>, once: Once) -> Result<Answered<Done>, Error> {
+        let organization = caller.organization();
         let name = organization.uuid().to_string();
         set_pause(once, &caller, organization, Subject::Organization, &name, true).await
     }
@@ -198,8 +198,8 @@ impl Queues {
     ///
     /// What waits starts, unless somebody above paused the organization.
     #[oai(path = "/organization/pause", method = "delete", operation_id = "resumeOrganization")]
-    async fn resume_organization(&self, caller: Caller, once: Once) -> Result<Answered<Done>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+    async fn resume_organization(&self, caller: May<ManageJobs>, once: Once) -> Result<Answered<Done>, Error> {
+        let organization = caller.organization();
         let name = organization.uuid().to_string();
         set_pause(once, &caller, organization, Subject::Organization, &name, false).await
     }
@@ -210,13 +210,13 @@ impl Queues {
     #[oai(path = "/queues/:queue/limit", method = "put", operation_id = "limitQueue")]
     async fn limit_queue(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
         queue: Path<Word>,
         body: Body<QueueLimit>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         let name = known_queue(&queue)?.to_owned();
         let running = at_least_one("max_running", body.0.max_running)?;
         set_limit(once, &caller, platform, &LimitRow::Queue { name, running }).await
@@ -228,12 +228,12 @@ impl Queues {
     #[oai(path = "/queues/:queue/limit", method = "delete", operation_id = "unlimitQueue")]
     async fn unlimit_queue(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
         queue: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         lift_limit(once, &caller, platform, "queue", known_queue(&queue)?).await
     }
 
@@ -241,8 +241,8 @@ impl Queues {
     ///
     /// The limits of providers. Needs a key of the platform.
     #[oai(path = "/rates", method = "get", operation_id = "listRates")]
-    async fn rates(&self, caller: Caller, app: Data<&App>) -> Result<Json<Vec<Rate>>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+    async fn rates(&self, caller: May<OperatePlatform>, app: Data<&App>) -> Result<Json<Vec<Rate>>, Error> {
+        let platform = caller.organization();
         let mut tx = app.db.tenant(platform).await?;
         let rates = limits::list(&mut tx).await?.into_iter().filter_map(|limit| match limit {
             LimitRow::Rate { name, amount, period_seconds, burst } => {
@@ -259,13 +259,13 @@ impl Queues {
     #[oai(path = "/rates/:rate", method = "put", operation_id = "setRate")]
     async fn set_rate(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The rate.
         rate: Path<Word>,
         body: Body<RateLimit>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         let limit = LimitRow::Rate {
             name: rate.0.into(),
             amount: at_least_one("amount", body.0.amount)?,
@@ -281,12 +281,12 @@ impl Queues {
     #[oai(path = "/rates/:rate", method = "delete", operation_id = "liftRate")]
     async fn lift_rate(
         &self,
-        caller: Caller,
+        caller: May<OperatePlatform>,
         once: Once,
         /// The rate.
         rate: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
-        let platform = caller.may(Permission::OperatePlatform)?;
+        let platform = caller.organization();
         lift_limit(once, &caller, platform, "rate", rate.as_str()).await
     }
 }

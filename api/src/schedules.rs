@@ -1,7 +1,7 @@
 //! Schedules: recurring jobs.
 
 use gantry_jobs::schedule::{self, NewSchedule};
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageSchedules, ReadSchedules};
 use gantry_schema::schedules::cron::{CronSchedule, MissedRuns, Overlap};
 use gantry_schema::schedules::{self as rows, queries};
 use gantry_schema::{JobTx as _, ScheduleId, TenantTx};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error, OnConstraint as _};
@@ -180,13 +180,13 @@ impl Schedules {
     #[oai(path = "/", method = "post", operation_id = "createSchedule")]
     async fn create(
         &self,
-        caller: Caller,
+        caller: May<ManageSchedules>,
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
         body: Body<ScheduleRequest>,
     ) -> Result<Answered<Created>, Error> {
-        let organization = caller.may(Permission::ManageSchedules)?;
+        let organization = caller.organization();
         let new = new_schedule(body.0)?;
         let create = dry_run.run(once, &caller, organization, async |tx| {
             let made: Schedule =
@@ -206,8 +206,13 @@ impl Schedules {
     ///
     /// Oldest first.
     #[oai(path = "/", method = "get", operation_id = "listSchedules")]
-    async fn list(&self, caller: Caller, app: Data<&App>, paging: Paging) -> Result<Paged<Schedule>, Error> {
-        let organization = caller.may(Permission::ReadSchedules)?;
+    async fn list(
+        &self,
+        caller: May<ReadSchedules>,
+        app: Data<&App>,
+        paging: Paging,
+    ) -> Result<Paged<Schedule>, Error> {
+        let organization = caller.organization();
         let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
         let found = queries::list(&mut tx, after, paging.and_one()).await?;
@@ -220,11 +225,10 @@ impl Schedules {
     #[oai(path = "/preview", method = "post", operation_id = "previewSchedule")]
     async fn preview(
         &self,
-        caller: Caller,
+        _caller: May<ReadSchedules>,
         app: Data<&App>,
         body: Body<PreviewRequest>,
     ) -> Result<Json<Upcoming>, Error> {
-        caller.may(Permission::ReadSchedules)?;
         let cron = CronSchedule::parse(&body.0.cron, body.0.time_zone.as_deref().unwrap_or("UTC"))?;
         match body.0.count.unwrap_or(10) {
             count @ 1..=100 => Ok(Json(upcoming(&cron, &app, usize::from(count)))),
@@ -238,13 +242,13 @@ impl Schedules {
     #[oai(path = "/:schedule", method = "get", operation_id = "getSchedule")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadSchedules>,
         app: Data<&App>,
         if_none_match: IfNoneMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
     ) -> Result<Tagged<Schedule>, Error> {
-        let organization = caller.may(Permission::ReadSchedules)?;
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         Ok(if_none_match.answer(find(&mut tx, schedule.0).await?.into()))
     }
@@ -257,14 +261,14 @@ impl Schedules {
     #[oai(path = "/:schedule", method = "put", operation_id = "replaceSchedule")]
     async fn replace(
         &self,
-        caller: Caller,
+        caller: May<ManageSchedules>,
         once: Once,
         if_match: IfMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
         body: Body<ScheduleRequest>,
     ) -> Result<Answered<Tagged<Schedule>>, Error> {
-        let organization = caller.may(Permission::ManageSchedules)?;
+        let organization = caller.organization();
         let new = new_schedule(body.0)?;
         let replace = once.run(&caller, organization, async |tx| {
             let before = find_to_change(tx, schedule.0).await?;
@@ -283,14 +287,14 @@ impl Schedules {
     #[oai(path = "/:schedule/next-times", method = "get", operation_id = "listScheduleTimes")]
     async fn next_times(
         &self,
-        caller: Caller,
+        caller: May<ReadSchedules>,
         app: Data<&App>,
         /// The schedule.
         schedule: Path<ScheduleId>,
         /// How many; left out: 50.
         count: Query<Option<Limit>>,
     ) -> Result<Json<Upcoming>, Error> {
-        let organization = caller.may(Permission::ReadSchedules)?;
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let found = find(&mut tx, schedule.0).await?;
         let cron = CronSchedule::parse(&found.cron, &found.time_zone)?;
@@ -303,13 +307,13 @@ impl Schedules {
     #[oai(path = "/:schedule", method = "delete", operation_id = "deleteSchedule")]
     async fn delete(
         &self,
-        caller: Caller,
+        caller: May<ManageSchedules>,
         once: Once,
         if_match: IfMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
     ) -> Result<Answered<Deleted>, Error> {
-        let organization = caller.may(Permission::ManageSchedules)?;
+        let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
             if_match.check(&Schedule::from(find_to_change(tx, schedule.0).await?))?;
             queries::delete(tx, schedule.0).await?;
@@ -324,7 +328,7 @@ impl Schedules {
     #[oai(path = "/:schedule/pause", method = "post", operation_id = "pauseSchedule")]
     async fn pause(
         &self,
-        caller: Caller,
+        caller: May<ManageSchedules>,
         once: Once,
         if_match: IfMatch,
         /// The schedule.
@@ -339,7 +343,7 @@ impl Schedules {
     #[oai(path = "/:schedule/resume", method = "post", operation_id = "resumeSchedule")]
     async fn resume(
         &self,
-        caller: Caller,
+        caller: May<ManageSchedules>,
         once: Once,
         if_match: IfMatch,
         /// The schedule.
@@ -354,12 +358,12 @@ impl Schedules {
     #[oai(path = "/:schedule/run", method = "post", operation_id = "runSchedule")]
     async fn run(
         &self,
-        caller: Caller,
+        caller: May<ManageSchedules>,
         once: Once,
         /// The schedule.
         schedule: Path<ScheduleId>,
     ) -> Result<Answered<Started>, Error> {
-        let organization = caller.may(Permission::ManageSchedules)?;
+        let organization = caller.organization();
         let run = once.run(&caller, organization, async |tx| {
             let found = find(tx, schedule.0).await?;
             let receipt = jobs::ask_again(tx, &found.kind, &found.payload, caller.by()).await?;
@@ -372,12 +376,12 @@ impl Schedules {
 
 async fn set_paused(
     once: Once,
-    caller: &Caller,
+    caller: &May<ManageSchedules>,
     if_match: &IfMatch,
     id: ScheduleId,
     paused: bool,
 ) -> Result<Answered<Tagged<Schedule>>, Error> {
-    let organization = caller.may(Permission::ManageSchedules)?;
+    let organization = caller.organization();
     let set = once.run(caller, organization, async |tx| {
         let mut found = find_to_change(tx, id).await?;
         if_match.check(&Schedule::from(found.clone()))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gantry_jobs::request::MAX_PAYLOAD_BYTES;
 use gantry_jobs::webhooks::{self, MAX_EVENTS};
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{PostEvents, ReadEvents};
 use gantry_schema::webhooks::events::{self, Filter};
 use gantry_schema::webhooks::fan_out::NewEvent as Row;
 use gantry_schema::{EndpointId, EventId, JobId};
@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::body::{Batch, Body, MIB};
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error, ItemProblem};
 use crate::field::{AnyJson, EventPattern, EventType};
@@ -134,13 +134,13 @@ impl Events {
     #[oai(path = "/", method = "post", operation_id = "postEvent")]
     async fn post(
         &self,
-        caller: Caller,
+        caller: May<PostEvents>,
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
         body: Body<NewEvent>,
     ) -> Result<Answered<Accepted>, Error> {
-        let organization = caller.may(Permission::PostEvents)?;
+        let organization = caller.organization();
         let new = row(body.0)?;
         let post = dry_run.run(once, &caller, organization, async |tx| {
             let emitted = webhooks::emit_all(tx, vec![new], caller.by()).await?.pop();
@@ -162,12 +162,12 @@ impl Events {
     #[oai(path = "/bulk", method = "post", operation_id = "postEvents")]
     async fn post_many(
         &self,
-        caller: Caller,
+        caller: May<PostEvents>,
         app: Data<&App>,
         once: Once,
         body: Body<NewEvents, { 32 * MIB }>,
     ) -> Result<Answered<BulkAccepted>, Error> {
-        let organization = caller.may(Permission::PostEvents)?;
+        let organization = caller.organization();
         let new = rows(&body.0.events)?;
         let post = once.run(&caller, organization, async |tx| {
             let emitted = webhooks::emit_all(tx, new, caller.by()).await?;
@@ -188,7 +188,7 @@ impl Events {
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
         &self,
-        caller: Caller,
+        caller: May<ReadEvents>,
         app: Data<&App>,
         /// Only of these types, or that begin so: `invoice.*`. Several with commas between them.
         types: Query<Option<String>>,
@@ -203,7 +203,7 @@ impl Events {
         /// Continue after the last page.
         cursor: Query<Option<Cursor>>,
     ) -> Result<Json<Page<Event>>, Error> {
-        let organization = caller.may(Permission::ReadEvents)?;
+        let organization = caller.organization();
         let filter = filter(types.0.as_deref(), channel.0)?;
         let limit = limit.0.unwrap_or_default();
         if let Some(after) = after.0 {
@@ -230,7 +230,7 @@ impl Events {
     #[oai(path = "/stream", method = "get", operation_id = "followEvents")]
     async fn follow(
         &self,
-        caller: Caller,
+        caller: May<ReadEvents>,
         app: Data<&App>,
         /// Only of these types, or that begin so: `invoice.*`. Several with commas between them.
         types: Query<Option<String>>,
@@ -242,7 +242,7 @@ impl Events {
         #[oai(name = "Last-Event-ID")]
         last_event: Header<Option<After>>,
     ) -> Result<EventStream<stream::Told>, Error> {
-        let organization = caller.may(Permission::ReadEvents)?;
+        let organization = caller.organization();
         let filter = filter(types.0.as_deref(), channel.0)?;
         stream::follow(&app, organization, filter, last_event.0.or(after.0)).await
     }
@@ -253,12 +253,12 @@ impl Events {
     #[oai(path = "/:event", method = "get", operation_id = "getEvent")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadEvents>,
         app: Data<&App>,
         /// The event.
         event: Path<EventId>,
     ) -> Result<Json<Event>, Error> {
-        let organization = caller.may(Permission::ReadEvents)?;
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let found = events::find(&mut tx, event.0).await?.ok_or_else(|| Error::not_found(event.0))?;
         Ok(Json(found.into()))

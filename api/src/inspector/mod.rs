@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gantry_schema::inspector::{self as rows};
 use gantry_schema::inspector::{BinToken, queries};
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageWebhooks, ReadWebhooks};
 use gantry_schema::{BinId, InspectedId, JobTx as _};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
@@ -192,12 +192,12 @@ impl Inspector {
     #[oai(path = "/", method = "post", operation_id = "createInspectorBin")]
     async fn create(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         app: Data<&App>,
         once: Once,
         body: Body<NewBin>,
     ) -> Result<Answered<Created>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let (status, delay_ms) = (checked_status(body.0.status)?, checked_delay(body.0.delay_ms)?);
         let create = once.run(&caller, organization, async |tx| {
             if queries::list(tx).await?.len() >= MAX_BINS {
@@ -224,8 +224,8 @@ impl Inspector {
     ///
     /// Oldest first.
     #[oai(path = "/", method = "get", operation_id = "listInspectorBins")]
-    async fn list(&self, caller: Caller, app: Data<&App>) -> Result<Json<Bins>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+    async fn list(&self, caller: May<ReadWebhooks>, app: Data<&App>) -> Result<Json<Bins>, Error> {
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let found = queries::list(&mut tx).await?;
         Ok(Json(Bins { items: found.into_iter().map(|bin| Bin::of(&app, bin)).collect() }))
@@ -237,12 +237,12 @@ impl Inspector {
     #[oai(path = "/:bin", method = "get", operation_id = "getInspectorBin")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         /// The bin.
         bin: Path<BinId>,
     ) -> Result<Json<Bin>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let found = queries::find(&mut tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
         Ok(Json(Bin::of(&app, found)))
@@ -254,14 +254,14 @@ impl Inspector {
     #[oai(path = "/:bin", method = "patch", operation_id = "updateInspectorBin")]
     async fn update(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         app: Data<&App>,
         once: Once,
         /// The bin.
         bin: Path<BinId>,
         body: Body<BinChange>,
     ) -> Result<Answered<Json<Bin>>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let (status, delay_ms) = (checked_status(body.0.status)?, checked_delay(body.0.delay_ms)?);
         let update = once.run(&caller, organization, async |tx| {
             let name = body.0.name.as_ref().map(Name::as_str);
@@ -280,12 +280,12 @@ impl Inspector {
     #[oai(path = "/:bin", method = "delete", operation_id = "deleteInspectorBin")]
     async fn delete(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// The bin.
         bin: Path<BinId>,
     ) -> Result<Answered<Deleted>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
             if queries::delete(tx, bin.0).await? { Ok(Deleted::Deleted) } else { Err(Error::not_found(bin.0)) }
         });
@@ -298,7 +298,7 @@ impl Inspector {
     #[oai(path = "/:bin/requests", method = "get", operation_id = "listInspectedRequests")]
     async fn requests(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         /// The bin.
         bin: Path<BinId>,
@@ -307,7 +307,7 @@ impl Inspector {
         /// Continue after the last page.
         cursor: Query<Option<Cursor>>,
     ) -> Result<Json<Page<Inspected>>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let before = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
         let limit = limit.0.unwrap_or_default();
         let mut tx = app.db.tenant(organization).await?;
@@ -322,12 +322,12 @@ impl Inspector {
     #[oai(path = "/:bin/requests", method = "delete", operation_id = "clearInspectorBin")]
     async fn clear(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// The bin.
         bin: Path<BinId>,
     ) -> Result<Answered<Deleted>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let clear = once.run(&caller, organization, async |tx| {
             queries::find(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
             queries::clear(tx, bin.0).await?;

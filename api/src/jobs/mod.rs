@@ -15,7 +15,7 @@ use gantry_jobs::{By, catalogue, request};
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::log;
 use gantry_schema::jobs::{Enqueued, NewJob};
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageJobs, ReadJobs};
 use gantry_schema::{JobId, JobTx as _, OrganizationId, TenantTx};
 use poem::http::{StatusCode, header};
 use poem::web::Data;
@@ -26,7 +26,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::body::{Body, MIB};
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
 use crate::field::{Moment, Word};
@@ -184,7 +184,7 @@ impl Jobs {
     #[oai(path = "/jobs", method = "post", operation_id = "askForJob")]
     async fn ask(
         &self,
-        caller: Caller,
+        caller: May<ManageJobs>,
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
@@ -193,7 +193,7 @@ impl Jobs {
         prefer: Header<Option<String>>,
         body: Body<JobRequest>,
     ) -> Result<Answered<Asked>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+        let organization = caller.organization();
         let patience = wait::preferred(prefer.0.as_deref())?;
         let new = ask::new_job(body.0, caller.by(), app.db.now())?;
         if dry_run.is_wanted() {
@@ -219,13 +219,13 @@ impl Jobs {
     #[oai(path = "/jobs/bulk", method = "post", operation_id = "askForJobs")]
     async fn ask_for_many(
         &self,
-        caller: Caller,
+        caller: May<ManageJobs>,
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
         body: Body<BulkRequest, { 32 * MIB }>,
     ) -> Result<Answered<BulkAccepted>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+        let organization = caller.organization();
         let new = ask::new_jobs(&body.0, caller.by(), app.db.now())?;
         let predecessors = ask::Predecessors::of(&new);
         let ask = dry_run.run(once, &caller, organization, async |tx| {
@@ -245,7 +245,7 @@ impl Jobs {
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
         &self,
-        caller: Caller,
+        caller: May<ReadJobs>,
         app: Data<&App>,
         /// Only in this state.
         state: Query<Option<JobState>>,
@@ -257,7 +257,7 @@ impl Jobs {
         before: Query<Option<Moment>>,
         paging: Paging,
     ) -> Result<Paged<JobSummary>, Error> {
-        let organization = caller.may(Permission::ReadJobs)?;
+        let organization = caller.organization();
         let selection = Selection { kind: kind.0, queue: queue.0, state: state.0, before: before.0 };
         let after = paging.after_id(organization)?;
         let mut tx = app.db.tenant(organization).await?;
@@ -272,14 +272,14 @@ impl Jobs {
     #[oai(path = "/jobs/:job", method = "get", operation_id = "getJob")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadJobs>,
         app: Data<&App>,
         /// The job.
         job: Path<JobId>,
         /// Seconds to wait for its end, at most 60.
         wait: Query<Option<wait::Seconds>>,
     ) -> Result<Json<Job>, Error> {
-        let organization = caller.may(Permission::ReadJobs)?;
+        let organization = caller.organization();
         let patience = wait.0.map_or(Duration::ZERO, wait::Seconds::duration);
         let job = wait::until_ended(&app, organization, job.0, patience).await?;
         Ok(Json(Arc::unwrap_or_clone(job).into()))
@@ -292,13 +292,13 @@ impl Jobs {
     #[oai(path = "/jobs/:job/cancel", method = "post", operation_id = "cancelJob")]
     async fn cancel(
         &self,
-        caller: Caller,
+        caller: May<ManageJobs>,
         app: Data<&App>,
         once: Once,
         /// The job.
         job: Path<JobId>,
     ) -> Result<Answered<Stopped>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+        let organization = caller.organization();
         let cancel = once.run(&caller, organization, async |tx| {
             let change = control::cancel(tx, job.0, &caller.by().to_string()).await?;
             refuse_impossible(change, job.0, "cancelled: it has ended")?;
@@ -321,12 +321,12 @@ impl Jobs {
     #[oai(path = "/jobs/:job/retry", method = "post", operation_id = "retryJob")]
     async fn retry(
         &self,
-        caller: Caller,
+        caller: May<ManageJobs>,
         once: Once,
         /// The job.
         job: Path<JobId>,
     ) -> Result<Answered<Json<Job>>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+        let organization = caller.organization();
         let retry = once.run(&caller, organization, async |tx| {
             let change = control::retry(tx, job.0).await?;
             refuse_impossible(change, job.0, "retried: only jobs that are scheduled, discarded or cancelled can be")?;
@@ -343,12 +343,12 @@ impl Jobs {
     #[oai(path = "/jobs/retry", method = "post", operation_id = "retryJobs")]
     async fn retry_many(
         &self,
-        caller: Caller,
+        caller: May<ManageJobs>,
         once: Once,
         dry_run: DryRun,
         body: Body<Selection>,
     ) -> Result<Answered<Json<Changed>>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+        let organization = caller.organization();
         if !matches!(body.0.state, None | Some(JobState::Discarded | JobState::Cancelled)) {
             return Err(Error::field(
                 "state",
@@ -368,12 +368,12 @@ impl Jobs {
     #[oai(path = "/jobs/discard", method = "post", operation_id = "discardJobs")]
     async fn discard_many(
         &self,
-        caller: Caller,
+        caller: May<ManageJobs>,
         once: Once,
         dry_run: DryRun,
         body: Body<Selection>,
     ) -> Result<Answered<Json<Changed>>, Error> {
-        let organization = caller.may(Permission::ManageJobs)?;
+        let organization = caller.organization();
         if !matches!(body.0.state, None | Some(JobState::Available | JobState::Scheduled)) {
             return Err(Error::field(
                 "state",
@@ -399,13 +399,13 @@ impl Jobs {
     #[oai(path = "/jobs/:job/logs", method = "get", operation_id = "listJobLogs")]
     async fn logs(
         &self,
-        caller: Caller,
+        caller: May<ReadJobs>,
         app: Data<&App>,
         /// The job.
         job: Path<JobId>,
         paging: Paging,
     ) -> Result<Paged<LogLine>, Error> {
-        let organization = caller.may(Permission::ReadJobs)?;
+        let organization = caller.organization();
         let after = paging.after(organization)?.map(|place| place.to_line()).transpose()?;
         let (attempt, line) = after.unwrap_or_default();
         let mut tx = app.db.tenant(organization).await?;
@@ -424,7 +424,7 @@ impl Jobs {
     #[oai(path = "/jobs/:job/events", method = "get", operation_id = "followJob")]
     async fn follow(
         &self,
-        caller: Caller,
+        caller: May<ReadJobs>,
         app: Data<&App>,
         /// The job.
         job: Path<JobId>,
@@ -432,7 +432,7 @@ impl Jobs {
         #[oai(name = "Last-Event-ID")]
         last_event: Header<Option<follow::Place>>,
     ) -> Result<EventStream<BoxStream<'static, News>>, Error> {
-        let organization = caller.may(Permission::ReadJobs)?;
+        let organization = caller.organization();
         follow::follow(&app, organization, job.0, last_event.0.unwrap_or_default()).await
     }
 
@@ -440,8 +440,7 @@ impl Jobs {
     ///
     /// What can be asked for, and how it is run.
     #[oai(path = "/job-kinds", method = "get", operation_id = "listJobKinds")]
-    async fn kinds(&self, caller: Caller) -> Result<Json<Vec<JobKind>>, Error> {
-        caller.may(Permission::ReadJobs)?;
+    async fn kinds(&self, _caller: May<ReadJobs>) -> Result<Json<Vec<JobKind>>, Error> {
         Ok(Json(catalogue::kinds().into_iter().map(JobKind::from).collect()))
     }
 }

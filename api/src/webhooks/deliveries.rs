@@ -3,7 +3,7 @@
 use chrono::Duration;
 use gantry_jobs::Job as _;
 use gantry_jobs::webhooks::{DeliverWebhook, ReplayEvents};
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageWebhooks, ReadWebhooks};
 use gantry_schema::webhooks::event_types::{self, PlatformEvent};
 use gantry_schema::webhooks::{Event, attempts, backlog, endpoints, events};
 use gantry_schema::{EndpointId, EventId, JobId, JobTx as _, TenantTx};
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::answers::{Attempt, Statistics};
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::error::{Code, Error};
 use crate::field::{EventType, Moment};
 use crate::once::{Answered, Once};
@@ -112,7 +112,7 @@ impl WebhookDeliveries {
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn attempts(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         /// The endpoint.
         endpoint: Path<EndpointId>,
@@ -125,7 +125,7 @@ impl WebhookDeliveries {
         /// Continue after the last page.
         cursor: Query<Option<Cursor>>,
     ) -> Result<Json<Page<Attempt>>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let before = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
         let limit = limit.0.unwrap_or_default();
         let filter = attempts::Filter { succeeded: succeeded.0, event: event_id.0 };
@@ -141,14 +141,14 @@ impl WebhookDeliveries {
     #[oai(path = "/webhook-endpoints/:endpoint/statistics", method = "get", operation_id = "getWebhookStatistics")]
     async fn statistics(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         /// Counted from then on, at most seven days ago; left out: a day ago.
         since: Query<Option<Moment>>,
     ) -> Result<Json<Statistics>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let now = app.db.now();
         let since = since.0.map_or(now - Duration::days(1), |since| since.0);
         if since < now - Duration::days(7) {
@@ -176,13 +176,13 @@ impl WebhookDeliveries {
     #[oai(path = "/webhook-endpoints/:endpoint/test", method = "post", operation_id = "testWebhookEndpoint")]
     async fn test(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Test>,
     ) -> Result<Answered<Accepted>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let wanted = body.0.event_type.as_ref().map_or(PlatformEvent::Ping.name(), EventType::as_str);
         let test = once.run(&caller, organization, async |tx| {
             enabled(tx, endpoint.0).await?;
@@ -217,13 +217,13 @@ impl WebhookDeliveries {
     #[oai(path = "/webhook-endpoints/:endpoint/resend", method = "post", operation_id = "resendWebhook")]
     async fn resend(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Resend>,
     ) -> Result<Answered<Accepted>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let event = body.0.event_id;
         let resend = once.run(&caller, organization, async |tx| {
             enabled(tx, endpoint.0).await?;
@@ -240,7 +240,7 @@ impl WebhookDeliveries {
     #[oai(path = "/webhook-endpoints/:endpoint/recover", method = "post", operation_id = "recoverWebhooks")]
     async fn recover(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// The endpoint.
         endpoint: Path<EndpointId>,
@@ -257,7 +257,7 @@ impl WebhookDeliveries {
     #[oai(path = "/webhook-endpoints/:endpoint/replay", method = "post", operation_id = "replayWebhooks")]
     async fn replay(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         /// The endpoint.
         endpoint: Path<EndpointId>,
@@ -268,14 +268,14 @@ impl WebhookDeliveries {
 }
 
 async fn again(
-    caller: &Caller,
+    caller: &May<ManageWebhooks>,
     once: Once,
     endpoint: EndpointId,
     replay: &Replay,
     missed: bool,
     field: &str,
 ) -> Result<Answered<Accepted>, Error> {
-    let organization = caller.may(Permission::ManageWebhooks)?;
+    let organization = caller.organization();
     let again = once.run(caller, organization, async |tx| {
         let now = tx.now();
         let (from, to) = (replay.from.0, replay.to.map_or(now, |to| to.0.min(now)));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use gantry_jobs::Job as _;
 use gantry_jobs::webhooks::DrainBacklog;
-use gantry_schema::organizations::Permission;
+use gantry_schema::organizations::needed::{ManageWebhooks, ReadWebhooks};
 use gantry_schema::seal::SealContext;
 use gantry_schema::webhooks::{self as rows};
 use gantry_schema::webhooks::{backlog, endpoints, secrets};
@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::Caller;
+use crate::caller::May;
 use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
@@ -188,13 +188,13 @@ impl WebhookEndpoints {
     #[oai(path = "/", method = "post", operation_id = "createWebhookEndpoint")]
     async fn create(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
         body: Body<NewEndpoint>,
     ) -> Result<Answered<Created>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let new = body.0;
         let signing = secret::choose(new.secret.as_deref(), new.signature, SignatureVersion::default())?;
         let headers = new.headers.as_ref().map(fields::headers).transpose()?.unwrap_or_default();
@@ -255,7 +255,7 @@ impl WebhookEndpoints {
     #[oai(path = "/", method = "get", operation_id = "listWebhookEndpoints")]
     async fn list(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         /// Only those that get events, or do not.
         enabled: Query<Option<bool>>,
@@ -264,7 +264,7 @@ impl WebhookEndpoints {
         /// Continue after the last page.
         cursor: Query<Option<Cursor>>,
     ) -> Result<Json<Page<Endpoint>>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
         let limit = limit.0.unwrap_or_default();
         let filter = endpoints::Filter { enabled: enabled.0, newest_first: false };
@@ -279,13 +279,13 @@ impl WebhookEndpoints {
     #[oai(path = "/:endpoint", method = "get", operation_id = "getWebhookEndpoint")]
     async fn get(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         if_none_match: IfNoneMatch,
         /// The endpoint.
         endpoint: Path<EndpointId>,
     ) -> Result<Tagged<Endpoint>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let found = endpoints::find(&mut tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
         Ok(if_none_match.answer(found.into()))
@@ -297,7 +297,7 @@ impl WebhookEndpoints {
     #[oai(path = "/:endpoint", method = "patch", operation_id = "updateWebhookEndpoint")]
     async fn update(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         app: Data<&App>,
         once: Once,
         if_match: IfMatch,
@@ -305,7 +305,7 @@ impl WebhookEndpoints {
         endpoint: Path<EndpointId>,
         body: Body<EndpointChange>,
     ) -> Result<Answered<Tagged<Endpoint>>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let change = body.0;
         let headers = change.headers.as_ref().map(fields::headers).transpose()?;
         let headers = headers
@@ -353,13 +353,13 @@ impl WebhookEndpoints {
     #[oai(path = "/:endpoint", method = "delete", operation_id = "deleteWebhookEndpoint")]
     async fn delete(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         once: Once,
         if_match: IfMatch,
         /// The endpoint.
         endpoint: Path<EndpointId>,
     ) -> Result<Answered<Deleted>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
             let before = endpoints::lock(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
             if_match.check(&Endpoint::from(before))?;
@@ -375,12 +375,12 @@ impl WebhookEndpoints {
     #[oai(path = "/:endpoint/secrets", method = "get", operation_id = "listWebhookSecrets")]
     async fn secrets(
         &self,
-        caller: Caller,
+        caller: May<ReadWebhooks>,
         app: Data<&App>,
         /// The endpoint.
         endpoint: Path<EndpointId>,
     ) -> Result<Json<Vec<Secret>>, Error> {
-        let organization = caller.may(Permission::ReadWebhooks)?;
+        let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         endpoints::find(&mut tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
         let signing = secrets::signing(&mut tx, &[endpoint.0]).await?;
@@ -394,14 +394,14 @@ impl WebhookEndpoints {
     #[oai(path = "/:endpoint/secret/rotate", method = "post", operation_id = "rotateWebhookSecret")]
     async fn rotate(
         &self,
-        caller: Caller,
+        caller: May<ManageWebhooks>,
         app: Data<&App>,
         once: Once,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Rotation>,
     ) -> Result<Answered<Json<Rotated>>, Error> {
-        let organization = caller.may(Permission::ManageWebhooks)?;
+        let organization = caller.organization();
         let overlap = match body.0.overlap_seconds {
             None => secrets::OVERLAP,
             Some(seconds) if i64::from(seconds) <= secrets::MAX_OVERLAP.num_seconds() => {

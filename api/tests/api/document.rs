@@ -1,5 +1,6 @@
 //! The OpenAPI document, and the page that shows it.
 
+use gantry_schema::organizations::Permission;
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -66,9 +67,18 @@ fn no_operation_consumes_anything_but_json() {
 }
 
 #[test]
-fn everything_but_health_needs_a_key() {
+fn everything_but_health_needs_a_key_and_says_which_permission() {
     for (path, method, operation) in operations(&document()) {
-        assert_eq!(operation.get("security").is_none(), path.starts_with("/health/"), "{method} {path}");
+        let open = path.starts_with("/health/");
+        assert_eq!(operation.get("security").is_none(), open, "{method} {path}");
+        let permissions: Vec<&str> =
+            operation["x-permissions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        assert_eq!(permissions.is_empty(), open, "{method} {path}");
+        for permission in permissions {
+            assert!(permission.parse::<Permission>().is_ok(), "{method} {path}: {permission}");
+            let said = format!("Needs the permission `{permission}`.");
+            assert!(operation["description"].as_str().unwrap().ends_with(&said), "{method} {path}");
+        }
     }
 }
 

@@ -3,5 +3,5 @@
 mod permissions;
 mod queries;
 
-pub use permissions::{Permission, UnknownPermission};
+pub use permissions::{Needed, Permission, Permissions, UnknownPermission, needed};
 pub use queries::{Organization, create, find, ids, list};

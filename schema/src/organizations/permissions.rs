@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 macro_rules! permissions {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal,)*) => {
         /// Something a caller may be allowed to do; an API key's scopes are a list of these.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Permission {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])+ $name,)*
         }
 
         impl Permission {
@@ -22,8 +22,36 @@ macro_rules! permissions {
                     $(Self::$name => $word,)*
                 }
             }
+
+            /// What it allows, in a sentence.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii_start(),)*
+                }
+            }
+        }
+
+        /// The permissions as types, for whoever says which one is needed before anybody asks: the signature of an
+        /// operation.
+        pub mod needed {
+            $(
+                $(#[doc = $doc])+
+                #[derive(Debug, Clone, Copy)]
+                pub enum $name {}
+
+                impl super::Needed for $name {
+                    const PERMISSION: super::Permission = super::Permission::$name;
+                }
+            )*
         }
     };
+}
+
+/// A permission as a type; they are in [`needed`].
+pub trait Needed: Send + Sync + 'static {
+    /// Which one.
+    const PERMISSION: Permission;
 }
 
 permissions! {
@@ -54,6 +82,36 @@ permissions! {
     /// Pause queues and kinds, set limits: for the whole installation.
     OperatePlatform = "platform:operate",
 }
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Permissions(u128);
+
+impl Permissions {
+    /// Whether this one is among them.
+    #[must_use]
+    pub const fn contain(self, permission: Permission) -> bool {
+        self.0 & Self::bit(permission) != 0
+    }
+
+    /// Those that are among the others as well.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    const fn bit(permission: Permission) -> u128 {
+        1 << permission as u32
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        Self(permissions.into_iter().fold(0, |bits, permission| bits | Self::bit(permission)))
+    }
+}
+
+const _: () = assert!(Permission::ALL.len() <= 128);
 
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,5 +146,20 @@ mod tests {
             assert_eq!(permission.as_str().parse(), Ok(*permission));
         }
         assert!("jobs:everything".parse::<Permission>().is_err());
+    }
+
+    #[test]
+    fn what_somebody_may_do_is_what_was_granted_and_not_limited() {
+        let granted: Permissions = [Permission::ReadJobs, Permission::ManageJobs].into_iter().collect();
+        let limit: Permissions = [Permission::ReadJobs, Permission::OperatePlatform].into_iter().collect();
+        let both = |permission: &&Permission| granted.and(limit).contain(**permission);
+        assert_eq!(Permission::ALL.iter().filter(both).collect::<Vec<_>>(), [&Permission::ReadJobs]);
+        assert_eq!(Permissions::default(), Permissions::from_iter([]));
+    }
+
+    #[test]
+    fn a_permission_as_a_type_is_the_one_of_its_name() {
+        assert_eq!(needed::ReadJobs::PERMISSION, Permission::ReadJobs);
+        assert_eq!(Permission::ReadJobs.describe(), "See jobs.");
     }
 }
