@@ -49,8 +49,8 @@ pub struct Paused {
 }
 
 /// Takes those of the jobs that are still there to be taken, in one statement: whoever deletes the
-/// dispatch row has the job. A duplicate id, a cancelled or paused job, one already taken: not answered.
-/// Jobs with keys are left alone, see [`claim_careful`].
+/// dispatch row has the job. A duplicate id, a cancelled or paused job, one already taken or being taken: not
+/// answered. Jobs with keys are left alone, see [`claim_careful`].
 ///
 /// # Errors
 /// When the database refuses or went away. The claim may have happened all the same; then its lease runs out.
@@ -61,17 +61,21 @@ pub async fn claim(
     ids: &mut [uuid::Uuid],
     paused: &Paused,
 ) -> Result<Vec<Claimed>, sqlx::Error> {
-    // Two workers with the same ids must lock the rows in the same order.
+    // In the order of the index, which also says where the first and the last are.
     ids.sort_unstable();
     let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
     let mut lane = db.lane().await?;
     let claimed = sqlx::query_as!(
         Claimed,
-        r#"with taken as (
-               delete from job_dispatch d using unnest($1::uuid[]) as u (id)
-                where d.id = u.id and not d.careful and (d.due_at is null or d.due_at <= $2)
+        // Claims of the same ids meet in whatever order their plans have. None waits for a row that another holds, so
+        // they cannot wait for each other; should that one come to nothing, the sweep rings again.
+        r#"with free as (
+               select d.id from job_dispatch d join unnest($1::uuid[]) as u (id) on d.id = u.id
+                where not d.careful and (d.due_at is null or d.due_at <= $2)
                   and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
-            returning d.id),
+                  for update of d skip locked),
+           taken as (
+               delete from job_dispatch d using free f where d.id = f.id returning d.id),
            started as (
                update jobs j set state = 'running', attempt = j.attempt + 1, worker_id = $5, started_at = $2
                  from taken t
