@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::caller::Keys;
+use crate::client::{Hosts, Proxies};
 use crate::cors::Origins;
 use crate::events::Feeds;
 use crate::gather::Gather;
@@ -28,6 +29,10 @@ pub struct Surface {
     pub origins: Origins,
     /// For how long browsers are told to use TLS only; `None`: they are not told.
     pub tls_only_seconds: Option<u64>,
+    /// The proxies that say for whom they ask.
+    pub proxies: Proxies,
+    /// The names under which the API may be asked.
+    pub hosts: Hosts,
 }
 
 /// What every operation works with.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gantry_api::app::Surface;
+use gantry_api::client::{Hosts, Proxies, ProxyHeader};
 use gantry_api::cors::Origins;
 use gantry_api::load::Limits;
 use gantry_api::{App, app};
@@ -50,12 +51,20 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.optional::<u64>("HSTS_SECONDS"),
     )
         .together()?;
+    let (public_url, proxies, proxy_header, hosts) = (
+        settings.optional::<url::Url>("PUBLIC_URL"),
+        settings.optional::<Proxies>("TRUSTED_PROXIES"),
+        settings.required::<ProxyHeader>("PROXY_HEADER"),
+        settings.optional::<Hosts>("ALLOWED_HOSTS"),
+    )
+        .together()?;
     let surface = Surface {
         limits: Limits { requests, waiting, body_mib },
         origins: origins.unwrap_or_default(),
         tls_only_seconds,
+        proxies: proxies.unwrap_or_default().writing(proxy_header),
+        hosts: hosts.unwrap_or_default(),
     };
-    let public_url = settings.optional::<url::Url>("PUBLIC_URL")?;
     let telemetry = telemetry::init(logs)?;
     let asked_to_stop = shutdown::requested()?;
     metrics::install(metrics_at)?;

@@ -213,6 +213,24 @@ pub const VARIABLES: &[Variable] = &[
         "For how long browsers are told to use TLS only (Strict-Transport-Security); set it where TLS ends before the API.",
     )
     .read_by(ReadBy::Api),
+    Variable::optional(
+        "TRUSTED_PROXIES",
+        "10.0.0.0/8,2001:db8::/32",
+        "Addresses and networks of the proxies before the API, comma-separated: what they say of where a request comes from is believed; unix for peers without an address. None without it.",
+    )
+    .read_by(ReadBy::Api),
+    Variable::with_default(
+        "PROXY_HEADER",
+        "x-forwarded-for",
+        "The header in which trusted proxies say it: x-forwarded-for, or forwarded (RFC 7239).",
+    )
+    .read_by(ReadBy::Api),
+    Variable::optional(
+        "ALLOWED_HOSTS",
+        "api.example.com,*.example.net",
+        "The names under which the API may be asked (the header Host), comma-separated; any without it.",
+    )
+    .read_by(ReadBy::Api),
     Variable::required(
         "OWNER_DATABASE_URL",
         "postgres://gantry:password@127.0.0.1:5432/gantry",
