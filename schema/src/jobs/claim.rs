@@ -67,20 +67,20 @@ pub async fn claim(
     let mut lane = db.lane().await?;
     let claimed = sqlx::query_as!(
         Claimed,
-        // Claims of the same ids meet in whatever order their plans have. None waits for a row that another holds, so
-        // they cannot wait for each other; should that one come to nothing, the sweep rings again.
-        r#"with free as (
-               select d.id from job_dispatch d join unnest($1::uuid[]) as u (id) on d.id = u.id
-                where not d.careful and (d.due_at is null or d.due_at <= $2)
-                  and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
-                  for update of d skip locked),
-           taken as (
-               delete from job_dispatch d using free f where d.id = f.id returning d.id),
+        // Claims of the same ids may come at them in different orders. None waits for a row that another holds, so they
+        // never wait for each other; where that one comes to nothing, the sweep rings again. What is locked is found
+        // by its place, and the jobs by their ids whatever the statistics say: neither costs a second look.
+        r#"with taken as (
+               delete from job_dispatch where ctid = any(array(
+                   select d.ctid from job_dispatch d join unnest($1::uuid[]) as u (id) on d.id = u.id
+                    where not d.careful and (d.due_at is null or d.due_at <= $2)
+                      and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
+                      for update of d skip locked))
+            returning id),
            started as (
-               update jobs j set state = 'running', attempt = j.attempt + 1, worker_id = $5, started_at = $2
-                 from taken t
-                where j.id = t.id and j.id >= $6 and j.id <= $7
-            returning j.*),
+               update jobs set state = 'running', attempt = attempt + 1, worker_id = $5, started_at = $2
+                where id = any(array(select id from taken)) and id >= $6 and id <= $7
+            returning *),
            leased as (
                insert into job_leases (claim_id, worker_id, seconds, expires_at, job_ids, attempts)
                select $8, $5, lease_seconds, now() + make_interval(secs => lease_seconds),
