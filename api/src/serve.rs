@@ -11,7 +11,7 @@ use gantry_api::cors::Origins;
 use gantry_api::load::Limits;
 use gantry_api::{App, app};
 use gantry_jobs::doorbell::{Bell, Ringer};
-use gantry_jobs::process::{Namespace, Settings, Together as _, metrics, shutdown, telemetry};
+use gantry_jobs::process::{Namespace, Receivers, Settings, Together as _, metrics, shutdown, telemetry};
 use gantry_jobs::signals::Signals;
 use gantry_schema::{Db, IdMint, SystemClock, setup};
 use secrecy::ExposeSecret as _;
@@ -42,13 +42,14 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.seconds("DRAIN_SECONDS"),
     )
         .together()?;
-    let (requests, waiting, body_mib, connections_at_once, origins, tls_only_seconds) = (
+    let (requests, waiting, body_mib, connections_at_once, origins, tls_only_seconds, receivers) = (
         settings.required::<NonZeroU32>("API_REQUESTS"),
         settings.required::<NonZeroU32>("API_WAITING"),
         settings.required::<NonZeroU32>("API_BODY_MIB"),
         settings.required::<NonZeroU32>("API_CONNECTIONS"),
         settings.optional::<Origins>("CORS_ORIGINS"),
         settings.optional::<u64>("HSTS_SECONDS"),
+        settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
     )
         .together()?;
     let (public_url, proxies, proxy_header, hosts) = (
@@ -86,7 +87,10 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         Some(url) => url.to_string(),
         None => format!("http://{}", listener.local_addr()?),
     };
-    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private).with(surface).at(&public_url);
+    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private)
+        .with(surface)
+        .letting_through(receivers.unwrap_or_default())
+        .at(&public_url);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let stop = {

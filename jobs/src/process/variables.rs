@@ -187,6 +187,11 @@ pub const VARIABLES: &[Variable] = &[
         "false",
         "Whether webhook receivers may be http:// and lie at private addresses.",
     ),
+    Variable::optional(
+        "WEBHOOKS_ALLOW",
+        "10.1.0.0/16,hooks.internal",
+        "Webhook receivers inside the network that may be called all the same: networks, addresses and hosts.",
+    ),
     Variable::with_default("LISTEN", "127.0.0.1:8080", "Where the API listens.").read_by(ReadBy::Api),
     Variable::optional(
         "PUBLIC_URL",
