@@ -74,8 +74,6 @@ codes! {
     NotFound = "not_found", NOT_FOUND, "There is no such thing";
     /// No operation has this path.
     UnknownRoute = "unknown_route", NOT_FOUND, "There is no such path";
-    /// The API is not served under this name.
-    UnknownHost = "unknown_host", MISDIRECTED_REQUEST, "The API is not served under this name";
     /// The path has no operation with this method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not answer this method";
     /// Its state does not allow it.
@@ -219,7 +217,7 @@ impl Error {
             instance: path.to_owned(),
             request_id: request.to_owned(),
             field: self.field.clone(),
-            errors: self.items.clone(),
+            errors: (!self.items.is_empty()).then(|| self.items.clone()),
         }
     }
 
@@ -497,8 +495,8 @@ pub struct Problem {
     #[oai(skip_serializing_if_is_none)]
     pub field: Option<String>,
     /// What is wrong with each item of a bulk request; the first hundred.
-    #[oai(skip_serializing_if_is_empty)]
-    pub errors: Vec<ItemProblem>,
+    #[oai(skip_serializing_if_is_none)]
+    pub errors: Option<Vec<ItemProblem>>,
 }
 
 /// What is wrong with one item of a bulk request.

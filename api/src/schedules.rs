@@ -59,8 +59,8 @@ struct Schedule {
     /// When it was made.
     created_at: Moment,
     /// The times it would have: of a schedule that was only tried out.
-    #[oai(skip_serializing_if_is_empty)]
-    next_times: Vec<Moment>,
+    #[oai(skip_serializing_if_is_none)]
+    next_times: Option<Vec<Moment>>,
     /// `true`: it was only tried out, and is not there.
     #[oai(skip_serializing_if_is_none)]
     dry_run: Option<bool>,
@@ -193,7 +193,7 @@ impl Schedules {
                 schedule::create(tx, new).await.on_constraint("schedules_name_key", name_taken)?.into();
             if dry_run.is_wanted() {
                 let cron = CronSchedule::parse(&made.cron, &made.time_zone)?;
-                let next_times = upcoming(&cron, &app, 10).times;
+                let next_times = Some(upcoming(&cron, &app, 10).times);
                 return Ok(Created::TriedOut(Json(Schedule { next_times, dry_run: dry_run.shown(), ..made })));
             }
             let (location, etag) = (format!("/schedules/{}", made.id), Etag::of(&made));
@@ -471,7 +471,7 @@ impl From<rows::Schedule> for Schedule {
             paused: row.paused,
             next_tick_at: row.next_tick_at.map(Moment),
             created_at: row.created_at.into(),
-            next_times: Vec::new(),
+            next_times: None,
             dry_run: None,
         }
     }

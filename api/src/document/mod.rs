@@ -3,6 +3,7 @@
 
 mod permissions;
 mod tree;
+mod types;
 
 use tree::Tree;
 
@@ -12,6 +13,7 @@ pub(crate) fn complete(derived: &str) -> String {
     for operation in operations(&mut document) {
         permissions::show(operation);
     }
+    types::tell(&mut document);
     serde_json::to_string_pretty(&document).expect("a tree is JSON")
 }
 
