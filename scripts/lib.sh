@@ -47,3 +47,43 @@ free_port() {
         port_is_free "$port" && echo "$port" && return
     done
 }
+
+# Packages of PyPI and, after --, of npm, each version pinned, in a directory of their own: DIR/bin, DIR/node_modules.
+pinned_tools() {
+    local dir=$1 pins="${*:2}" python=() npm=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do python+=("$1") && shift; done
+    npm=("${@:2}")
+    [ "$(cat "$dir/pins" 2>/dev/null)" != "$pins" ] || return 0
+    [ ${#npm[@]} = 0 ] || command -v npm >/dev/null || die "no Node: install version 18 or later"
+    rm -rf "$dir"
+    python3 -m venv "$dir"
+    "$dir/bin/pip" -q install --disable-pip-version-check "${python[@]}"
+    [ ${#npm[@]} = 0 ] || npm install --silent --no-fund --no-audit --prefix "$dir" "${npm[@]}"
+    printf '%s\n' "$pins" >"$dir/pins"
+}
+
+# The whole platform, for as long as the script runs, with its data in a directory of its own, which is removed at the
+# end. Sets GANTRY_URL and GANTRY_API_KEY.
+with_platform() {
+    platform_state=$1
+    scripts/servers remove "$1"
+    rm -f "$1.env" # of one that was killed
+    GANTRY_LOG=${GANTRY_LOG:-warn} GANTRY_DRAIN_SECONDS=2 scripts/dev --state "$1" >"$1.log" 2>&1 &
+    platform=$!
+    trap without_platform EXIT
+    until [ -s "$1.env" ]; do
+        kill -0 "$platform" 2>/dev/null || { tail -n 20 "$1.log" >&2 && die "the platform does not start, see $1.log"; }
+        sleep 0.2
+    done
+    set -a
+    # shellcheck source=/dev/null
+    . "$1.env"
+    set +a
+}
+without_platform() {
+    kill -TERM "$platform" 2>/dev/null || true
+    wait "$platform" || true
+    scripts/servers remove "$platform_state"
+    rm -rf "${platform_state:?}"
+}

@@ -2,7 +2,6 @@
 //! `scripts/bench` starts the servers and calls this.
 
 mod api;
-mod cpu;
 mod http;
 mod measure;
 mod noop;
