@@ -3,14 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use gantry_jobs::process::Receivers;
 use gantry_jobs::signals::{self, Signals};
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::{Db, JobId, OrganizationId};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::watch;
 use tracing::debug;
+use url::Url;
 
 use crate::caller::Keys;
+use crate::client::{Hosts, Proxies};
 use crate::cors::Origins;
 use crate::events::Feeds;
 use crate::gather::Gather;
@@ -28,6 +31,10 @@ pub struct Surface {
     pub origins: Origins,
     /// For how long browsers are told to use TLS only; `None`: they are not told.
     pub tls_only_seconds: Option<u64>,
+    /// The proxies that say for whom they ask.
+    pub proxies: Proxies,
+    /// The names under which the API may be asked.
+    pub hosts: Hosts,
 }
 
 /// What every operation works with.
@@ -40,7 +47,9 @@ pub struct App {
     /// Seals what must not lie open.
     pub sealing: Arc<SealingKeys>,
     /// Receivers of webhooks may be `http://`, and lie inside the network.
-    pub private_receivers: bool,
+    private_receivers: bool,
+    /// Those that may in any case.
+    receivers: Arc<Receivers>,
     pub(crate) redis: ConnectionManager,
     pub(crate) keys: Arc<Keys>,
     pub(crate) asks: Gather<Asks>,
@@ -80,6 +89,7 @@ impl App {
             signals,
             sealing: Arc::new(sealing),
             private_receivers,
+            receivers: Arc::default(),
             redis,
             keys: Arc::default(),
             feeds: Arc::default(),
@@ -98,6 +108,18 @@ impl App {
         self.load = Arc::new(Load::within(surface.limits));
         self.surface = Arc::new(surface);
         self
+    }
+
+    /// With receivers of webhooks that may be `http://` and lie inside the network, whatever others may.
+    #[must_use]
+    pub fn letting_through(mut self, receivers: Receivers) -> Self {
+        self.receivers = Arc::new(receivers);
+        self
+    }
+
+    /// Whether webhooks may go to a URL without TLS.
+    pub(crate) fn may_be_plain(&self, url: &Url) -> bool {
+        self.private_receivers || url.host().is_some_and(|host| self.receivers.lists(&host))
     }
 
     /// With the URL under which the world reaches this API, without a slash at its end.

@@ -1,6 +1,7 @@
 //! What surrounds every operation: the request's id and trace, its span and metrics, the time it may take,
 //! and an answer whatever happens.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub struct RequestInfo {
     pub id: String,
     /// Its place in its trace.
     pub traceparent: String,
+    /// Where it comes from; `None`: that cannot be known.
+    pub address: Option<IpAddr>,
 }
 
 /// All operations, with what surrounds them.
@@ -66,7 +69,7 @@ impl Edge {
         );
         let header = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok());
         let traceparent = continue_trace(&span, header).to_string();
-        let info = RequestInfo { id, traceparent };
+        let info = RequestInfo { id, traceparent, address: self.app.surface.proxies.client(&request) };
         request.set_data(info.clone());
 
         let route = routes::find(&method, &path);
@@ -130,6 +133,10 @@ impl Edge {
     ) -> poem::Result<Response> {
         if let Some(answer) = self.app.surface.origins.preflight(&request) {
             return Ok(answer);
+        }
+        if !request.uri().path().starts_with("/health/") {
+            // Whoever asks how the process is asks by its address.
+            self.app.surface.hosts.check(&request)?;
         }
         let waits = !patience.is_zero() || route.is_some_and(|route| route.streams);
         let weight = match request.uri().path() {

@@ -74,6 +74,8 @@ codes! {
     NotFound = "not_found", NOT_FOUND, "There is no such thing";
     /// No operation has this path.
     UnknownRoute = "unknown_route", NOT_FOUND, "There is no such path";
+    /// The API is not served under this name.
+    UnknownHost = "unknown_host", MISDIRECTED_REQUEST, "The API is not served under this name";
     /// The path has no operation with this method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not answer this method";
     /// Its state does not allow it.

@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod app;
 pub mod body;
 pub mod caller;
+pub mod client;
 pub mod conditional;
 pub mod cors;
 mod document;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gantry_api::app::Surface;
+use gantry_api::client::{Hosts, Proxies, ProxyHeader};
 use gantry_api::cors::Origins;
 use gantry_api::load::Limits;
 use gantry_api::{App, app};
 use gantry_jobs::doorbell::{Bell, Ringer};
-use gantry_jobs::process::{Namespace, Settings, Together as _, metrics, shutdown, telemetry};
+use gantry_jobs::process::{Namespace, Receivers, Settings, Together as _, metrics, shutdown, telemetry};
 use gantry_jobs::signals::Signals;
 use gantry_schema::{Db, IdMint, SystemClock, setup};
 use secrecy::ExposeSecret as _;
@@ -41,21 +42,30 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.seconds("DRAIN_SECONDS"),
     )
         .together()?;
-    let (requests, waiting, body_mib, connections_at_once, origins, tls_only_seconds) = (
+    let (requests, waiting, body_mib, connections_at_once, origins, tls_only_seconds, receivers) = (
         settings.required::<NonZeroU32>("API_REQUESTS"),
         settings.required::<NonZeroU32>("API_WAITING"),
         settings.required::<NonZeroU32>("API_BODY_MIB"),
         settings.required::<NonZeroU32>("API_CONNECTIONS"),
         settings.optional::<Origins>("CORS_ORIGINS"),
         settings.optional::<u64>("HSTS_SECONDS"),
+        settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
+    )
+        .together()?;
+    let (public_url, proxies, proxy_header, hosts) = (
+        settings.optional::<url::Url>("PUBLIC_URL"),
+        settings.optional::<Proxies>("TRUSTED_PROXIES"),
+        settings.required::<ProxyHeader>("PROXY_HEADER"),
+        settings.optional::<Hosts>("ALLOWED_HOSTS"),
     )
         .together()?;
     let surface = Surface {
         limits: Limits { requests, waiting, body_mib },
         origins: origins.unwrap_or_default(),
         tls_only_seconds,
+        proxies: proxies.unwrap_or_default().writing(proxy_header),
+        hosts: hosts.unwrap_or_default(),
     };
-    let public_url = settings.optional::<url::Url>("PUBLIC_URL")?;
     let telemetry = telemetry::init(logs)?;
     let asked_to_stop = shutdown::requested()?;
     metrics::install(metrics_at)?;
@@ -77,7 +87,10 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         Some(url) => url.to_string(),
         None => format!("http://{}", listener.local_addr()?),
     };
-    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private).with(surface).at(&public_url);
+    let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private)
+        .with(surface)
+        .letting_through(receivers.unwrap_or_default())
+        .at(&public_url);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let stop = {

@@ -1,7 +1,8 @@
 //! Connections and the transactions on them. A transaction carries what it may see:
 //!
-//! - [`TenantTx`]: one organization. Requests and job handlers.
-//! - [`CredentialTx`]: the API key with one hash. Authentication.
+//! - [`TenantTx`]: one organization, and one person where it acts for one. Requests and job handlers.
+//! - [`PersonTx`]: one person. What somebody does with his own account.
+//! - [`CredentialTx`]: what one credential opens. Authentication.
 //! - [`EngineTx`]: the jobs of everybody, nothing else. The job engine.
 //!
 //! Row-level security enforces it in the database; these types make it hard to forget.
@@ -16,7 +17,8 @@ use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 use crate::express::{Express, Lane};
 use crate::inspector::BinToken;
 use crate::jobs::Ready;
-use crate::{Clock, IdMint, OrganizationId};
+use crate::people::Email;
+use crate::{Clock, IdMint, OrganizationId, PersonId};
 
 /// Told of jobs that became ready, after the transaction that made them ready was committed.
 /// It must not block: what it misses, the relay finds.
@@ -134,18 +136,44 @@ impl Db {
         Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new() })
     }
 
+    /// Begins a transaction that sees one organization, and what is only this person's.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn tenant_for(&self, organization: OrganizationId, person: PersonId) -> Result<TenantTx, sqlx::Error> {
+        let begin = format!(
+            "begin; set local gantry.organization = '{}'; set local gantry.person = '{}'",
+            organization.uuid(),
+            person.uuid()
+        );
+        let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new() })
+    }
+
+    /// Begins a transaction that sees one person, and no organization's rows but his memberships.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn person(&self, person: PersonId) -> Result<PersonTx, sqlx::Error> {
+        let begin = format!("begin; set local gantry.person = '{}'", person.uuid());
+        Ok(PersonTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, person, db: self.clone() })
+    }
+
+    /// Begins a transaction that sees the person with this e-mail address, and nothing else.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn presented_email(&self, email: &Email) -> Result<CredentialTx, sqlx::Error> {
+        let begin = format!("begin; set local gantry.presented_email = '{}'", hex(email.key().as_bytes()));
+        Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
+    }
+
     /// Begins a transaction that sees the API key with this hash, and nothing else.
     ///
     /// # Errors
     /// When no connection can be had.
     pub async fn credential(&self, hash: [u8; 32]) -> Result<CredentialTx, sqlx::Error> {
-        use std::fmt::Write as _;
-        let mut begin = String::from("begin; set local gantry.presented_key = '");
-        for byte in hash {
-            // Writing to a String cannot fail.
-            let _ = write!(begin, "{byte:02x}");
-        }
-        begin.push('\'');
+        let begin = format!("begin; set local gantry.presented_key = '{}'", hex(&hash));
         Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
     }
 
@@ -197,6 +225,13 @@ impl Db {
     }
 }
 
+/// Digits only: nothing in it needs quoting.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// A transaction that sees one organization.
 #[derive(Debug)]
 pub struct TenantTx {
@@ -234,7 +269,35 @@ impl TenantTx {
     }
 }
 
-/// A transaction that sees what one credential opens: an API key, or a bin.
+/// A transaction that sees one person.
+#[derive(Debug)]
+pub struct PersonTx {
+    inner: Transaction<'static, Postgres>,
+    person: PersonId,
+    db: Db,
+}
+
+impl PersonTx {
+    /// Whom everything here is about.
+    #[must_use]
+    pub const fn person(&self) -> PersonId {
+        self.person
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// Makes it so.
+    ///
+    /// # Errors
+    /// When the database refuses or went away; then nothing of it happened, or it cannot be known.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await
+    }
+}
+
+/// A transaction that sees what one credential opens: an API key, an e-mail address, or a bin.
 #[derive(Debug)]
 pub struct CredentialTx {
     inner: Transaction<'static, Postgres>,
@@ -347,6 +410,44 @@ pub trait JobTx: Send {
     fn ids(&self) -> &IdMint;
     /// The doorbell rings for these once the transaction is committed.
     fn announce(&mut self, ready: Ready);
+}
+
+/// A transaction that acts for a person: his own, or a tenant's from [`Db::tenant_for`].
+pub trait PersonalTx: Send {
+    /// Where statements run.
+    fn connection(&mut self) -> &mut PgConnection;
+    /// The present moment.
+    fn now(&self) -> DateTime<Utc>;
+    /// Where new ids come from.
+    fn ids(&self) -> &IdMint;
+}
+
+impl PersonalTx for PersonTx {
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.db.clock.now()
+    }
+
+    fn ids(&self) -> &IdMint {
+        &self.db.ids
+    }
+}
+
+impl PersonalTx for TenantTx {
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.db.clock.now()
+    }
+
+    fn ids(&self) -> &IdMint {
+        &self.db.ids
+    }
 }
 
 impl JobTx for TenantTx {

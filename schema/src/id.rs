@@ -150,6 +150,9 @@ id!(
     /// A tenant.
     OrganizationId, "org");
 id!(
+    /// Somebody who signs in.
+    PersonId, "usr");
+id!(
     /// A key a program signs its requests with.
     ApiKeyId, "key");
 id!(

@@ -13,7 +13,9 @@ pub mod id;
 pub mod idempotency;
 pub mod inspector;
 pub mod jobs;
+pub mod memberships;
 pub mod organizations;
+pub mod people;
 pub mod resealing;
 pub mod schedules;
 pub mod seal;
@@ -21,10 +23,10 @@ pub mod setup;
 pub mod webhooks;
 
 pub use clock::{Clock, FixedClock, SystemClock};
-pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, TenantTx};
+pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, JobId, OrganizationId, ScheduleId,
-    SecretId, WorkerId,
+    ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, JobId, OrganizationId, PersonId,
+    ScheduleId, SecretId, WorkerId,
 };
 
 /// The migrations of this release, in order.

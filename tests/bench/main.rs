@@ -2,6 +2,7 @@
 //! `scripts/bench` starts the servers and calls this.
 
 mod api;
+mod cpu;
 mod http;
 mod measure;
 mod noop;

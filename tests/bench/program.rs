@@ -10,6 +10,8 @@ use gantry_schema::OrganizationId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+use crate::cpu;
+
 /// A running process.
 #[derive(Debug)]
 pub struct Program(Child);
@@ -39,10 +41,7 @@ impl Program {
 
     /// CPU time it has used.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()?))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().context("no fields")?.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
+        cpu::of_process(self.id()?)
     }
 
     fn id(&self) -> anyhow::Result<u32> {

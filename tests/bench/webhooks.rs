@@ -11,6 +11,7 @@ use gantry_tests::process::{Servers, organization};
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
+use crate::cpu::ServerProcesses;
 use crate::http::{Connection, Target, find};
 use crate::measure::{Figures, fsync, median, rate};
 use crate::program::{Product, Program};
@@ -28,6 +29,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 struct Bench {
     servers: Servers,
+    processes: ServerProcesses,
     product: Product,
     api: Program,
     address: std::net::SocketAddr,
@@ -49,9 +51,37 @@ impl Receivers {
     }
 }
 
+/// What one measurement came to.
+#[derive(Debug, Clone, Copy)]
+struct Delivered {
+    /// Deliveries per second.
+    rate: f64,
+    /// Microseconds of CPU for each, of the worker and the servers.
+    cost: f64,
+}
+
+/// The same measurement, round by round.
+#[derive(Debug, Default)]
+struct Rounds {
+    rates: Vec<f64>,
+    costs: Vec<f64>,
+}
+
+impl Rounds {
+    fn add(&mut self, delivered: Delivered) {
+        self.rates.push(delivered.rate);
+        self.costs.push(delivered.cost);
+    }
+
+    /// How the rates compare with those of the same round.
+    fn beside(&self, others: &Self) -> f64 {
+        median(&self.rates.iter().zip(&others.rates).map(|(rate, other)| rate / other).collect::<Vec<_>>())
+    }
+}
+
 /// Measures everything, prints it and writes it to `json`.
 pub async fn measure(deliveries: usize, rounds: usize, json: Option<PathBuf>) -> anyhow::Result<()> {
-    LocalSet::new().run_until(measure_here(deliveries, rounds, json)).await
+    LocalSet::new().run_until(Box::pin(measure_here(deliveries, rounds, json))).await
 }
 
 async fn measure_here(deliveries: usize, rounds: usize, json: Option<PathBuf>) -> anyhow::Result<()> {
@@ -59,25 +89,31 @@ async fn measure_here(deliveries: usize, rounds: usize, json: Option<PathBuf>) -
     let product = Product::beside_this()?;
     product.migrate().await?;
     let (api, address) = product.api().await?;
-    let bench = Bench { servers, product, api, address, sink: Sink::start().await?, deliveries };
+    let processes = ServerProcesses::find(&servers).await?;
+    let bench = Bench { servers, processes, product, api, address, sink: Sink::start().await?, deliveries };
     let mut figures = Figures::default();
     let (_, fsync_p99) = fsync()?;
     figures.note("fsync_p99_ms", fsync_p99);
 
-    let (mut well, mut dead, mut slow) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut well, mut dead, mut slow) = (Rounds::default(), Rounds::default(), Rounds::default());
     // Warms up.
     bench.deliver(Receivers::well(10)).await?;
     for _ in 0..rounds {
-        well.push(bench.deliver(Receivers::well(10)).await?);
-        dead.push(bench.deliver(Receivers { count: 10, first: Some("dead") }).await?);
-        slow.push(bench.deliver(Receivers { count: 10, first: Some("slow") }).await?);
+        well.add(bench.deliver(Receivers::well(10)).await?);
+        dead.add(bench.deliver(Receivers { count: 10, first: Some("dead") }).await?);
+        slow.add(bench.deliver(Receivers { count: 10, first: Some("slow") }).await?);
     }
-    figures.note("deliveries_per_s", median(&well));
-    figures.note("deliveries_per_s_one_dead", median(&dead));
-    figures.note("deliveries_per_s_one_slow", median(&slow));
-    figures.note("deliveries_per_s_1", bench.deliver(Receivers::well(1)).await?);
-    figures.note("deliveries_per_s_10", median(&well));
-    figures.note("deliveries_per_s_1000", bench.deliver(Receivers::well(1_000)).await?);
+    figures.note("deliveries_per_s", median(&well.rates));
+    figures.note("deliveries_per_s_one_dead", median(&dead.rates));
+    figures.note("deliveries_per_s_one_slow", median(&slow.rates));
+    figures.note("one_dead_ratio", dead.beside(&well));
+    figures.note("one_slow_ratio", slow.beside(&well));
+    figures.note("cpu_per_delivery_us", median(&well.costs));
+    figures.note("cpu_per_delivery_us_one_dead", median(&dead.costs));
+    figures.note("cpu_per_delivery_us_one_slow", median(&slow.costs));
+    figures.note("deliveries_per_s_1", bench.deliver(Receivers::well(1)).await?.rate);
+    figures.note("deliveries_per_s_10", median(&well.rates));
+    figures.note("deliveries_per_s_1000", bench.deliver(Receivers::well(1_000)).await?.rate);
     bench.latency(&mut figures).await?;
     let (_, fsync_p99) = fsync()?;
     figures.note("fsync_p99_after_ms", fsync_p99);
@@ -105,7 +141,7 @@ impl Bench {
     }
 
     /// How many deliveries a second the receivers get that are well, out of a full queue.
-    async fn deliver(&self, receivers: Receivers) -> anyhow::Result<f64> {
+    async fn deliver(&self, receivers: Receivers) -> anyhow::Result<Delivered> {
         let (target, endpoints) = self.organization(receivers).await?;
         let events = (self.deliveries / receivers.count).max(1);
         each(&target, events, |number| ("POST", "/events".to_owned(), event(number)))
@@ -113,30 +149,40 @@ impl Bench {
             .context("posting events")?;
 
         let well = receivers.count - usize::from(receivers.first.is_some());
-        let (before, wanted) = (self.sink.well_received(), events * well);
-        let received = || self.sink.well_received() - before;
+        let (earlier, wanted) = (self.sink.well_received(), events * well);
+        let received = || self.sink.well_received() - earlier;
         let worker = self.product.worker().await?;
         let started = Instant::now();
         // From the first hundredth, so that the start of a process is not measured, to all but the last.
-        let (mut begun, mut first) = (started, 0);
+        let (mut begun, mut first, mut before) = (started, 0, self.cpu(&worker)?);
         while received() < wanted - wanted / 100 && started.elapsed() < LONGEST {
             if first == 0 && received() > wanted / 100 {
-                (begun, first) = (Instant::now(), received());
+                (begun, first, before) = (Instant::now(), received(), self.cpu(&worker)?);
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let (count, time) = (received() - first, begun.elapsed());
-        let cpu = worker.cpu()?;
+        let after = self.cpu(&worker)?;
+        let cost = |at: usize| after[at].saturating_sub(before[at]).as_secs_f64() * 1e6 / count.max(1) as f64;
         eprintln!(
-            "{} receivers{}: {count} deliveries in {:.2} s, {:.0} µs of the worker's CPU each",
+            "{} receivers{}: {count} deliveries in {:.2} s, for each {:.0} µs of the worker's CPU, {:.0} of PostgreSQL's, \
+             {:.0} of Redis'",
             receivers.count,
             receivers.first.map(|first| format!(", one {first}")).unwrap_or_default(),
             time.as_secs_f64(),
-            cpu.as_secs_f64() * 1e6 / received().max(1) as f64,
+            cost(0),
+            cost(1),
+            cost(2),
         );
         worker.stop().await?;
         self.clear(&target, &endpoints).await?;
-        Ok(rate(count, time))
+        Ok(Delivered { rate: rate(count, time), cost: cost(0) + cost(1) + cost(2) })
+    }
+
+    /// CPU time used so far: by the worker, PostgreSQL and Redis.
+    fn cpu(&self, worker: &Program) -> anyhow::Result<[Duration; 3]> {
+        let (postgres, redis) = self.processes.cpu()?;
+        Ok([worker.cpu()?, postgres, redis])
     }
 
     /// Nothing of one measurement is to be done during the next.

@@ -1,12 +1,16 @@
 //! What becomes of attempts.
 
+use std::sync::Arc;
+
 use chrono::Duration;
 use gantry_jobs::diagnostics::Probe;
-use gantry_schema::jobs::claim::Claimed;
+use gantry_schema::db::Silent;
+use gantry_schema::jobs::claim::{self, Claimed, Paused};
 use gantry_schema::jobs::settle::{self, Next, Setback, Success};
 use gantry_schema::jobs::{Failure, State, lease, log};
-use gantry_schema::{JobId, WorkerId};
+use gantry_schema::{EngineDb, IdMint, JobId, WorkerId};
 use gantry_tests::kinds::{Act, Effect, Garble, Hanging, OneAtATime, Scripted};
+use gantry_tests::platform::as_role;
 use gantry_tests::{Actor, Platform};
 use serde_json::json;
 use sqlx::PgPool;
@@ -296,6 +300,52 @@ async fn of_many_claims_of_the_same_jobs_each_job_is_in_one(pool: PgPool) {
     assert_eq!(platform.count("select count(*) from job_dispatch").await, 0);
     let leased = "select sum(cardinality(job_ids)) from job_leases";
     assert_eq!(platform.count(leased).await, 120);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn claims_that_take_the_same_jobs_in_opposite_orders_do_not_stop_each_other(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    // A ledger whose plan takes the rows as they lie, where others go by id.
+    let options = as_role(&platform.owner.connect_options(), "gantry_engine").options([
+        ("enable_nestloop", "off"),
+        ("enable_indexscan", "off"),
+        ("enable_bitmapscan", "off"),
+    ]);
+    let (clock, ids) = (platform.clock.clone(), Arc::new(IdMint::seeded(platform.clock.clone(), 8)));
+    let other = EngineDb::connect(options, 8, clock, ids, Arc::new(Silent)).await.unwrap();
+    for round in 0..5 {
+        let mut ids = acme.enqueue_all(&vec![Scripted::fine("a"); 1_000]).await;
+        let turned = "with gone as (delete from job_dispatch returning *)
+                      insert into job_dispatch select * from gone order by id desc";
+        sqlx::query(turned).execute(&platform.owner).await.unwrap();
+        let claim = async |ledger: &EngineDb| {
+            let mut wanted: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
+            let (worker, claim) = (platform.ids().mint(), platform.ids().mint());
+            claim::claim(ledger, worker, claim, &mut wanted, &Paused::default()).await.unwrap()
+        };
+        let claims = (0..6).map(|number| claim(if number % 2 == 0 { platform.ledger() } else { &other }));
+        let claims = futures::future::join_all(claims).await;
+        let mut claimed: Vec<JobId> = claims.iter().flatten().map(|claimed| claimed.id).collect();
+        claimed.sort_unstable();
+        ids.sort_unstable();
+        assert_eq!(claimed, ids, "round {round}");
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_claim_does_not_wait_for_what_another_is_taking(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let ids = acme.enqueue_all(&vec![Scripted::fine("a"); 2]).await;
+    let mut taking = platform.owner.begin().await.unwrap();
+    sqlx::query("delete from job_dispatch where id = $1").bind(ids[0].uuid()).execute(&mut *taking).await.unwrap();
+    let claim = platform.claim(platform.ids().mint(), &ids);
+    let claimed = tokio::time::timeout(std::time::Duration::from_mins(1), claim).await.expect("it does not wait");
+    assert_eq!(claimed.iter().map(|claimed| claimed.id).collect::<Vec<_>>(), [ids[1]]);
+    // The other one came to nothing: the job is there for the next.
+    taking.rollback().await.unwrap();
+    assert_eq!(platform.claim(platform.ids().mint(), &ids).await.len(), 1);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -469,6 +469,39 @@ async fn a_worker_that_leaves_lets_jobs_finish_and_hands_back_the_rest(pool: PgP
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_worker_that_loses_a_part_of_a_claim_stops_that_and_goes_on_with_the_rest(pool: PgPool) {
+    let live = Live::new(pool).await;
+    let (acme, globex) = (live.organization("acme").await, live.organization("globex").await);
+    let hanging = acme.enqueue_all(&vec![Scripted::new("hangs", Act::Hang); 2]).await;
+    sqlx::query("update jobs set lease_seconds = 60 where id = $1")
+        .bind(hanging[1].uuid())
+        .execute(&live.owner)
+        .await
+        .unwrap();
+    let engine = live.engine(2).await;
+    until_count(&live, "jobs where state = 'running'", 2).await;
+    assert_eq!(count(&live, "(select distinct claim_id from job_leases) claims").await, 1);
+    assert_eq!(count(&live, "job_leases").await, 2);
+    // Nobody takes the lost job again, which would end the older attempt as well.
+    let paused = acme.id.uuid().to_string();
+    acme.pause(Subject::Organization, &paused).await;
+    eventually("the shorter lease has run out", async || {
+        sqlx::query("update job_leases set expires_at = now() - interval '1 second' where seconds = 5")
+            .execute(&live.owner)
+            .await
+            .unwrap();
+        (acme.state(hanging[0]).await == State::Available).then_some(())
+    })
+    .await;
+    // It has no slot but the one of the handler that is stopped.
+    let next = globex.enqueue(Scripted::fine("next")).await;
+    until_state(&globex, next, State::Succeeded).await;
+    let kept = acme.job(hanging[1]).await;
+    assert_eq!((kept.state, kept.attempt, kept.rescues), (State::Running, 1, 0));
+    drop(engine);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn another_worker_takes_over_when_the_leader_dies(pool: PgPool) {
     let live = Live::new(pool).await;
     let acme = live.organization("acme").await;

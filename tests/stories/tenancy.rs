@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_schema::jobs::{leader, lease, log, pause, workflow};
+use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, Permission};
-use gantry_schema::{Db, EngineDb, IdMint, JobTx as _, OrganizationId, SystemClock, api_keys, db};
+use gantry_schema::people::{self, Email, NewPerson};
+use gantry_schema::{Db, EngineDb, IdMint, JobTx as _, OrganizationId, PersonId, SystemClock, api_keys, db};
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;
 use gantry_tests::{Actor, Platform};
@@ -14,6 +16,9 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
 /// The tenants themselves, and who stands above whom; their policies are about both.
 const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
+
+/// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
+const OF_PEOPLE: &[(&str, &str)] = &[("people", "id"), ("passwords", "person_id")];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
 /// and sqlx's record of migrations.
@@ -24,6 +29,10 @@ const ENGINE_TABLES: &[&str] = &["organizations"];
 
 /// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
 const FORGOTTEN_BY_ID: &[&str] = &["events", "idempotency_keys", "webhook_attempts"];
+
+fn is_of_people(table: &str) -> bool {
+    OF_PEOPLE.iter().any(|(name, _)| *name == table)
+}
 
 async fn strings(pool: &PgPool, statement: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_all(pool).await.unwrap()
@@ -62,6 +71,7 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
         example: json!({}),
         deprecated: false,
     };
+    somebody(platform, &format!("{name}@example.com"), &actor).await;
     let mut tx = actor.begin().await;
     gantry_schema::webhooks::event_types::put(&mut tx, &described).await.unwrap();
     let bin = gantry_schema::inspector::Bin {
@@ -140,6 +150,16 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     actor
 }
 
+/// A member of the organization, with a row in every table of people.
+async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
+    let person = platform.person(email).await;
+    let mut tx = platform.db().person(person).await.unwrap();
+    people::passwords::set(&mut tx, person, "a hash").await.unwrap();
+    tx.commit().await.unwrap();
+    of.takes_in(person, Role::Member).await;
+    person
+}
+
 fn seeded(name: &str) -> rand::rngs::StdRng {
     use rand::SeedableRng as _;
     rand::rngs::StdRng::seed_from_u64(name.bytes().map(u64::from).sum())
@@ -158,7 +178,7 @@ async fn every_table_of_tenants_names_the_organization_and_forces_row_level_secu
                 .await
                 .unwrap();
         assert!(forced, "{table}: enable and force row level security");
-        if OF_TENANTS.contains(&table.as_str()) {
+        if OF_TENANTS.contains(&table.as_str()) || is_of_people(&table) {
             continue;
         }
         let column: Option<bool> = sqlx::query_scalar(
@@ -236,7 +256,8 @@ async fn in_another_scope_nothing_can_be_read_written_changed_or_removed(pool: P
     let globex = furnished(&platform, "globex").await;
     let mut app = as_app(&platform).await;
     for table in tables(&platform.owner).await {
-        if OF_TENANTS.contains(&table.as_str()) || WITHOUT_TENANT.contains(&table.as_str()) {
+        let without = OF_TENANTS.contains(&table.as_str()) || WITHOUT_TENANT.contains(&table.as_str());
+        if without || is_of_people(&table) {
             continue;
         }
         let of = |actor: &Actor| format!("select count(*) from {table} where organization_id = '{}'", actor.id.uuid());
@@ -305,6 +326,105 @@ async fn in_another_scope_nothing_can_be_read_written_changed_or_removed(pool: P
         assert_eq!(platform.count(&of(&acme)).await, before, "{table}");
     }
     platform.leaves_jobs();
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_is_somebodys_nobody_else_can_read_write_change_or_remove(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (acme, globex) = (platform.organization("acme").await, platform.organization("globex").await);
+    let ada = somebody(&platform, "ada@example.com", &acme).await;
+    let eve = somebody(&platform, "eve@example.com", &globex).await;
+    let mut app = as_app(&platform).await;
+    for (table, column) in OF_PEOPLE {
+        let hers = format!("select count(*) from {table} where {column} = '{}'", ada.uuid());
+        let before = platform.count(&hers).await;
+        assert!(before > 0, "{table}");
+        let attacks = [
+            format!("update {table} set {column} = '{}' where {column} = '{}'", eve.uuid(), ada.uuid()),
+            format!("update {table} set {column} = {column} where {column} = '{}'", ada.uuid()),
+            format!("delete from {table} where {column} = '{}'", ada.uuid()),
+            // To give away what is one's own.
+            format!("update {table} set {column} = '{}'", ada.uuid()),
+        ];
+        for scope in [
+            format!("set local gantry.person = '{}'", eve.uuid()),
+            format!("set local gantry.organization = '{}'", globex.id.uuid()),
+            format!(
+                "set local gantry.organization = '{}'; set local gantry.person = '{}'",
+                globex.id.uuid(),
+                eve.uuid()
+            ),
+        ] {
+            for attack in &attacks {
+                let mut tx = app.begin().await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(scope.clone())).execute(&mut *tx).await.unwrap();
+                let seen: i64 = sqlx::query_scalar(AssertSqlSafe(hers.clone())).fetch_one(&mut *tx).await.unwrap();
+                assert_eq!(seen, 0, "{table}");
+                match sqlx::raw_sql(AssertSqlSafe(attack.clone())).execute(&mut *tx).await {
+                    Ok(done) => assert_eq!(done.rows_affected(), 0, "{scope}: {attack}"),
+                    Err(error) => {
+                        let error = error.to_string();
+                        let refused = error.contains("row-level security") || error.contains("permission denied");
+                        assert!(refused, "{attack}: {error}");
+                    }
+                }
+                tx.rollback().await.unwrap();
+            }
+        }
+        assert_eq!(platform.count(&hers).await, before, "{table}");
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn an_organization_sees_its_members_and_nothing_that_is_only_theirs(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (acme, globex) = (platform.organization("acme").await, platform.organization("globex").await);
+    let ada = somebody(&platform, "ada@example.com", &acme).await;
+    globex.takes_in(ada, Role::Viewer).await;
+    let eve = somebody(&platform, "eve@example.com", &globex).await;
+
+    let mut tx = acme.begin().await;
+    assert_eq!(people::find(&mut tx, ada).await.unwrap().unwrap().email, "ada@example.com");
+    assert!(people::find(&mut tx, eve).await.unwrap().is_none());
+    assert!(people::passwords::find(&mut tx, ada).await.unwrap().is_none());
+    let members = memberships::list(&mut tx, None, 9).await.unwrap();
+    assert_eq!(members.iter().map(|member| member.person).collect::<Vec<_>>(), [ada]);
+    assert_eq!(memberships::find(&mut tx, ada).await.unwrap().unwrap().role, Role::Member);
+    assert!(memberships::find(&mut tx, eve).await.unwrap().is_none());
+    tx.rollback().await.unwrap();
+
+    let mut tx = platform.db().person(ada).await.unwrap();
+    let hers: Vec<_> = memberships::of_person(&mut tx, None, 9)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|it| (it.organization, it.role))
+        .collect();
+    assert_eq!(hers, [(acme.id, Role::Member), (globex.id, Role::Viewer)]);
+    assert!(people::passwords::find(&mut tx, ada).await.unwrap().is_some());
+    assert!(people::find(&mut tx, eve).await.unwrap().is_none());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_person_is_found_by_her_address_however_it_is_written_and_shows_no_other(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let ada = platform.person("Ada@B\u{fc}cher.example").await;
+    platform.person("o'hara@example.com").await;
+    let found = async |presents: &str, asks: &str| {
+        let (presents, asks): (Email, Email) = (presents.parse().unwrap(), asks.parse().unwrap());
+        let mut tx = platform.db().presented_email(&presents).await.unwrap();
+        people::presented(&mut tx, &asks).await.unwrap().map(|person| person.id)
+    };
+    assert_eq!(found("ada@xn--bcher-kva.example", "ADA@B\u{fc}cher.example").await, Some(ada));
+    assert!(found("o'hara@example.com", "O'Hara@example.com").await.is_some());
+    assert_eq!(found("o'hara@example.com", "ada@b\u{fc}cher.example").await, None);
+    assert_eq!(found("eve@example.com", "eve@example.com").await, None);
+
+    let (eve, taken): (PersonId, Email) = (platform.ids().mint(), "ada@b\u{fc}cher.example".parse().unwrap());
+    let mut tx = platform.db().person(eve).await.unwrap();
+    let new = NewPerson { id: eve, email: &taken, email_verified: false, name: "Eve", locale: "en" };
+    let refused = people::insert(&mut tx, &new).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().constraint(), Some("people_email_key"));
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -8,12 +8,13 @@ use gantry_jobs::schedule::{self, NewSchedule};
 use gantry_jobs::{By, Job, Request, webhooks};
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::{Enqueued, State, pause};
+use gantry_schema::memberships::{self, Role};
 use gantry_schema::schedules::Schedule;
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::webhooks::secrets::{self, Secret};
 use gantry_schema::webhooks::signature::{self, Scheme, SignatureError, SigningSecret, VerifyingKey};
 use gantry_schema::webhooks::{Attempt, Endpoint, attempts, backlog, endpoints};
-use gantry_schema::{Db, EndpointId, EventId, JobId, JobTx as _, OrganizationId, SecretId, TenantTx};
+use gantry_schema::{Db, EndpointId, EventId, JobId, JobTx as _, OrganizationId, PersonId, SecretId, TenantTx};
 use serde_json::Value;
 
 /// An organization and what its people and programs do. Cheap to clone.
@@ -55,6 +56,13 @@ impl Actor {
     /// A transaction in its scope.
     pub async fn begin(&self) -> TenantTx {
         self.db.tenant(self.id).await.expect("the database answers")
+    }
+
+    /// Makes somebody a member.
+    pub async fn takes_in(&self, person: PersonId, role: Role) {
+        let mut tx = self.begin().await;
+        memberships::insert(&mut tx, person, role).await.expect("he can be a member");
+        tx.commit().await.expect("the database answers");
     }
 
     /// Asks for a job.

@@ -11,9 +11,10 @@ use gantry_providers::hooks::SandboxHooks;
 use gantry_schema::db::Doorbell;
 use gantry_schema::jobs::claim::{self, Claimed, Paused};
 use gantry_schema::jobs::{Ready, keys, lease, workflow};
+use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::{
-    ClaimId, Clock as _, Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, WorkerId, organizations,
+    ClaimId, Clock as _, Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, WorkerId, organizations,
 };
 use gantry_workers::{Runtime, Shared, drain, engine, registry};
 use serde_json::Value;
@@ -100,6 +101,16 @@ impl Platform {
         let made = organizations::create(&mut tx, parent, name, 1, None).await.expect("the organization can be made");
         tx.commit().await.expect("the database answers");
         self.actor(made.id)
+    }
+
+    /// Somebody with an account, who is a member of nothing yet.
+    pub async fn person(&self, email: &str) -> PersonId {
+        let (id, email): (PersonId, Email) = (self.ids.mint(), email.parse().expect("an address"));
+        let mut tx = self.db.person(id).await.expect("the database answers");
+        let new = NewPerson { id, email: &email, email_verified: true, name: "Somebody", locale: "en" };
+        people::insert(&mut tx, &new).await.expect("nobody has the address");
+        tx.commit().await.expect("the database answers");
+        id
     }
 
     /// The organization that owns the platform.

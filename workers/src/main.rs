@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use gantry_jobs::doorbell::{self, Bell, Ringer};
-use gantry_jobs::process::{self, Namespace, Program, Settings, Slots, Together as _, metrics, shutdown, telemetry};
+use gantry_jobs::process::{
+    self, Namespace, Program, Receivers, Settings, Slots, Together as _, metrics, shutdown, telemetry,
+};
 use gantry_jobs::{Retry, schedule};
 use gantry_providers::Providers;
 use gantry_providers::hooks::{self, client};
@@ -67,11 +69,24 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.required::<NonZeroU32>("DATABASE_CONNECTIONS").map(NonZeroU32::get),
         settings.seconds("DRAIN_SECONDS"),
         settings.required::<bool>("WEBHOOKS_ALLOW_PRIVATE"),
+        settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
         settings.address_unless_off("METRICS_LISTEN"),
     )
         .together()?;
-    let (logs, app, engine, redis_url, namespace, sealing_keys, slots, connections, drain, allow_private, listen) =
-        configured;
+    let (
+        logs,
+        app,
+        engine,
+        redis_url,
+        namespace,
+        sealing_keys,
+        slots,
+        connections,
+        drain,
+        allow_private,
+        allow,
+        listen,
+    ) = configured;
     let telemetry = telemetry::init(logs)?;
     metrics::install(listen)?;
     // After the metrics, for each handler keeps handles of its own.
@@ -89,7 +104,8 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         EngineDb::connect(engine, connections, clock, ids.clone(), bell).await.context("GANTRY_ENGINE_DATABASE_URL")?;
     schedule::ensure_standing(&ledger).await.context("preparing the platform's schedules")?;
 
-    let hooks = hooks::Config::Http(client::Config { allow_private, ..client::Config::default() });
+    let allow = allow.unwrap_or_default().entries().to_vec();
+    let hooks = hooks::Config::Http(client::Config { allow_private, allow, ..client::Config::default() });
     let runtime = Runtime {
         worker: ids.mint(),
         db,

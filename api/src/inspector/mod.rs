@@ -187,7 +187,7 @@ enum Deleted {
 impl Inspector {
     /// Make a bin
     ///
-    /// Its URL takes any request and keeps the newest hundred. Register it as a webhook endpoint, post an event, and see
+    /// Its URL takes any request and keeps the newest hundred; all bins together keep the newest 16 MB. Register it as a webhook endpoint, post an event, and see
     /// what arrives: here, or on the page `/inspector`.
     #[oai(path = "/", method = "post", operation_id = "createInspectorBin")]
     async fn create(
@@ -294,7 +294,7 @@ impl Inspector {
 
     /// List what a bin received
     ///
-    /// Newest first: the last hundred requests.
+    /// Newest first: the last hundred requests, fewer where they are large.
     #[oai(path = "/:bin/requests", method = "get", operation_id = "listInspectedRequests")]
     async fn requests(
         &self,

@@ -209,7 +209,7 @@ impl WebhookEndpoints {
             let endpoint = rows::Endpoint {
                 id,
                 organization,
-                url: fields::receiver(&new.url, app.private_receivers)?,
+                url: fields::receiver(&new.url, |url| app.may_be_plain(url))?,
                 description: new.description.map(fields::description).transpose()?.unwrap_or_default(),
                 event_types: fields::event_types(new.event_types.as_deref().unwrap_or_default())?,
                 channels: fields::channels(new.channels.unwrap_or_default())?,
@@ -316,7 +316,7 @@ impl WebhookEndpoints {
             .transpose()?;
         let rate: Option<Option<i32>> = change.rate_per_second.into();
         let change = endpoints::Change {
-            url: change.url.map(|url| fields::receiver(&url, app.private_receivers)).transpose()?,
+            url: change.url.map(|url| fields::receiver(&url, |url| app.may_be_plain(url))).transpose()?,
             description: change.description.map(fields::description).transpose()?,
             event_types: change.event_types.as_deref().map(fields::event_types).transpose()?,
             channels: change.channels.map(fields::channels).transpose()?,

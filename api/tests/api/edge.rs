@@ -158,3 +158,22 @@ async fn bodies_beyond_their_room_are_refused_before_they_are_read(pool: PgPool)
     small.headers_mut().insert("content-length", job.to_string().len().into());
     send(&app, small).await.expect(202);
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn under_another_name_nothing_is_answered_but_health(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let hosts = "api.example.com,*.example.net".parse().unwrap();
+    let app = platform.app.clone().with(Surface { hosts, ..Surface::default() });
+    let asks = |path: &str, host: &'static str| {
+        let mut request = acme.request(Method::GET, path, None);
+        request.headers_mut().insert("host", host.parse().unwrap());
+        request
+    };
+    send(&app, asks("/jobs", "api.example.com:8080")).await.expect(200);
+    send(&app, asks("/jobs", "acme.example.net")).await.expect(200);
+    for host in ["evilexample.net", "example.net", "rebound.example", "127.0.0.1"] {
+        send(&app, asks("/jobs", host)).await.problem(421, "unknown_host", Some("Host"));
+        send(&app, asks("/health/live", host)).await.expect(200);
+    }
+}

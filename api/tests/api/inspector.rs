@@ -78,7 +78,21 @@ async fn what_a_bin_keeps_is_bounded(pool: PgPool) {
         .unwrap();
     arrive(&platform, &url, "").await.expect(200);
     assert_eq!(platform.count("inspector_requests").await, 100);
-    for _ in 0..9 {
+    acme.delete(&format!("{path}/requests")).await.expect(204);
+    arrive(&platform, &url, "").await.expect(200);
+    // Older ones, of bytes that cannot be stored in less.
+    sqlx::query("insert into inspector_requests select ('00000000-0000-7000-8000-' || lpad(row_number() over ()::text, 12, '0'))::uuid, organization_id, bin_id, method, path, query, headers, (select string_agg(decode(md5(g::text), 'hex'), '') from generate_series(1, 16384) g), false, received_at from inspector_requests, generate_series(1, 80)")
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    let (another, url) = bin(&acme, json!({})).await;
+    arrive(&platform, &url, "the newest").await.expect(200);
+    let seen = acme.get(&format!("{another}/requests")).await.expect(200);
+    assert_eq!(seen["items"][0]["body"], "the newest");
+    let kept: i64 =
+        sqlx::query_scalar("select sum(length(body)) from inspector_requests").fetch_one(&platform.pool).await.unwrap();
+    assert!((15 * 1024 * 1024..=16 * 1024 * 1024).contains(&kept), "{kept} bytes");
+    for _ in 0..8 {
         bin(&acme, json!({})).await;
     }
     acme.post("/inspector/bins", &json!({ "name": "one too many" })).await.problem(409, "too_many", None);

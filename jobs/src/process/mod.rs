@@ -24,6 +24,7 @@
 mod connections;
 pub mod metrics;
 mod queues;
+mod receivers;
 mod sealing;
 mod settings;
 pub mod shutdown;
@@ -34,6 +35,7 @@ mod variables;
 
 pub use connections::Namespace;
 pub use queues::Slots;
+pub use receivers::{InvalidReceiver, Receivers};
 pub use settings::{Problem, Settings, SettingsError, Together};
 pub use trace::{Traceparent, continue_trace, current_traceparent};
 pub use variables::{Program, ReadBy, Unset, VARIABLES, Variable, help};

@@ -187,6 +187,11 @@ pub const VARIABLES: &[Variable] = &[
         "false",
         "Whether webhook receivers may be http:// and lie at private addresses.",
     ),
+    Variable::optional(
+        "WEBHOOKS_ALLOW",
+        "10.1.0.0/16,hooks.internal",
+        "Webhook receivers inside the network that may be called all the same: networks, addresses and hosts.",
+    ),
     Variable::with_default("LISTEN", "127.0.0.1:8080", "Where the API listens.").read_by(ReadBy::Api),
     Variable::optional(
         "PUBLIC_URL",
@@ -211,6 +216,24 @@ pub const VARIABLES: &[Variable] = &[
         "HSTS_SECONDS",
         "31536000",
         "For how long browsers are told to use TLS only (Strict-Transport-Security); set it where TLS ends before the API.",
+    )
+    .read_by(ReadBy::Api),
+    Variable::optional(
+        "TRUSTED_PROXIES",
+        "10.0.0.0/8,2001:db8::/32",
+        "Addresses and networks of the proxies before the API, comma-separated: what they say of where a request comes from is believed; unix for peers without an address. None without it.",
+    )
+    .read_by(ReadBy::Api),
+    Variable::with_default(
+        "PROXY_HEADER",
+        "x-forwarded-for",
+        "The header in which trusted proxies say it: x-forwarded-for, or forwarded (RFC 7239).",
+    )
+    .read_by(ReadBy::Api),
+    Variable::optional(
+        "ALLOWED_HOSTS",
+        "api.example.com,*.example.net",
+        "The names under which the API may be asked (the header Host), comma-separated; any without it.",
     )
     .read_by(ReadBy::Api),
     Variable::required(

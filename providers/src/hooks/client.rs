@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use hickory_resolver::{ResolverBuilder, TokioResolver};
+use hickory_resolver::{ResolverBuilder, TokioResolver, config::ResolverOpts};
 use reqwest::{
     Certificate, Client, Response,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -74,6 +74,15 @@ impl Lookup for TokioResolver {
     }
 }
 
+/// How long an answer about a name is believed, however long it says that it is good for: a receiver that moves is found
+/// again soon, and who once controlled a name does not choose its address for days.
+const LONGEST_BELIEF: Duration = Duration::from_mins(1);
+
+fn believing(options: &mut ResolverOpts, longest: Duration) {
+    options.positive_max_ttl = Some(longest);
+    options.negative_max_ttl = Some(longest);
+}
+
 /// Delivers webhooks over HTTP, with one pool of connections for all receivers.
 pub struct HttpHookSender {
     client: Client,
@@ -82,9 +91,12 @@ pub struct HttpHookSender {
 }
 
 impl HttpHookSender {
-    /// A sender that resolves names as the system's configuration says.
+    /// A sender that resolves names as the system's configuration says, and asks again after a minute.
     pub fn new(config: &Config) -> Result<Self> {
-        let resolver = TokioResolver::builder_tokio().and_then(ResolverBuilder::build);
+        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+            believing(builder.options_mut(), LONGEST_BELIEF);
+            ResolverBuilder::build(builder)
+        });
         Self::with_lookup(config, Arc::new(resolver.map_err(|source| unusable("the system's resolver", source))?))
     }
 

@@ -9,6 +9,9 @@ use crate::{BinId, CredentialTx, InspectedId, JobTx, OrganizationId, TenantTx};
 /// Requests a bin keeps: the newest.
 pub const KEPT: i64 = 100;
 
+/// Bytes of requests that the bins of an organization keep together: the newest.
+pub const KEPT_BYTES: i64 = 16 * 1024 * 1024;
+
 /// A receiving bin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bin {
@@ -156,7 +159,7 @@ pub async fn delete(tx: &mut TenantTx, id: BinId) -> Result<bool, sqlx::Error> {
         .map(|done| done.rows_affected() == 1)
 }
 
-/// Keeps a request, and forgets the oldest beyond [`KEPT`].
+/// Keeps a request, and forgets the oldest beyond [`KEPT`] of its bin and [`KEPT_BYTES`] of its organization.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -180,10 +183,15 @@ pub async fn keep(tx: &mut TenantTx, request: &Inspected) -> Result<(), sqlx::Er
     .execute(tx.connection())
     .await?;
     sqlx::query!(
-        "delete from inspector_requests where bin_id = $1 and id <= (
-             select id from inspector_requests where bin_id = $1 order by id desc offset $2 limit 1)",
-        request.bin.uuid(),
-        KEPT
+        "delete from inspector_requests r
+          using (select id, row_number() over (partition by bin_id order by id desc) as place,
+                        sum(pg_column_size(body) + pg_column_size(headers)) over (order by id desc) as bytes
+                   from inspector_requests
+                  where bin_id in (select id from inspector_bins where organization_id = $1)) kept
+          where r.id = kept.id and (kept.place > $2 or kept.bytes > $3)",
+        organization.uuid(),
+        KEPT,
+        KEPT_BYTES
     )
     .execute(tx.connection())
     .await

@@ -49,8 +49,8 @@ pub struct Paused {
 }
 
 /// Takes those of the jobs that are still there to be taken, in one statement: whoever deletes the
-/// dispatch row has the job. A duplicate id, a cancelled or paused job, one already taken: not answered.
-/// Jobs with keys are left alone, see [`claim_careful`].
+/// dispatch row has the job. A duplicate id, a cancelled or paused job, one already taken or being taken: not
+/// answered. Jobs with keys are left alone, see [`claim_careful`].
 ///
 /// # Errors
 /// When the database refuses or went away. The claim may have happened all the same; then its lease runs out.
@@ -61,22 +61,26 @@ pub async fn claim(
     ids: &mut [uuid::Uuid],
     paused: &Paused,
 ) -> Result<Vec<Claimed>, sqlx::Error> {
-    // Two workers with the same ids must lock the rows in the same order.
+    // In the order of the index, which also says where the first and the last are.
     ids.sort_unstable();
     let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
     let mut lane = db.lane().await?;
     let claimed = sqlx::query_as!(
         Claimed,
+        // Claims of the same ids may come at them in different orders. None waits for a row that another holds, so they
+        // never wait for each other; where that one comes to nothing, the sweep rings again. What is locked is found
+        // by its place, and the jobs by their ids whatever the statistics say: neither costs a second look.
         r#"with taken as (
-               delete from job_dispatch d using unnest($1::uuid[]) as u (id)
-                where d.id = u.id and not d.careful and (d.due_at is null or d.due_at <= $2)
-                  and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
-            returning d.id),
+               delete from job_dispatch where ctid = any(array(
+                   select d.ctid from job_dispatch d join unnest($1::uuid[]) as u (id) on d.id = u.id
+                    where not d.careful and (d.due_at is null or d.due_at <= $2)
+                      and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
+                      for update of d skip locked))
+            returning id),
            started as (
-               update jobs j set state = 'running', attempt = j.attempt + 1, worker_id = $5, started_at = $2
-                 from taken t
-                where j.id = t.id and j.id >= $6 and j.id <= $7
-            returning j.*),
+               update jobs set state = 'running', attempt = attempt + 1, worker_id = $5, started_at = $2
+                where id = any(array(select id from taken)) and id >= $6 and id <= $7
+            returning *),
            leased as (
                insert into job_leases (claim_id, worker_id, seconds, expires_at, job_ids, attempts)
                select $8, $5, lease_seconds, now() + make_interval(secs => lease_seconds),

@@ -30,22 +30,32 @@ pub struct Worker {
     pub heartbeat_at: DateTime<Utc>,
 }
 
+/// What a worker still holds: those jobs of a claim that have a lease of this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// The claim.
+    pub claim: ClaimId,
+    /// The length, in seconds.
+    pub lease_seconds: i32,
+}
+
 /// Says that the worker lives and renews the leases of the claims it knows. Answers those it still holds: one
 /// that is missing was taken away, and its handlers should stop. A claim the worker never heard the answer of
 /// is not renewed, so its jobs are rescued.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn heartbeat(db: &EngineDb, worker: &Worker, claims: &[ClaimId]) -> Result<Vec<ClaimId>, sqlx::Error> {
+pub async fn heartbeat(db: &EngineDb, worker: &Worker, claims: &[ClaimId]) -> Result<Vec<Held>, sqlx::Error> {
     let claims: Vec<uuid::Uuid> = claims.iter().map(|claim| claim.uuid()).collect();
-    sqlx::query_scalar!(
+    sqlx::query_as!(
+        Held,
         r#"with alive as (
                insert into job_workers (id, host, pid, version, queues, state, started_at, heartbeat_at)
                values ($1, $2, $3, $4, $5, $6, now(), now())
                    on conflict (id) do update set heartbeat_at = now(), state = excluded.state, queues = excluded.queues)
            update job_leases set expires_at = now() + make_interval(secs => seconds)
             where claim_id = any($7) and worker_id = $1
-        returning claim_id as "claim: ClaimId""#,
+        returning claim_id as "claim: ClaimId", seconds as lease_seconds"#,
         worker.id.uuid(),
         worker.host,
         worker.pid,

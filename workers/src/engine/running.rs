@@ -1,10 +1,11 @@
 //! The jobs and claims a worker holds at the moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gantry_schema::jobs::claim::Claimed;
+use gantry_schema::jobs::lease;
 use gantry_schema::{ClaimId, JobId, OrganizationId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -33,7 +34,7 @@ struct Held {
 struct Job {
     attempt: i32,
     stopper: Stopper,
-    claim: ClaimId,
+    held: lease::Held,
     lease: Duration,
     queue: Queue,
     organization: OrganizationId,
@@ -84,7 +85,7 @@ impl Running {
         let begun = Job {
             attempt: job.attempt,
             stopper: stopper.clone(),
-            claim,
+            held: lease::Held { claim, lease_seconds: job.lease_seconds },
             lease: job.lease(),
             queue,
             organization: job.organization,
@@ -92,7 +93,7 @@ impl Running {
         let mut held = self.held();
         if let Some(older) = held.jobs.insert(job.id, begun) {
             older.stopper.stop(Stop::Lost);
-            held.leave(older.claim, true);
+            held.leave(older.held.claim, true);
         }
         stopper
     }
@@ -108,8 +109,8 @@ impl Running {
             if held.jobs.get(&job).is_none_or(|held| held.attempt != attempt) {
                 continue;
             }
-            let Some(Job { claim, .. }) = held.jobs.remove(&job) else { continue };
-            ended.extend(held.leave(claim, lost.contains(&(job, attempt))));
+            let Some(ending) = held.jobs.remove(&job) else { continue };
+            ended.extend(held.leave(ending.held.claim, lost.contains(&(job, attempt))));
         }
         if held.claims.is_empty() {
             self.0.changed.notify_waiters();
@@ -148,13 +149,15 @@ impl Running {
         }
     }
 
-    /// Tells the jobs to stop whose claims were made before `asked` and are not among those still held.
-    pub(super) fn keep_only(&self, kept: &[ClaimId], asked: Instant) -> usize {
+    /// Tells the jobs to stop whose claims were made before `asked` and whose leases are not among those still held:
+    /// of a claim with leases of several lengths, some may have run out.
+    pub(super) fn keep_only(&self, kept: &[lease::Held], asked: Instant) -> usize {
+        let kept: HashSet<&lease::Held> = kept.iter().collect();
         let held = self.held();
         let mut lost = 0;
         for job in held.jobs.values() {
-            let old = held.claims.get(&job.claim).is_some_and(|claim| claim.since < asked);
-            if old && !kept.contains(&job.claim) {
+            let old = held.claims.get(&job.held.claim).is_some_and(|claim| claim.since < asked);
+            if old && !kept.contains(&job.held) {
                 job.stopper.stop(Stop::Lost);
                 lost += 1;
             }
@@ -167,7 +170,7 @@ impl Running {
         let held = self.held();
         let mut lost = 0;
         for job in held.jobs.values() {
-            let claimed = held.claims.get(&job.claim).map_or(renewed, |claim| claim.since);
+            let claimed = held.claims.get(&job.held.claim).map_or(renewed, |claim| claim.since);
             if claimed.max(renewed).elapsed() >= job.lease {
                 job.stopper.stop(Stop::Lost);
                 lost += 1;

@@ -8,7 +8,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::net::UdpSocket;
 
 use super::*;
-use crate::hooks::testing::Server;
+use crate::hooks::testing::{Reply, Server};
 
 const A: u16 = 1;
 const CNAME: u16 = 5;
@@ -20,6 +20,8 @@ struct Entry {
     /// Each asking gets the next, and the last for ever.
     answers: Vec<Vec<IpAddr>>,
     alias: Option<&'static str>,
+    /// For how many seconds an answer says that it is good.
+    good_for: u32,
     asked: usize,
 }
 
@@ -51,6 +53,11 @@ impl NameServer {
         self.entries.lock().unwrap().insert(name.to_owned(), entry);
     }
 
+    fn tells_for(&self, name: &str, seconds: u32, answers: &[&[&str]]) {
+        self.tells(name, answers);
+        self.entries.lock().unwrap().get_mut(name).unwrap().good_for = seconds;
+    }
+
     fn is_alias(&self, name: &str, of: &'static str) {
         self.entries.lock().unwrap().insert(name.to_owned(), Entry { alias: Some(of), ..Entry::default() });
     }
@@ -60,16 +67,22 @@ impl NameServer {
     }
 
     fn sender(&self, config: &Config) -> HttpHookSender {
+        self.sender_believing(config, LONGEST_BELIEF)
+    }
+
+    fn sender_believing(&self, config: &Config, longest: Duration) -> HttpHookSender {
         let mut connection = ConnectionConfig::udp();
         connection.port = self.address.port();
         let server = NameServerConfig::new(self.address.ip(), true, vec![connection]);
         let config_of_resolver = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let resolver = TokioResolver::builder_with_config(config_of_resolver, TokioRuntimeProvider::default());
+        let mut resolver = TokioResolver::builder_with_config(config_of_resolver, TokioRuntimeProvider::default());
+        believing(resolver.options_mut(), longest);
         HttpHookSender::with_lookup(config, Arc::new(resolver.build().unwrap())).unwrap()
     }
 }
 
-/// Reads the one question of a message and answers it. Addresses are good for no time at all: each delivery asks anew.
+/// Reads the one question of a message and answers it. Unless a name says otherwise, its addresses are good for no time at
+/// all: each delivery asks anew.
 fn answer(question: &[u8], entries: &mut HashMap<String, Entry>) -> Vec<u8> {
     let (mut name, mut at) = (Vec::new(), 12);
     while question[at] != 0 {
@@ -82,15 +95,17 @@ fn answer(question: &[u8], entries: &mut HashMap<String, Entry>) -> Vec<u8> {
     let mut records: Vec<Vec<u8>> = Vec::new();
     let mut name = name.join(".");
     if let Some(of) = entries.get(&name).and_then(|entry| entry.alias) {
-        records.push(record(&wire(&name), CNAME, &wire(of)));
+        records.push(record(&wire(&name), CNAME, 0, &wire(of)));
         of.clone_into(&mut name);
     }
     if let Some(entry) = entries.get_mut(&name) {
         let turn = entry.asked.min(entry.answers.len().saturating_sub(1));
         for address in entry.answers.get(turn).into_iter().flatten() {
             match (wanted, address) {
-                (A, IpAddr::V4(address)) => records.push(record(&wire(&name), A, &address.octets())),
-                (AAAA, IpAddr::V6(address)) => records.push(record(&wire(&name), AAAA, &address.octets())),
+                (A, IpAddr::V4(address)) => records.push(record(&wire(&name), A, entry.good_for, &address.octets())),
+                (AAAA, IpAddr::V6(address)) => {
+                    records.push(record(&wire(&name), AAAA, entry.good_for, &address.octets()));
+                }
                 _ => {}
             }
         }
@@ -109,9 +124,9 @@ fn wire(name: &str) -> Vec<u8> {
     name.split('.').flat_map(label).chain([0]).collect()
 }
 
-fn record(name: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
+fn record(name: &[u8], kind: u16, good_for: u32, data: &[u8]) -> Vec<u8> {
     let (kind, length) = (kind.to_be_bytes(), u16::try_from(data.len()).unwrap().to_be_bytes());
-    [name, &kind, &[0, 1, 0, 0, 0, 0], &length, data].concat()
+    [name, &kind, &[0, 1], &good_for.to_be_bytes(), &length, data].concat()
 }
 
 fn request(url: &str) -> HookRequest {
@@ -226,4 +241,36 @@ async fn a_host_the_operator_lists_is_called_wherever_it_is() {
     let port = server.address.port();
     assert_eq!(code(&sender, &format!("http://hooks.internal:{port}/")).await, "answered");
     assert_eq!(code(&sender, "https://other.internal/").await, "refused_address");
+}
+
+#[tokio::test]
+async fn an_answer_is_not_believed_for_as_long_as_it_says() {
+    const DAY: u32 = 86_400;
+    let names = NameServer::start().await;
+    let server = Server::start().await;
+    let config = Config { allow_private: true, ..Config::default() };
+    let url = format!("http://lasting.example:{}/", server.address.port());
+    // Each delivery needs a connection of its own, and so an address.
+    let deliver = async |sender: &HttpHookSender| {
+        server.reply_next(Reply::SendAndClose(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        ));
+        code(sender, &url).await
+    };
+    let answers: &[&[&str]] = &[&["127.0.0.1"], &["169.254.169.254"]];
+    names.tells_for("lasting.example", DAY, answers);
+    let soon = names.sender_believing(&config, Duration::ZERO);
+    assert_eq!((deliver(&soon).await, deliver(&soon).await), ("answered", "refused_address"));
+
+    names.tells_for("lasting.example", DAY, answers);
+    let within_the_minute = names.sender(&config);
+    assert_eq!((deliver(&within_the_minute).await, deliver(&within_the_minute).await), ("answered", "answered"));
+    assert_eq!((names.asked("lasting.example"), server.connections()), (1, 3));
+
+    names.tells_for("gone.example", DAY, &[&[]]);
+    let url = format!("http://gone.example:{}/", server.address.port());
+    for _ in 0..2 {
+        assert_eq!(code(&soon, &url).await, "dns");
+    }
+    assert!(names.asked("gone.example") >= 2);
 }

@@ -184,6 +184,36 @@ async fn an_answer_with_too_many_or_too_large_headers_is_too_large() {
 }
 
 #[tokio::test]
+async fn answers_before_the_answer_without_end_are_cut_off_at_the_deadline() {
+    let server = Server::start().await;
+    for early in
+        ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n"]
+    {
+        server.reply_next(Reply::Pour(Vec::new(), early.repeat(100).into()));
+        assert_eq!(code(&here(), to(&server).within(Duration::from_millis(200))).await, "timeout", "{early}");
+        server.reply_next(Reply::Send(format!("{}HTTP/1.1 204 OK\r\n\r\n", early.repeat(3)).into()));
+        assert_eq!(here().send(to(&server)).await.unwrap().status, 204);
+    }
+    server.reply_next(Reply::SendAndClose(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n".to_vec()));
+    assert!(!here().send(to(&server)).await.is_ok_and(|answer| answer.is_success()));
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_kept_as_it_came() {
+    let server = Server::start().await;
+    // The beginning of a stream that unpacks to a thousand times its size.
+    let bomb = [[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3].as_slice(), &vec![0xec; 40_000]].concat();
+    for encoding in ["gzip", "br", "zstd", "deflate"] {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {}\r\n\r\n", bomb.len());
+        server.reply_next(Reply::Send([head.as_bytes(), &bomb].concat()));
+        let answer = here().send(to(&server)).await.unwrap();
+        assert_eq!((&answer.body[..], answer.truncated), (&bomb[..KEPT_BODY], true), "{encoding}");
+    }
+    let asked_for = server.received().pop().unwrap().headers;
+    assert!(!asked_for.iter().any(|(name, _)| name == "accept-encoding"), "nobody asked for it: {asked_for:?}");
+}
+
+#[tokio::test]
 async fn a_connection_that_closes_in_the_middle_is_a_reset() {
     let server = Server::start().await;
     for part in [

@@ -1,0 +1,7 @@
+//! Who belongs to which organization, and as what.
+
+mod queries;
+mod role;
+
+pub use queries::{Membership, State, find, insert, list, of_person};
+pub use role::{Role, UnknownRole, permissions_of};

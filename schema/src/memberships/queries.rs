@@ -1,0 +1,143 @@
+//! Memberships in the table.
+
+use chrono::{DateTime, Utc};
+
+use super::Role;
+use crate::{JobTx as _, OrganizationId, PersonId, PersonTx, TenantTx};
+
+/// Whether a membership counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It does.
+    Active,
+    /// It does not until it is let count again.
+    Suspended,
+}
+
+/// Somebody belongs to an organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// Where.
+    pub organization: OrganizationId,
+    /// Who.
+    pub person: PersonId,
+    /// As what.
+    pub role: Role,
+    /// Whether it counts.
+    pub state: State,
+    /// Since when.
+    pub created_at: DateTime<Utc>,
+}
+
+struct Row {
+    organization: OrganizationId,
+    person: PersonId,
+    role: String,
+    state: String,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Membership {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            organization: row.organization,
+            person: row.person,
+            role: row.role.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            // Whatever else a later release may say, it does not count here.
+            state: if row.state == "active" { State::Active } else { State::Suspended },
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Makes a person a member of the transaction's organization, or gives him another role; what he is afterwards.
+///
+/// # Errors
+/// When the database refuses, also because there is no such person.
+pub async fn insert(tx: &mut TenantTx, person: PersonId, role: Role) -> Result<Membership, sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query_as!(
+        Row,
+        r#"insert into memberships (organization_id, person_id, role, created_at) values ($1, $2, $3, $4)
+               on conflict (organization_id, person_id) do update set role = excluded.role, state = 'active'
+           returning organization_id as "organization: OrganizationId", person_id as "person: PersonId", role, state,
+                     created_at"#,
+        organization.uuid(),
+        person.uuid(),
+        role.as_str(),
+        now
+    )
+    .fetch_one(tx.connection())
+    .await?
+    .try_into()
+}
+
+/// What somebody is in the transaction's organization.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn find(tx: &mut TenantTx, person: PersonId) -> Result<Option<Membership>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_as!(
+        Row,
+        r#"select organization_id as "organization: OrganizationId", person_id as "person: PersonId", role, state,
+                  created_at
+             from memberships where organization_id = $1 and person_id = $2"#,
+        organization.uuid(),
+        person.uuid()
+    )
+    .fetch_optional(tx.connection())
+    .await?
+    .map(Membership::try_from)
+    .transpose()
+}
+
+/// The members of the transaction's organization after `after`, by id.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn list(tx: &mut TenantTx, after: Option<PersonId>, limit: i64) -> Result<Vec<Membership>, sqlx::Error> {
+    let organization = tx.organization();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select organization_id as "organization: OrganizationId", person_id as "person: PersonId", role, state,
+                  created_at
+             from memberships
+            where organization_id = $1 and ($2::uuid is null or person_id > $2)
+            order by person_id limit $3"#,
+        organization.uuid(),
+        after.map(PersonId::uuid),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    rows.into_iter().map(Membership::try_from).collect()
+}
+
+/// Where the transaction's person belongs, after `after`, by organization.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn of_person(
+    tx: &mut PersonTx,
+    after: Option<OrganizationId>,
+    limit: i64,
+) -> Result<Vec<Membership>, sqlx::Error> {
+    let person = tx.person();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select organization_id as "organization: OrganizationId", person_id as "person: PersonId", role, state,
+                  created_at
+             from memberships
+            where person_id = $1 and ($2::uuid is null or organization_id > $2)
+            order by organization_id limit $3"#,
+        person.uuid(),
+        after.map(OrganizationId::uuid),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    rows.into_iter().map(Membership::try_from).collect()
+}
