@@ -96,6 +96,8 @@ impl ApiKeys {
     /// List API keys
     ///
     /// Oldest first, revoked ones included, without their secrets.
+    ///
+    /// Refused as `not_found` when there is no such organization here.
     #[oai(path = "/", method = "get", operation_id = "listApiKeys")]
     async fn list(
         &self,
@@ -114,7 +116,10 @@ impl ApiKeys {
 
     /// Make an API key
     ///
-    /// For the caller's organization or one below it. The answer shows the key; nothing shows it again.
+    /// For the caller's organization or one below it. The answer shows the key; nothing shows it again. Nobody passes on
+    /// what he does not have himself.
+    ///
+    /// Refused as `not_found` when there is no such organization here.
     #[oai(path = "/", method = "post", operation_id = "createApiKey")]
     async fn create(
         &self,

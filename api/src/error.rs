@@ -4,6 +4,7 @@
 use std::borrow::Borrow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use gantry_jobs::catalogue::KindError;
@@ -23,9 +24,9 @@ use crate::routes;
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:ident, $title:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:ident, $title:literal, $remedy:literal;)*) => {
         /// What went wrong, as a word that never changes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $name,)*
         }
@@ -51,89 +52,176 @@ macro_rules! codes {
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
+
+            /// What to do about it, whatever `detail` says of the case.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
         }
     };
 }
 
 codes! {
     /// The body cannot be read as JSON.
-    MalformedJson = "malformed_json", BAD_REQUEST, "The body is not JSON";
+    MalformedJson = "malformed_json", BAD_REQUEST, "The body is not JSON",
+        "Check quotes, commas and brackets; a body that was cut off is sent again.";
     /// The bytes of the body are no text.
-    NotUtf8 = "not_utf8", BAD_REQUEST, "The body is not UTF-8";
+    NotUtf8 = "not_utf8", BAD_REQUEST, "The body is not UTF-8",
+        "Encode the JSON as UTF-8.";
     /// A path, query or header parameter.
-    InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter is not as expected";
+    InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter is not as expected",
+        "`field` names the parameter of the path, the query or the headers; write it as the document says.";
     /// There is no such version of the API.
-    UnknownVersion = "unknown_version", BAD_REQUEST, "There is no such version of the API";
+    UnknownVersion = "unknown_version", BAD_REQUEST, "There is no such version of the API",
+        "Send a `Gantry-Version` that `detail` lists, or none.";
     /// The cursor is too old.
-    CursorExpired = "cursor_expired", BAD_REQUEST, "The cursor is too old";
+    CursorExpired = "cursor_expired", BAD_REQUEST, "The cursor is too old",
+        "Cursors are good for a week: begin the list again without one.";
     /// No key, or one that does not work.
-    Unauthenticated = "unauthenticated", UNAUTHORIZED, "The request carries no API key that works";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "The request carries no API key that works",
+        "Send `Authorization: Bearer gk_…` with an API key that is neither revoked nor expired.";
     /// The key does not allow it.
-    Forbidden = "forbidden", FORBIDDEN, "The API key does not allow this";
+    Forbidden = "forbidden", FORBIDDEN, "The API key does not allow this",
+        "Use a key that has the permission that `detail` names, or have one made.";
     /// It does not exist, or is somebody else's.
-    NotFound = "not_found", NOT_FOUND, "There is no such thing";
+    NotFound = "not_found", NOT_FOUND, "There is no such thing",
+        "Check the id, and that the key is of the right organization: what belongs to others answers the same.";
     /// No operation has this path.
-    UnknownRoute = "unknown_route", NOT_FOUND, "There is no such path";
+    UnknownRoute = "unknown_route", NOT_FOUND, "There is no such path",
+        "Check the path; `/openapi.json` lists them all.";
     /// The API is not served under this name.
-    UnknownHost = "unknown_host", MISDIRECTED_REQUEST, "The API is not served under this name";
+    UnknownHost = "unknown_host", MISDIRECTED_REQUEST, "The API is not served under this name",
+        "Use the URL you were given for the API.";
     /// The path has no operation with this method.
-    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not answer this method";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not answer this method",
+        "Use a method that the header `Allow` lists.";
     /// Its state does not allow it.
-    WrongState = "wrong_state", CONFLICT, "The state it is in does not allow this";
+    WrongState = "wrong_state", CONFLICT, "The state it is in does not allow this",
+        "Get it again, and decide by the state it is in.";
     /// Somebody else of the organization has it.
-    NameTaken = "name_taken", CONFLICT, "The name is taken";
+    NameTaken = "name_taken", CONFLICT, "The name is taken",
+        "Choose another name.";
     /// The request runs at this moment.
-    IdempotencyKeyInFlight = "idempotency_key_in_flight", CONFLICT, "A request with this Idempotency-Key is being done";
+    IdempotencyKeyInFlight = "idempotency_key_in_flight", CONFLICT, "A request with this Idempotency-Key is being done",
+        "Send the same request again after `Retry-After` to get its answer.";
     /// The request was done, and what was answered is gone.
-    IdempotencyAnswerNotKept = "idempotency_answer_not_kept", CONFLICT, "The request was done, and its answer was not kept";
+    IdempotencyAnswerNotKept = "idempotency_answer_not_kept", CONFLICT, "The request was done, and its answer was not kept",
+        "Do not send it again: look at what the request made.";
     /// It was changed by somebody else.
-    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "It was changed in the meantime";
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "It was changed in the meantime",
+        "Get it again, look at what has changed, and send `If-Match` with its new `ETag`.";
     /// A change that needs a condition.
-    PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The change needs a condition";
+    PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The change needs a condition",
+        "Send `If-Match` with the `ETag` of what you last saw, or `*`.";
     /// The organization has as many as it may.
-    TooMany = "too_many", CONFLICT, "There are as many as there may be";
+    TooMany = "too_many", CONFLICT, "There are as many as there may be",
+        "Remove what nobody needs.";
     /// The body is too large.
-    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
+        "Send less at a time; store large data elsewhere and send where it is.";
     /// A payload is too large.
-    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The payload is too large";
+    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The payload is too large",
+        "Store what is large and send its id.";
     /// Not JSON.
-    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json";
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be application/json",
+        "Send `Content-Type: application/json`.";
     /// The key belongs to another request.
-    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key belongs to another request";
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key belongs to another request",
+        "Choose a new key for every new request, and keep it for sending that request again.";
     /// A field of the body.
-    InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not as expected";
+    InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not as expected",
+        "`field` names the member of the body; `detail` says what to write.";
     /// The kind of job does not exist.
-    UnknownKind = "unknown_kind", UNPROCESSABLE_ENTITY, "There is no such kind of job";
+    UnknownKind = "unknown_kind", UNPROCESSABLE_ENTITY, "There is no such kind of job",
+        "`GET /job-kinds` lists the kinds.";
     /// The kind of job is for the platform only.
-    KindNotPublic = "kind_not_public", UNPROCESSABLE_ENTITY, "Callers may not ask for this kind of job";
+    KindNotPublic = "kind_not_public", UNPROCESSABLE_ENTITY, "Callers may not ask for this kind of job",
+        "`GET /job-kinds` says which kinds are `public`.";
     /// The payload is not the kind's.
-    InvalidPayload = "invalid_payload", UNPROCESSABLE_ENTITY, "The payload is not what the kind of job expects";
+    InvalidPayload = "invalid_payload", UNPROCESSABLE_ENTITY, "The payload is not what the kind of job expects",
+        "Write the payload as the kind wants it; `detail` says what is wrong.";
     /// More than one request may carry.
-    TooManyJobs = "too_many_jobs", UNPROCESSABLE_ENTITY, "Too many jobs in one request";
+    TooManyJobs = "too_many_jobs", UNPROCESSABLE_ENTITY, "Too many jobs in one request",
+        "Ask for at most 10 000 jobs in one request.";
     /// Some jobs of a bulk request.
-    InvalidJobs = "invalid_jobs", UNPROCESSABLE_ENTITY, "Some of the jobs cannot be asked for; none was stored";
+    InvalidJobs = "invalid_jobs", UNPROCESSABLE_ENTITY, "Some of the jobs cannot be asked for; none was stored",
+        "`errors` names each by its place in the request: put them right or leave them out, and send all again.";
     /// More requests than are taken.
-    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests in too short a time";
+    TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests in too short a time",
+        "Wait for as long as `Retry-After` says, and send less.";
     /// More deliveries than one request may ask for.
-    TooManyDeliveries = "too_many_deliveries", UNPROCESSABLE_ENTITY, "Too many deliveries in one request";
+    TooManyDeliveries = "too_many_deliveries", UNPROCESSABLE_ENTITY, "Too many deliveries in one request",
+        "Post fewer events in one request: each is counted once for every endpoint that wants it.";
     /// Some events of a bulk request.
-    InvalidEvents = "invalid_events", UNPROCESSABLE_ENTITY, "Some of the events cannot be posted; none was stored";
+    InvalidEvents = "invalid_events", UNPROCESSABLE_ENTITY, "Some of the events cannot be posted; none was stored",
+        "`errors` names each by its place in the request: put them right or leave them out, and send all again.";
     /// A job to wait for.
-    UnknownPredecessor = "unknown_predecessor", UNPROCESSABLE_ENTITY, "A job to wait for does not exist";
+    UnknownPredecessor = "unknown_predecessor", UNPROCESSABLE_ENTITY, "A job to wait for does not exist",
+        "Ask for the job to wait for first, or leave it out.";
     /// The cron expression.
-    InvalidCron = "invalid_cron", UNPROCESSABLE_ENTITY, "The cron expression is wrong";
+    InvalidCron = "invalid_cron", UNPROCESSABLE_ENTITY, "The cron expression is wrong",
+        "Five fields (minute, hour, day, month, day of week), or six with seconds first; `detail` says which is wrong.";
     /// The time zone.
-    UnknownTimeZone = "unknown_time_zone", UNPROCESSABLE_ENTITY, "There is no such time zone";
+    UnknownTimeZone = "unknown_time_zone", UNPROCESSABLE_ENTITY, "There is no such time zone",
+        "Write an IANA name such as `Europe/Berlin`.";
     /// More requests than can be done.
-    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "More is asked for than can be done";
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "More is asked for than can be done",
+        "Send it again after `Retry-After`; nothing was done.";
     /// The request took too long.
-    TimedOut = "timed_out", SERVICE_UNAVAILABLE, "The request took too long";
+    TimedOut = "timed_out", SERVICE_UNAVAILABLE, "The request took too long",
+        "It may have happened all the same: look first, or send it again with the same `Idempotency-Key`.";
     /// The database cannot be reached.
-    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The platform cannot do this at the moment";
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The platform cannot do this at the moment",
+        "Send it again after `Retry-After`, with the same `Idempotency-Key` if it changes something.";
     /// A dependency does not answer.
-    NotReady = "not_ready", SERVICE_UNAVAILABLE, "The platform is not ready";
+    NotReady = "not_ready", SERVICE_UNAVAILABLE, "The platform is not ready",
+        "Wait; `checks` says what fails.";
     /// A defect of the platform.
-    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side",
+        "It was noted. Send it again, and tell us the `request_id` if it happens again.";
+}
+
+impl Code {
+    /// The same request may succeed a moment later: the answer says when in `Retry-After`.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::TooManyRequests
+                | Self::Unavailable
+                | Self::NotReady
+                | Self::TimedOut
+                | Self::Overloaded
+                | Self::IdempotencyKeyInFlight
+        )
+    }
+}
+
+/// The table of all codes for the guide to errors, in Markdown, ordered by status.
+#[must_use]
+pub fn table() -> String {
+    let mut codes = Code::ALL.to_vec();
+    codes.sort_by_key(|code| code.status().as_u16());
+    let row = |code: Code| {
+        let (word, status) = (code.as_str(), code.status().as_u16());
+        format!("| `{word}` | {status} | {} | {} |\n", code.title(), code.remedy())
+    };
+    let rows: String = codes.into_iter().map(row).collect();
+    format!("| `code` | Status | What it means | What to do |\n|---|---|---|---|\n{rows}")
+}
+
+/// The word is no code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no code")]
+pub struct UnknownCode(String);
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(word: &str) -> Result<Self, UnknownCode> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == word).ok_or_else(|| UnknownCode(word.to_owned()))
+    }
 }
 
 /// Why a request is refused.
@@ -232,19 +320,11 @@ impl Error {
             .with_content_type(PROBLEM_JSON)
             .with_status(self.code.status())
             .into_response();
-        match self.code {
-            Code::Unauthenticated => {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            Code::TooManyRequests
-            | Code::Unavailable
-            | Code::NotReady
-            | Code::TimedOut
-            | Code::Overloaded
-            | Code::IdempotencyKeyInFlight => {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            _ => {}
+        if self.code == Code::Unauthenticated {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.code.passes() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

@@ -105,6 +105,8 @@ impl EventTypes {
     /// Get an event type
     ///
     /// Its newest version unless one is named.
+    ///
+    /// Refused as `not_found` when nobody has described it.
     #[oai(path = "/:name", method = "get", operation_id = "getEventType")]
     async fn get(
         &self,
@@ -132,6 +134,8 @@ impl EventTypes {
     ///
     /// Of the organization's own; describing it again replaces what was there. A payload that old readers cannot read is
     /// a new version.
+    ///
+    /// Refused as `name_taken` when it is one of the platform's, and as `too_many` when the organization describes 1 000.
     #[oai(path = "/:name/versions/:version", method = "put", operation_id = "putEventType")]
     async fn put(
         &self,
@@ -176,6 +180,8 @@ impl EventTypes {
     /// Remove a version of an event type
     ///
     /// From the catalogue; events of the type are told all the same.
+    ///
+    /// Refused as `not_found` when it is not there.
     #[oai(path = "/:name/versions/:version", method = "delete", operation_id = "deleteEventType")]
     async fn delete(
         &self,

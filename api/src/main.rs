@@ -27,6 +27,8 @@ enum Command {
     Seed,
     /// Print the OpenAPI document.
     Openapi,
+    /// Print the table of the codes with which requests are refused, as the guide to errors has it.
+    Errors,
     /// See to API keys from the machine itself: a new installation has none.
     ApiKey {
         #[command(subcommand)]
@@ -50,8 +52,13 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    if let Command::Openapi = command {
-        println!("{}", gantry_api::openapi());
+    let printed = match command {
+        Command::Openapi => Some(gantry_api::openapi() + "\n"),
+        Command::Errors => Some(gantry_api::error::table()),
+        _ => None,
+    };
+    if let Some(printed) = printed {
+        print!("{printed}");
         return Ok(());
     }
     let settings = Settings::load(Program::Api, std::env::vars_os())?;
@@ -62,7 +69,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Migrate => operator::migrate(&settings).await,
             Command::Seed => operator::seed(&settings).await,
             Command::ApiKey { command } => operator::api_key(&settings, command).await,
-            Command::Openapi => Ok(()),
+            Command::Openapi | Command::Errors => Ok(()),
         }
     })
 }

@@ -108,7 +108,10 @@ impl Organizations {
 
     /// Make an organization
     ///
-    /// Below the caller's, or below one of those below it.
+    /// Below the caller's, or below one of those below it. Its `weight` and `max_running` need the permission
+    /// `platform:operate` besides.
+    ///
+    /// Refused as `not_found` when there is no such parent here.
     #[oai(path = "/", method = "post", operation_id = "createOrganization")]
     async fn create(
         &self,

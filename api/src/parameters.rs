@@ -11,25 +11,40 @@ use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaApi, MetaOperationParam, Registry};
 use poem_openapi::types::Type as _;
 
+use crate::error::Code;
 use crate::page::Limit;
 use crate::version;
 
-/// The name of the argument, the name of the parameter, and what it is for.
-const SHARED: &[(&str, &str, &str)] = &[
+/// The name of the argument, the name of the parameter, what it is for, and as what a request that carries it may be
+/// refused besides `invalid_parameter`.
+const SHARED: &[(&str, &str, &str, &[Code])] = &[
     (
         "once",
         crate::once::IDEMPOTENCY_KEY,
         "Names the request, 1 to 255 printable ASCII characters: sent again with the same key within 24 hours, it is \
          answered as before and done once.",
+        &[Code::IdempotencyKeyInFlight, Code::IdempotencyAnswerNotKept, Code::IdempotencyKeyReused],
     ),
-    ("dry_run", "dry_run", "`true`: everything is checked, nothing is stored, and the answer says what would be."),
-    ("if_match", "If-Match", "Only when it still looks as in the answer with this `ETag`."),
+    ("dry_run", "dry_run", "`true`: everything is checked, nothing is stored, and the answer says what would be.", &[]),
+    (
+        "if_match",
+        "If-Match",
+        "Only when it still looks as in the answer with this `ETag`.",
+        &[Code::PreconditionFailed],
+    ),
     (
         "if_none_match",
         "If-None-Match",
         "Not when it looks as in the answer with this `ETag`: then 304, without a body.",
+        &[],
     ),
+    ("cursor", "cursor", "Continue after the last page, within a week.", &[Code::CursorExpired]),
 ];
+
+/// As what a request with this parameter may be refused besides `invalid_parameter`.
+pub(crate) fn refused_as(parameter: &str) -> &'static [Code] {
+    SHARED.iter().find(|(_, name, ..)| *name == parameter).map_or(&[], |(.., codes)| codes)
+}
 
 /// Features, with the parameters they share.
 pub(crate) struct Described<T>(pub T);
@@ -70,8 +85,7 @@ fn spread(parameter: MetaOperationParam) -> Vec<MetaOperationParam> {
         explode: true,
         style: None,
     };
-    let description = Some("Continue after the last page, within a week.".to_owned());
-    vec![limit, MetaOperationParam { name: "cursor".to_owned(), description, ..parameter }]
+    vec![limit, MetaOperationParam { name: "cursor".to_owned(), ..parameter }]
 }
 
 /// The permission an operation needs comes beside the ways to authenticate, and becomes the scope of each of them.
@@ -86,7 +100,7 @@ fn with_scopes(security: Vec<Requirement>) -> Vec<Requirement> {
 type Requirement = HashMap<&'static str, Vec<&'static str>>;
 
 fn describe(parameter: &mut MetaOperationParam) {
-    if let Some((_, name, description)) = SHARED.iter().find(|(argument, ..)| *argument == parameter.name) {
+    if let Some((_, name, description, _)) = SHARED.iter().find(|(argument, ..)| *argument == parameter.name) {
         (*name).clone_into(&mut parameter.name);
         parameter.description.get_or_insert_with(|| (*description).to_owned());
     }

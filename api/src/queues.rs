@@ -127,6 +127,8 @@ impl Queues {
     /// Pause a queue
     ///
     /// Nothing of it starts any more, on any worker; what runs ends. Needs a key of the platform.
+    ///
+    /// Refused as `not_found` when there is no such queue.
     #[oai(path = "/queues/:queue/pause", method = "put", operation_id = "pauseQueue")]
     async fn pause_queue(
         &self,
@@ -142,6 +144,8 @@ impl Queues {
     /// Resume a queue
     ///
     /// What waits starts. Resuming what is not paused changes nothing.
+    ///
+    /// Refused as `not_found` when there is no such queue.
     #[oai(path = "/queues/:queue/pause", method = "delete", operation_id = "resumeQueue")]
     async fn resume_queue(
         &self,
@@ -157,6 +161,8 @@ impl Queues {
     /// Pause a kind of job
     ///
     /// No job of it starts any more, on any worker; what runs ends. Needs a key of the platform.
+    ///
+    /// Refused as `not_found` when there is no such kind.
     #[oai(path = "/job-kinds/:kind/pause", method = "put", operation_id = "pauseJobKind")]
     async fn pause_kind(
         &self,
@@ -172,6 +178,8 @@ impl Queues {
     /// Resume a kind of job
     ///
     /// What waits starts. Resuming what is not paused changes nothing.
+    ///
+    /// Refused as `not_found` when there is no such kind.
     #[oai(path = "/job-kinds/:kind/pause", method = "delete", operation_id = "resumeJobKind")]
     async fn resume_kind(
         &self,
@@ -207,6 +215,8 @@ impl Queues {
     /// Limit a queue
     ///
     /// So many of its jobs run at the same time at most, over all workers. Needs a key of the platform.
+    ///
+    /// Refused as `not_found` when there is no such queue.
     #[oai(path = "/queues/:queue/limit", method = "put", operation_id = "limitQueue")]
     async fn limit_queue(
         &self,
@@ -225,6 +235,8 @@ impl Queues {
     /// Lift a queue's limit
     ///
     /// Its jobs run as workers have room. Lifting what is not there changes nothing.
+    ///
+    /// Refused as `not_found` when there is no such queue.
     #[oai(path = "/queues/:queue/limit", method = "delete", operation_id = "unlimitQueue")]
     async fn unlimit_queue(
         &self,

@@ -67,6 +67,10 @@ struct Schedule {
 }
 
 /// A recurring job to set up.
+///
+/// Refused as `name_taken` when the organization has a schedule of this name, as `invalid_cron` or as `unknown_time_zone`
+/// when its times cannot be understood, and as `unknown_kind`, as `kind_not_public`, as `invalid_payload` or as
+/// `payload_too_large` when such a job cannot be asked for.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -116,6 +120,8 @@ enum OverlapPolicy {
 }
 
 /// An expression to try out.
+///
+/// Refused as `invalid_cron` or as `unknown_time_zone` when it cannot be understood.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -258,6 +264,8 @@ impl Schedules {
     /// All of it, as it is to be from now on: what is left out is as in a new one. It keeps its id and its pause; where
     /// its times change, it goes on with the next of the new ones. Needs `If-Match`, so that nobody else's change is
     /// overwritten unseen.
+    ///
+    /// Refused as `precondition_required` without `If-Match`.
     #[oai(path = "/:schedule", method = "put", operation_id = "replaceSchedule")]
     async fn replace(
         &self,
@@ -355,6 +363,8 @@ impl Schedules {
     /// Run a schedule now
     ///
     /// Asks for its job at once, paused or not; its times stay as they are.
+    ///
+    /// Refused as `unknown_kind`, as `invalid_payload` or as `payload_too_large` when its job can no longer be asked for.
     #[oai(path = "/:schedule/run", method = "post", operation_id = "runSchedule")]
     async fn run(
         &self,

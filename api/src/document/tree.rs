@@ -17,6 +17,11 @@ pub(super) enum Tree {
 }
 
 impl Tree {
+    /// An object without members.
+    pub(super) fn empty() -> Self {
+        Self::Object(IndexMap::new())
+    }
+
     /// A member of an object.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
         match self {
@@ -40,6 +45,24 @@ impl Tree {
         }
     }
 
+    /// Takes a member out of an object; the others keep their order.
+    pub(super) fn remove(&mut self, name: &str) -> Option<Self> {
+        match self {
+            Self::Object(members) => members.shift_remove(name),
+            _ => None,
+        }
+    }
+
+    /// The members of an object.
+    pub(super) fn children(&self) -> impl Iterator<Item = (&String, &Self)> {
+        match self {
+            Self::Object(members) => Some(members),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
+    }
+
     /// The members of an object, to be changed.
     pub(super) fn children_mut(&mut self) -> impl Iterator<Item = (&String, &mut Self)> {
         match self {
@@ -48,6 +71,14 @@ impl Tree {
         }
         .into_iter()
         .flatten()
+    }
+
+    /// The items of a list.
+    pub(super) fn items(&self) -> &[Self] {
+        match self {
+            Self::List(items) => items,
+            _ => &[],
+        }
     }
 
     /// The items of a list, to be changed.

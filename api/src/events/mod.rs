@@ -42,6 +42,8 @@ const MAX_NAMED: usize = 100;
 pub struct Events;
 
 /// Something to tell.
+///
+/// Refused as `payload_too_large` when the payload has more than 256 KB.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -58,6 +60,9 @@ struct NewEvent {
 }
 
 /// Many things to tell.
+///
+/// Refused as `invalid_events` when one of them cannot be posted, and as `too_many_deliveries` when more endpoints want
+/// them than one request may tell.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]

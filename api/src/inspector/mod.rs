@@ -189,6 +189,8 @@ impl Inspector {
     ///
     /// Its URL takes any request and keeps the newest hundred; all bins together keep the newest 16 MB. Register it as a webhook endpoint, post an event, and see
     /// what arrives: here, or on the page `/inspector`.
+    ///
+    /// Refused as `too_many` when the organization has ten.
     #[oai(path = "/", method = "post", operation_id = "createInspectorBin")]
     async fn create(
         &self,

@@ -15,6 +15,10 @@ use crate::error::{Code, Error, ItemProblem};
 use crate::field::{AnyJson, Moment, Word};
 
 /// A job to be done.
+///
+/// Refused as `unknown_kind` when there is no such kind, as `kind_not_public` when only the platform asks for it, as
+/// `invalid_payload` or as `payload_too_large` when the payload is not what the kind expects, and as `unknown_predecessor`
+/// when a job to wait for does not exist.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -46,6 +50,8 @@ pub struct Predecessor {
 }
 
 /// Many jobs to be done.
+///
+/// Refused as `invalid_jobs` when one of them cannot be asked for, and as `too_many_jobs` when there are too many.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]

@@ -289,6 +289,8 @@ impl Jobs {
     ///
     /// At once if it waits. If it runs, its worker is told: the handler hears of it within a second, and is stopped hard
     /// after its grace.
+    ///
+    /// Refused as `wrong_state` when it has ended.
     #[oai(path = "/jobs/:job/cancel", method = "post", operation_id = "cancelJob")]
     async fn cancel(
         &self,
@@ -318,6 +320,8 @@ impl Jobs {
     /// Retry a job
     ///
     /// A job that was discarded or cancelled runs again, with all its attempts before it; one that is scheduled runs now.
+    ///
+    /// Refused as `wrong_state` when it is in any other state.
     #[oai(path = "/jobs/:job/retry", method = "post", operation_id = "retryJob")]
     async fn retry(
         &self,

@@ -173,6 +173,8 @@ impl WebhookDeliveries {
     /// Send a test event to an endpoint
     ///
     /// The catalogue's example of a type, to this endpoint alone, whatever types it wants. It is not part of the feed.
+    ///
+    /// Refused as `wrong_state` when the endpoint is disabled.
     #[oai(path = "/webhook-endpoints/:endpoint/test", method = "post", operation_id = "testWebhookEndpoint")]
     async fn test(
         &self,
@@ -214,6 +216,8 @@ impl WebhookDeliveries {
     /// Send an event to an endpoint again
     ///
     /// Whatever became of it before.
+    ///
+    /// Refused as `wrong_state` when the endpoint is disabled.
     #[oai(path = "/webhook-endpoints/:endpoint/resend", method = "post", operation_id = "resendWebhook")]
     async fn resend(
         &self,
@@ -237,6 +241,8 @@ impl WebhookDeliveries {
     /// Recover what an endpoint missed
     ///
     /// Every event since a moment that it wants, and of which no delivery to it succeeded, is delivered again.
+    ///
+    /// Refused as `wrong_state` when the endpoint is disabled.
     #[oai(path = "/webhook-endpoints/:endpoint/recover", method = "post", operation_id = "recoverWebhooks")]
     async fn recover(
         &self,
@@ -254,6 +260,8 @@ impl WebhookDeliveries {
     ///
     /// Every event of a stretch of time that it wants is delivered again, whatever became of it before. Receivers know
     /// by `webhook-id` what they have.
+    ///
+    /// Refused as `wrong_state` when the endpoint is disabled.
     #[oai(path = "/webhook-endpoints/:endpoint/replay", method = "post", operation_id = "replayWebhooks")]
     async fn replay(
         &self,

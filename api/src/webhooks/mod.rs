@@ -185,6 +185,8 @@ impl WebhookEndpoints {
     ///
     /// Events that are posted from now on are delivered to it, signed as Standard Webhooks 1.0 says. The answer shows the
     /// signing secret; nothing shows it again.
+    ///
+    /// Refused as `too_many` when the organization has 10 000 of them.
     #[oai(path = "/", method = "post", operation_id = "createWebhookEndpoint")]
     async fn create(
         &self,
@@ -391,6 +393,8 @@ impl WebhookEndpoints {
     ///
     /// The new secret signs from now on; the old one signs beside it for the overlap, so that the receiver can be changed
     /// in between. With an overlap of 0 every old secret stops at once.
+    ///
+    /// Refused as `too_many` when as many old secrets sign still as may.
     #[oai(path = "/:endpoint/secret/rotate", method = "post", operation_id = "rotateWebhookSecret")]
     async fn rotate(
         &self,

@@ -1,9 +1,11 @@
 //! The OpenAPI document, and the page that shows it.
 
+use gantry_api::error::Code;
 use gantry_schema::organizations::Permission;
 use serde_json::Value;
 use sqlx::PgPool;
 
+use crate::schema::resolve;
 use crate::support::{Platform, send};
 
 pub fn document() -> Value {
@@ -27,10 +29,13 @@ pub fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
 #[test]
 fn the_committed_document_is_the_one_the_code_makes() {
     let committed = include_str!("../../openapi.json");
-    assert!(
-        committed.trim_end() == gantry_api::openapi(),
-        "run: cargo run -p gantry-api -- openapi > api/openapi.json"
-    );
+    assert!(committed.trim_end() == gantry_api::openapi(), "run: scripts/openapi");
+}
+
+#[test]
+fn the_guide_to_errors_has_every_code() {
+    let guide = include_str!("../../../docs/errors.md");
+    assert!(guide.contains(&gantry_api::error::table()), "run: scripts/openapi");
 }
 
 #[test]
@@ -45,9 +50,17 @@ fn every_operation_is_described() {
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             assert!(parameter["description"].is_string(), "{method} {path}: {}", parameter["name"]);
         }
-        if operation.get("security").is_some() {
-            let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
-            assert!(problem.is_object(), "{method} {path} does not say how it refuses");
+        let answers = operation["responses"].as_object().unwrap();
+        let refusals = answers.iter().filter(|(status, _)| matches!(status.as_bytes(), [b'4' | b'5', ..]));
+        for (status, refusal) in refusals {
+            let content = &resolve(&document, refusal)["content"]["application/problem+json"];
+            let codes = content["examples"].as_object().into_iter().flat_map(|codes| codes.keys());
+            let codes: Vec<Code> = codes.map(|code| code.parse().unwrap()).collect();
+            assert!(
+                !codes.is_empty() || path == "/health/ready",
+                "{method} {path} does not say why it answers {status}"
+            );
+            assert!(codes.iter().all(|code| code.status().as_str() == status), "{method} {path}: {status}");
         }
         ids.push(operation["operationId"].as_str().unwrap());
     }

@@ -5,6 +5,7 @@
 mod accounts;
 mod conditional;
 mod document;
+mod documented;
 mod dry_run;
 mod edge;
 mod errors;
@@ -15,6 +16,7 @@ mod once;
 mod paging;
 mod queues;
 mod schedules;
+mod schema;
 mod setup;
 mod support;
 mod tenancy;

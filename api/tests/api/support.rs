@@ -16,6 +16,8 @@ use rand::SeedableRng as _;
 use serde_json::Value;
 use sqlx::PgPool;
 
+use crate::documented;
+
 /// When every test begins.
 pub const BEGINNING: &str = "2026-01-15T12:00:00Z";
 
@@ -95,9 +97,12 @@ impl Platform {
     }
 }
 
-/// Sends a request as it is.
+/// Sends a request as it is. The answer is one that the document knows.
 pub async fn send(app: &App, request: Request) -> Answer {
-    answer(gantry_api::app(app.clone()).get_response(request).await).await
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = answer(gantry_api::app(app.clone()).get_response(request).await).await;
+    documented::check(&method, &path, &answer);
+    answer
 }
 
 async fn answer(response: Response) -> Answer {

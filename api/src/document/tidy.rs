@@ -1,0 +1,83 @@
+//! What poem-openapi writes in a way that generators of clients stumble over or people wonder at, written plainly.
+
+use serde_json::Value;
+
+use super::tree::Tree;
+
+/// Goes through the whole document.
+pub(super) fn tidy(tree: &mut Tree) {
+    match tree {
+        Tree::Leaf(Value::Number(number)) => {
+            // Limits are `f64` inside: 200.0 for 200.
+            if let Some(whole) = number.as_f64().filter(|it| number.is_f64() && it.fract() == 0.0 && it.abs() < 1e15) {
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough")]
+                let whole = whole as i64;
+                *number = whole.into();
+            }
+        }
+        Tree::Leaf(_) => {}
+        Tree::List(items) => items.iter_mut().for_each(tidy),
+        Tree::Object(members) => {
+            members.values_mut().for_each(tidy);
+            one_reference(tree);
+            plain_media_type(tree);
+            say_nothing_twice(tree);
+        }
+    }
+}
+
+/// A reference that is described anew comes as `allOf` of the reference and of what stands beside it already.
+fn one_reference(schema: &mut Tree) {
+    let Some(Tree::List(parts)) = schema.get("allOf") else { return };
+    let [reference, beside] = parts.as_slice() else { return };
+    let repeated = beside.children().all(|(name, value)| schema.get(name) == Some(value));
+    if reference.get("$ref").is_some() && repeated {
+        schema.set("allOf", Tree::List(vec![reference.clone()]));
+    }
+}
+
+/// JSON is UTF-8; generators compare media types letter by letter.
+fn plain_media_type(content: &mut Tree) {
+    if let Some(json) = content.remove("application/json; charset=utf-8") {
+        content.set("application/json", json);
+    }
+}
+
+/// `false` is what is meant where nothing is said.
+fn say_nothing_twice(tree: &mut Tree) {
+    if tree.get("deprecated") == Some(&Tree::Leaf(Value::Bool(false))) {
+        tree.remove("deprecated");
+    }
+    if tree.get("in").is_some() && tree.get("explode").is_some() {
+        let is_list = tree.get("schema").and_then(|schema| schema.get("type")).and_then(Tree::as_str) == Some("array");
+        if !is_list {
+            tree.remove("explode");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tidied(value: Value) -> Tree {
+        let mut tree = Tree::from(value);
+        tidy(&mut tree);
+        tree
+    }
+
+    #[test]
+    fn what_is_written_in_a_roundabout_way_becomes_plain() {
+        assert_eq!(tidied(json!({ "maximum": 200.0, "step": 0.5 })), json!({ "maximum": 200, "step": 0.5 }).into());
+        let described = json!({ "description": "Where.", "allOf": [{ "$ref": "#/x" }, { "description": "Where." }] });
+        assert_eq!(tidied(described), json!({ "description": "Where.", "allOf": [{ "$ref": "#/x" }] }).into());
+        let two = json!({ "allOf": [{ "$ref": "#/x" }, { "description": "Where." }] });
+        assert_eq!(tidied(two.clone()), two.into());
+        let content = json!({ "application/json; charset=utf-8": {} });
+        assert_eq!(tidied(content), json!({ "application/json": {} }).into());
+        let parameter = json!({ "in": "query", "deprecated": false, "explode": true, "schema": { "type": "string" } });
+        assert_eq!(tidied(parameter), json!({ "in": "query", "schema": { "type": "string" } }).into());
+    }
+}
