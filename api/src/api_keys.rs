@@ -10,6 +10,7 @@ use gantry_schema::{ApiKeyId, OrganizationId};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
+use poem_openapi::types::Example;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,6 +19,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::{Caller, May};
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
 use crate::page::Cursor;
@@ -30,6 +32,7 @@ pub struct ApiKeys;
 
 /// A key, without its secret.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct ApiKey {
     /// Its id.
     id: ApiKeyId,
@@ -51,10 +54,20 @@ struct ApiKey {
     revoked_at: Option<Moment>,
 }
 
+example!(ApiKey, {
+    "id": "key_01h455vb4pex5vsknk084sn02q",
+    "organization_id": "org_01h455vb4pex5vsknk084sn02q",
+    "name": "Billing",
+    "hint": "gk_lOhIPU",
+    "scopes": ["events:write", "jobs:read"],
+    "created_at": "2026-01-15T12:00:00Z",
+    "expires_at": "2027-01-01T00:00:00Z",
+});
+
 /// A key to make.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewApiKey {
     /// What people call it: 1 to 200 characters.
     name: Name,
@@ -66,13 +79,22 @@ struct NewApiKey {
     organization_id: Option<OrganizationId>,
 }
 
+example!(NewApiKey, { "name": "Billing", "scopes": ["events:write", "jobs:read"], "expires_at": "2027-01-01T00:00:00Z" });
+
 /// A key that was made.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct MadeApiKey {
     /// The key itself: `gk_…`. Shown this once; only its hash is kept.
     token: String,
     /// What will be known of it.
     api_key: ApiKey,
+}
+
+impl Example for MadeApiKey {
+    fn example() -> Self {
+        Self { token: "gk_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY".to_owned(), api_key: ApiKey::example() }
+    }
 }
 
 /// A key was made.

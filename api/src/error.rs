@@ -18,6 +18,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::types::{ToJSON as _, Type as _};
 use poem_openapi::{ApiResponse, Object, OperationId};
 
+use crate::example::example;
 use crate::routes;
 
 /// The media type of a problem.
@@ -558,6 +559,7 @@ fn readable(reason: &str) -> &str {
 
 /// A refused request, as RFC 9457 describes it.
 #[derive(Debug, Clone, Object)]
+#[oai(example)]
 pub struct Problem {
     /// Names the kind of problem; the same as `code`.
     pub r#type: String,
@@ -580,6 +582,23 @@ pub struct Problem {
     #[oai(skip_serializing_if_is_none)]
     pub errors: Option<Vec<ItemProblem>>,
 }
+
+example!(Problem, {
+    "type": "urn:gantry:problem:invalid_jobs",
+    "title": "Some of the jobs cannot be asked for; none was stored",
+    "status": 422,
+    "detail": "1 of the jobs cannot be asked for, see errors; put them right or leave them out, and send all again",
+    "code": "invalid_jobs",
+    "instance": "/jobs/bulk",
+    "request_id": "req_019bc0f45a3b7cc1a4f2d1f0c0ffee00",
+    "field": "jobs[3]",
+    "errors": [{
+        "index": 3,
+        "code": "unknown_kind",
+        "field": "kind",
+        "detail": "there is no kind of job called \"no.such\"; GET /job-kinds lists those there are",
+    }],
+});
 
 /// What is wrong with one item of a bulk request.
 #[derive(Debug, Clone, PartialEq, Eq, Object)]

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::{AnyJson, EventType as Name};
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
@@ -30,6 +31,7 @@ pub struct EventTypes;
 
 /// A type of events.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct EventType {
     /// What events of it are called: `invoice.paid`.
     name: String,
@@ -47,6 +49,16 @@ struct EventType {
     deprecated: bool,
 }
 
+example!(EventType, {
+    "name": "invoice.paid",
+    "version": 1,
+    "source": "organization",
+    "description": "An invoice was paid in full.",
+    "schema": { "type": "object", "required": ["invoice"], "properties": { "invoice": { "type": "string" } } },
+    "example": { "invoice": "2026-0001" },
+    "deprecated": false,
+});
+
 /// Who tells events of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename = "EventTypeSource", rename_all = "snake_case")]
@@ -60,7 +72,7 @@ enum Source {
 /// A description of a type.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct EventTypeDescription {
     /// When it happens, at most 1 000 characters.
     description: String,
@@ -71,6 +83,12 @@ struct EventTypeDescription {
     /// It will go away; left out: it will not.
     deprecated: Option<bool>,
 }
+
+example!(EventTypeDescription, {
+    "description": "An invoice was paid in full.",
+    "schema": { "type": "object", "required": ["invoice"], "properties": { "invoice": { "type": "string" } } },
+    "example": { "invoice": "2026-0001" },
+});
 
 /// The catalogue.
 #[derive(Debug, Object)]

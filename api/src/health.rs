@@ -8,6 +8,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 
 use crate::app::App;
 use crate::error::Code;
+use crate::example::example;
 use crate::tag::Tag;
 
 /// A dependency that takes longer counts as down.
@@ -19,13 +20,17 @@ pub struct Health;
 
 /// The process lives.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Alive {
     /// `alive`.
     status: String,
 }
 
+example!(Alive, { "status": "alive" });
+
 /// What the platform depends on, and how that is.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Readiness {
     /// `ready`.
     status: String,
@@ -33,8 +38,19 @@ struct Readiness {
     checks: Vec<Check>,
 }
 
+example!(Readiness, {
+    "status": "ready",
+    "checks": [
+        { "name": "postgres", "ok": true },
+        { "name": "migrations", "ok": true },
+        { "name": "redis", "ok": true },
+        { "name": "process", "ok": true },
+    ],
+});
+
 /// What the platform depends on, and which of it fails: a problem (RFC 9457) with one member more.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Unready {
     /// Names the kind of problem.
     r#type: String,
@@ -49,6 +65,20 @@ struct Unready {
     /// Each dependency.
     checks: Vec<Check>,
 }
+
+example!(Unready, {
+    "type": "urn:gantry:problem:not_ready",
+    "title": "The platform is not ready",
+    "status": 503,
+    "detail": "redis does not answer; jobs are accepted, and start when it is back",
+    "code": "not_ready",
+    "checks": [
+        { "name": "postgres", "ok": true },
+        { "name": "migrations", "ok": true },
+        { "name": "redis", "ok": false, "detail": "does not answer; jobs are accepted, and start when it is back" },
+        { "name": "process", "ok": true },
+    ],
+});
 
 /// One dependency.
 #[derive(Debug, Object)]

@@ -16,6 +16,7 @@ pub mod edge;
 pub mod error;
 pub mod event_types;
 pub mod events;
+mod example;
 pub mod field;
 mod gather;
 pub mod health;

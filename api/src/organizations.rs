@@ -17,6 +17,7 @@ use crate::body::Body;
 use crate::caller::May;
 use crate::conditional::{IfNoneMatch, Tagged};
 use crate::error::Error;
+use crate::example::example;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
 use crate::page::Cursor;
@@ -29,6 +30,7 @@ pub struct Organizations;
 
 /// A tenant.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Organization {
     /// Its id.
     id: OrganizationId,
@@ -46,10 +48,19 @@ struct Organization {
     created_at: Moment,
 }
 
+example!(Organization, {
+    "id": "org_01h455vb4pex5vsknk084sn02q",
+    "parent_id": "org_01h455vb4pex5vsknk084sn03r",
+    "name": "Acme",
+    "weight": 1,
+    "max_running": 50,
+    "created_at": "2026-01-15T12:00:00Z",
+});
+
 /// An organization to make.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewOrganization {
     /// What people call it: 1 to 200 characters.
     name: Name,
@@ -60,6 +71,8 @@ struct NewOrganization {
     /// Jobs it may have running at the same time; left out: no limit. Set by the platform only.
     max_running: Option<i32>,
 }
+
+example!(NewOrganization, { "name": "Acme" });
 
 /// An organization was made.
 #[derive(ApiResponse)]

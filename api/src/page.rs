@@ -189,6 +189,7 @@ impl fmt::Display for Cursor {
 
 text_type!(Cursor, "cursor", |schema| {
     schema.max_length = Some(64);
+    schema.example = Some("AAAAAGlo3sBpZmsVlCTrIgGQYopbZ-qpiJyp5K6QtuQ".into());
 });
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::{Caller, May};
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
@@ -25,6 +26,7 @@ pub struct Queues;
 
 /// A queue.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct QueueState {
     /// Its name.
     name: String,
@@ -36,8 +38,20 @@ struct QueueState {
     pause: Option<Pause>,
 }
 
+example!(QueueState, {
+    "name": "webhooks",
+    "max_running": 200,
+    "pause": {
+        "subject": "queue",
+        "name": "webhooks",
+        "paused_at": "2026-01-15T12:00:00Z",
+        "paused_by": "api_key:key_01h455vb4pex5vsknk084sn02q",
+    },
+});
+
 /// A pause in force.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Pause {
     /// What is paused: `queue`, `kind` or `organization`.
     subject: String,
@@ -49,19 +63,28 @@ struct Pause {
     paused_by: String,
 }
 
+example!(Pause, {
+    "subject": "kind",
+    "name": "diagnostics.probe",
+    "paused_at": "2026-01-15T12:00:00Z",
+    "paused_by": "api_key:key_01h455vb4pex5vsknk084sn02q",
+});
+
 /// How many jobs of a queue may run at the same time.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct QueueLimit {
     /// Jobs, over all workers; at least 1.
     max_running: i32,
 }
 
+example!(QueueLimit, { "max_running": 200 });
+
 /// A provider's limit.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct RateLimit {
     /// Jobs per period; at least 1.
     amount: i32,
@@ -71,8 +94,11 @@ struct RateLimit {
     burst: Option<i32>,
 }
 
+example!(RateLimit, { "amount": 20, "period_seconds": 60, "burst": 5 });
+
 /// A rate.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Rate {
     /// Its name.
     name: String,
@@ -83,6 +109,8 @@ struct Rate {
     /// How many may come at once after a pause.
     burst: i32,
 }
+
+example!(Rate, { "name": "namecheap", "amount": 20, "period_seconds": 60, "burst": 5 });
 
 /// Something was changed.
 #[derive(ApiResponse)]

@@ -19,6 +19,7 @@ use crate::caller::May;
 use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error, OnConstraint as _};
+use crate::example::example;
 use crate::field::{AnyJson, Moment, Name, Word};
 use crate::jobs::{self, Receipt};
 use crate::once::{Answered, Once};
@@ -32,6 +33,7 @@ pub struct Schedules;
 
 /// A recurring job.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct Schedule {
     /// Its id.
     id: ScheduleId,
@@ -66,6 +68,21 @@ struct Schedule {
     dry_run: Option<bool>,
 }
 
+example!(Schedule, {
+    "id": "sch_01h455vb4pex5vsknk084sn02q",
+    "name": "Nightly probe",
+    "kind": "diagnostics.probe",
+    "payload": { "message": "good night" },
+    "cron": "0 3 * * *",
+    "time_zone": "Europe/Berlin",
+    "missed_runs": "once",
+    "overlap": "skip",
+    "jitter_seconds": 60,
+    "paused": false,
+    "next_tick_at": "2026-01-16T02:00:00Z",
+    "created_at": "2026-01-15T12:00:00Z",
+});
+
 /// A recurring job to set up.
 ///
 /// Refused as `name_taken` when the organization has a schedule of this name, as `invalid_cron` or as `unknown_time_zone`
@@ -73,7 +90,7 @@ struct Schedule {
 /// `payload_too_large` when such a job cannot be asked for.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct ScheduleRequest {
     /// What people call it: 1 to 200 characters, unique in the organization.
     name: Name,
@@ -92,6 +109,16 @@ struct ScheduleRequest {
     /// Its jobs start up to so many seconds later, so that not everything starts at once; 0 to 86 400.
     jitter_seconds: Option<i32>,
 }
+
+example!(ScheduleRequest, {
+    "name": "Nightly probe",
+    "kind": "diagnostics.probe",
+    "payload": { "message": "good night" },
+    "cron": "0 3 * * *",
+    "time_zone": "Europe/Berlin",
+    "overlap": "skip",
+    "jitter_seconds": 60,
+});
 
 /// What happens to times that came and went while nobody was there.
 #[derive(Debug, Clone, Copy, Enum, Deserialize)]
@@ -125,7 +152,7 @@ enum OverlapPolicy {
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "SchedulePreviewRequest")]
+#[oai(rename = "SchedulePreviewRequest", example)]
 struct PreviewRequest {
     /// When: `0 3 * * MON`.
     cron: String,
@@ -135,13 +162,17 @@ struct PreviewRequest {
     count: Option<u8>,
 }
 
+example!(PreviewRequest, { "cron": "0 3 * * MON", "time_zone": "Europe/Berlin", "count": 2 });
+
 /// When something happens next.
 #[derive(Debug, Object)]
-#[oai(rename = "UpcomingTimes")]
+#[oai(rename = "UpcomingTimes", example)]
 struct Upcoming {
     /// The times, earliest first.
     times: Vec<Moment>,
 }
+
+example!(Upcoming, { "times": ["2026-01-19T02:00:00Z", "2026-01-26T02:00:00Z"] });
 
 /// A schedule was set up.
 #[derive(ApiResponse)]

@@ -1,6 +1,7 @@
 //! The OpenAPI document: what poem-openapi derives from the operations and their types, completed with what those types
 //! say and poem-openapi has no place for. Nothing of an operation is written down here.
 
+mod examples;
 mod permissions;
 mod refusals;
 mod tidy;
@@ -16,12 +17,14 @@ pub(crate) fn complete(derived: &str) -> String {
     tidy::tidy(&mut document);
     types::tell(&mut document);
     let mut components = document.remove("components").unwrap_or_else(Tree::empty);
-    let schemas = components.remove("schemas").unwrap_or_else(Tree::empty);
+    let mut schemas = components.remove("schemas").unwrap_or_else(Tree::empty);
+    examples::arrange(&mut schemas);
     let mut refusals = Refusals::default();
     for operation in operations(&mut document) {
         permissions::show(operation);
         refusals.show(operation, &schemas);
         describe_answers(operation, &schemas);
+        examples::show(operation, &schemas);
     }
     refusals.finish(&mut components);
     components.set("schemas", schemas);

@@ -18,7 +18,15 @@ pub(super) fn tidy(tree: &mut Tree) {
         Tree::Leaf(_) => {}
         Tree::List(items) => items.iter_mut().for_each(tidy),
         Tree::Object(members) => {
-            members.values_mut().for_each(tidy);
+            for (name, member) in members {
+                match name.as_str() {
+                    // Whatever they are called, they are schemas.
+                    "properties" => member.children_mut().for_each(|(_, property)| tidy(property)),
+                    // What is written there is somebody's own.
+                    "example" | "default" | "enum" => {}
+                    _ => tidy(member),
+                }
+            }
             one_reference(tree);
             plain_media_type(tree);
             say_nothing_twice(tree);
@@ -77,6 +85,9 @@ mod tests {
         assert_eq!(tidied(two.clone()), two.into());
         let content = json!({ "application/json; charset=utf-8": {} });
         assert_eq!(tidied(content), json!({ "application/json": {} }).into());
+        let example = json!({ "example": { "deprecated": false }, "properties": { "example": { "maximum": 1.0 } } });
+        let same = json!({ "example": { "deprecated": false }, "properties": { "example": { "maximum": 1 } } });
+        assert_eq!(tidied(example), same.into());
         let parameter = json!({ "in": "query", "deprecated": false, "explode": true, "schema": { "type": "string" } });
         assert_eq!(tidied(parameter), json!({ "in": "query", "schema": { "type": "string" } }).into());
     }

@@ -23,6 +23,7 @@ use crate::body::{Batch, Body, MIB};
 use crate::caller::May;
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error, ItemProblem};
+use crate::example::example;
 use crate::field::{AnyJson, EventPattern, EventType};
 use crate::jobs::wait;
 use crate::once::{Answered, Once};
@@ -46,7 +47,7 @@ pub struct Events;
 /// Refused as `payload_too_large` when the payload has more than 256 KB.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 struct NewEvent {
     /// What kind of thing happened: `invoice.paid`.
     r#type: EventType,
@@ -58,6 +59,13 @@ struct NewEvent {
     /// nothing is delivered twice.
     key: Option<String>,
 }
+
+example!(NewEvent, {
+    "type": "invoice.paid",
+    "payload": { "invoice": "2026-0001", "amount_minor": 11900, "currency": "EUR" },
+    "channels": ["project:42"],
+    "key": "invoice-2026-0001-paid",
+});
 
 /// Many things to tell.
 ///
@@ -74,7 +82,7 @@ struct NewEvents {
 
 /// What became of an event.
 #[derive(Debug, Object)]
-#[oai(rename = "PostedEvent")]
+#[oai(rename = "PostedEvent", example)]
 struct Posted {
     /// The event.
     id: EventId,
@@ -88,6 +96,13 @@ struct Posted {
     #[oai(skip_serializing_if_is_none)]
     dry_run: Option<bool>,
 }
+
+example!(Posted, {
+    "id": "evt_01h455vb4pex5vsknk084sn02q",
+    "existing": false,
+    "deliveries": 1,
+    "jobs": [{ "endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "job_id": "job_01h455vb4pex5vsknk084sn02q" }],
+});
 
 /// A delivery that was asked for.
 #[derive(Debug, Object)]

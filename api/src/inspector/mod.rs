@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
@@ -39,7 +40,7 @@ pub struct Inspector;
 
 /// A receiving bin.
 #[derive(Debug, Object)]
-#[oai(rename = "InspectorBin")]
+#[oai(rename = "InspectorBin", example)]
 struct Bin {
     /// Its id.
     id: BinId,
@@ -54,6 +55,15 @@ struct Bin {
     /// When it was made.
     created_at: Moment,
 }
+
+example!(Bin, {
+    "id": "bin_01h455vb4pex5vsknk084sn02q",
+    "name": "My first bin",
+    "url": "https://api.example.com/inspect/9tJ2kQ7vXcN4mR8sLwZ1bH6dFy3gTp5u",
+    "status": 200,
+    "delay_ms": 0,
+    "created_at": "2026-01-15T12:00:00Z",
+});
 
 impl Bin {
     fn of(app: &App, row: rows::Bin) -> Self {
@@ -72,7 +82,7 @@ impl Bin {
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "NewInspectorBin")]
+#[oai(rename = "NewInspectorBin", example)]
 struct NewBin {
     /// What people call it.
     name: Name,
@@ -82,11 +92,13 @@ struct NewBin {
     delay_ms: Option<i32>,
 }
 
+example!(NewBin, { "name": "My first bin" });
+
 /// What to change; what is left out stays as it is.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "InspectorBinChange")]
+#[oai(rename = "InspectorBinChange", example)]
 struct BinChange {
     /// What people call it.
     name: Option<Name>,
@@ -95,6 +107,8 @@ struct BinChange {
     /// After how many milliseconds it answers, 0 to 10 000.
     delay_ms: Option<i32>,
 }
+
+example!(BinChange, { "status": 503, "delay_ms": 1500 });
 
 /// The bins of the organization.
 #[derive(Debug, Object)]
@@ -116,7 +130,7 @@ struct Header {
 
 /// A request that a bin received.
 #[derive(Debug, Object)]
-#[oai(rename = "InspectedRequest")]
+#[oai(rename = "InspectedRequest", example)]
 struct Inspected {
     /// Its id.
     id: InspectedId,
@@ -140,6 +154,19 @@ struct Inspected {
     /// When.
     received_at: Moment,
 }
+
+example!(Inspected, {
+    "id": "ins_01h455vb4pex5vsknk084sn02q",
+    "method": "POST",
+    "path": "/orders",
+    "headers": [
+        { "name": "content-type", "value": "application/json" },
+        { "name": "webhook-id", "value": "evt_01h455vb4pex5vsknk084sn02q" },
+    ],
+    "body": "{\"type\":\"invoice.paid\",\"timestamp\":\"2026-01-15T12:00:00Z\",\"data\":{\"invoice\":\"2026-0001\"}}",
+    "truncated": false,
+    "received_at": "2026-01-15T12:00:01Z",
+});
 
 impl From<rows::Inspected> for Inspected {
     fn from(row: rows::Inspected) -> Self {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::ask::Outcome;
+use crate::example::example;
 use crate::field::Moment;
 
 /// Where a job is in its life.
@@ -63,6 +64,7 @@ impl From<JobState> for State {
 
 /// A job in a list.
 #[derive(Debug, Object)]
+#[oai(example)]
 pub struct JobSummary {
     /// Its id.
     pub id: JobId,
@@ -95,8 +97,25 @@ pub struct JobSummary {
     pub progress: Option<Any<Value>>,
 }
 
+example!(JobSummary, {
+    "id": "job_01h455vb4pex5vsknk084sn02q",
+    "kind": "diagnostics.probe",
+    "queue": "default",
+    "priority": 4,
+    "state": "succeeded",
+    "attempt": 1,
+    "max_attempts": 10,
+    "run_at": "2026-01-15T12:00:00Z",
+    "requested_by": "api_key:key_01h455vb4pex5vsknk084sn02q",
+    "created_at": "2026-01-15T12:00:00Z",
+    "started_at": "2026-01-15T12:00:01Z",
+    "finished_at": "2026-01-15T12:00:02Z",
+    "progress": { "steps": 3 },
+});
+
 /// A job with its whole history.
 #[derive(Debug, Object)]
+#[oai(example)]
 pub struct Job {
     /// Its id.
     pub id: JobId,
@@ -163,6 +182,39 @@ pub struct Job {
     pub outcome: Option<Outcome>,
 }
 
+example!(Job, {
+    "id": "job_01h455vb4pex5vsknk084sn02q",
+    "kind": "diagnostics.probe",
+    "queue": "default",
+    "priority": 4,
+    "state": "succeeded",
+    "attempt": 1,
+    "max_attempts": 10,
+    "uncounted_attempts": 0,
+    "rescues": 0,
+    "run_at": "2026-01-15T12:00:00Z",
+    "payload": { "steps": 3, "message": "hello" },
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "requested_by": "api_key:key_01h455vb4pex5vsknk084sn02q",
+    "created_at": "2026-01-15T12:00:00Z",
+    "started_at": "2026-01-15T12:00:01Z",
+    "finished_at": "2026-01-15T12:00:02Z",
+    "progress": { "steps": 3 },
+    "result": { "message": "hello" },
+    "attempts": [{
+        "attempt": 1,
+        "worker": "wrk_01h455vb4pex5vsknk084sn02q",
+        "started_at": "2026-01-15T12:00:01Z",
+        "ended_at": "2026-01-15T12:00:02Z",
+        "outcome": "succeeded",
+    }],
+    "timeline": [
+        { "at": "2026-01-15T12:00:00Z", "event": "asked_for" },
+        { "at": "2026-01-15T12:00:01Z", "event": "started", "attempt": 1 },
+        { "at": "2026-01-15T12:00:02Z", "event": "succeeded", "attempt": 1 },
+    ],
+});
+
 /// One attempt at a job.
 #[derive(Debug, Clone, PartialEq, Eq, Object)]
 #[oai(rename = "JobAttempt")]
@@ -201,7 +253,7 @@ pub struct Happening {
 
 /// A line a handler wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Object)]
-#[oai(rename = "JobLogLine")]
+#[oai(rename = "JobLogLine", example)]
 pub struct LogLine {
     /// In which attempt.
     pub attempt: i32,
@@ -212,6 +264,8 @@ pub struct LogLine {
     /// What.
     pub message: String,
 }
+
+example!(LogLine, { "attempt": 1, "line": 17, "at": "2026-01-15T12:00:01Z", "message": "step 2 of 3" });
 
 impl From<jobs::Job> for JobSummary {
     fn from(job: jobs::Job) -> Self {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::body::Batch;
 use crate::error::{Code, Error, ItemProblem};
+use crate::example::example;
 use crate::field::{AnyJson, Moment, Word};
 
 /// A job to be done.
@@ -21,7 +22,7 @@ use crate::field::{AnyJson, Moment, Word};
 /// when a job to wait for does not exist.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[oai(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
 pub struct JobRequest {
     /// What is to be done; `GET /job-kinds` lists them.
     pub kind: Word,
@@ -36,6 +37,13 @@ pub struct JobRequest {
     /// Only when these jobs have succeeded.
     pub after: Option<Vec<Predecessor>>,
 }
+
+example!(JobRequest, {
+    "kind": "diagnostics.probe",
+    "payload": { "steps": 3, "message": "hello" },
+    "run_at": "2026-01-15T18:00:00Z",
+    "priority": 4,
+});
 
 /// A job that must have succeeded before.
 #[derive(Debug, Object, Deserialize)]

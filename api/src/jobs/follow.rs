@@ -23,6 +23,7 @@ use super::answer::JobState;
 use super::feed::Seen;
 use crate::app::App;
 use crate::error::Error;
+use crate::example::example;
 use crate::field::{Moment, Wrong, text_type};
 
 /// A stream ends after this, so that a key that was revoked does not see for ever. Clients connect again.
@@ -36,7 +37,7 @@ pub(super) const LINES: u16 = 500;
 
 /// News of a job.
 #[derive(Debug, Clone, Object)]
-#[oai(rename = "JobNews")]
+#[oai(rename = "JobNews", example)]
 pub struct News {
     /// What kind of news; also the name of the event.
     pub event: NewsKind,
@@ -60,6 +61,8 @@ pub struct News {
     #[oai(skip)]
     place: Place,
 }
+
+example!(News, { "event": "progress", "attempt": 1, "progress": { "steps": 2 } });
 
 /// What kind of news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]

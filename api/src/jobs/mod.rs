@@ -29,6 +29,7 @@ use crate::body::{Body, MIB};
 use crate::caller::May;
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
 use crate::page::Cursor;
@@ -51,13 +52,15 @@ pub struct Jobs;
 
 /// A job that was asked for.
 #[derive(Debug, Object)]
-#[oai(rename = "JobReceipt")]
+#[oai(rename = "JobReceipt", example)]
 pub struct Receipt {
     /// The job.
     pub id: JobId,
     /// What came of asking for it.
     pub outcome: Outcome,
 }
+
+example!(Receipt, { "id": "job_01h455vb4pex5vsknk084sn02q", "outcome": "inserted" });
 
 /// The jobs that were asked for, in the order of the request.
 #[derive(Debug, Object)]
@@ -121,7 +124,7 @@ enum Stopped {
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "JobSelection")]
+#[oai(rename = "JobSelection", example)]
 struct Selection {
     /// Of this kind.
     kind: Option<Word>,
@@ -132,6 +135,8 @@ struct Selection {
     /// Asked for before this moment.
     before: Option<Moment>,
 }
+
+example!(Selection, { "kind": "diagnostics.probe", "before": "2026-01-15T12:00:00Z" });
 
 impl From<Selection> for Filter {
     fn from(selection: Selection) -> Self {
@@ -146,7 +151,7 @@ impl From<Selection> for Filter {
 
 /// What came of changing many jobs.
 #[derive(Debug, Object)]
-#[oai(rename = "JobsChanged")]
+#[oai(rename = "JobsChanged", example)]
 struct Changed {
     /// How many were changed.
     count: u64,
@@ -157,8 +162,11 @@ struct Changed {
     dry_run: Option<bool>,
 }
 
+example!(Changed, { "count": 12, "more": false });
+
 /// A kind of job that can be asked for, or that the platform asks for.
 #[derive(Debug, Object)]
+#[oai(example)]
 struct JobKind {
     /// `feature.verb`.
     kind: String,
@@ -173,6 +181,15 @@ struct JobKind {
     /// How long one attempt may take.
     timeout_seconds: u64,
 }
+
+example!(JobKind, {
+    "kind": "diagnostics.probe",
+    "queue": "default",
+    "public": true,
+    "priority": 4,
+    "max_attempts": 10,
+    "timeout_seconds": 600,
+});
 
 #[OpenApi(tag = "Tag::Jobs")]
 impl Jobs {

@@ -8,11 +8,12 @@ use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object};
 use serde_json::Value;
 
+use crate::example::example;
 use crate::field::Moment;
 
 /// A receiver of events.
 #[derive(Debug, Clone, Object)]
-#[oai(rename = "WebhookEndpoint")]
+#[oai(rename = "WebhookEndpoint", example)]
 pub struct Endpoint {
     /// Its id.
     pub id: EndpointId,
@@ -55,6 +56,22 @@ pub struct Endpoint {
     pub updated_at: Moment,
 }
 
+example!(Endpoint, {
+    "id": "ep_01h455vb4pex5vsknk084sn02q",
+    "url": "https://receiver.example/hooks",
+    "description": "Books what was paid",
+    "event_types": ["invoice.*"],
+    "channels": ["project:42"],
+    "metadata": { "team": "billing" },
+    "header_names": ["x-team"],
+    "rate_per_second": 50,
+    "ordered": false,
+    "thin": false,
+    "enabled": true,
+    "created_at": "2026-01-15T12:00:00Z",
+    "updated_at": "2026-01-15T12:00:00Z",
+});
+
 /// Why the platform disabled an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename = "WebhookDisabledReason", rename_all = "snake_case")]
@@ -95,7 +112,7 @@ impl From<rows::Endpoint> for Endpoint {
 
 /// A signing secret, without itself.
 #[derive(Debug, Object)]
-#[oai(rename = "WebhookSecret")]
+#[oai(rename = "WebhookSecret", example)]
 pub struct Secret {
     /// Its id.
     pub id: SecretId,
@@ -111,6 +128,8 @@ pub struct Secret {
     pub expires_at: Option<Moment>,
 }
 
+example!(Secret, { "id": "sec_01h455vb4pex5vsknk084sn02q", "signature": "v1", "created_at": "2026-01-15T12:00:00Z" });
+
 /// How deliveries are signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, serde::Deserialize)]
 #[oai(rename = "WebhookSignatureVersion", rename_all = "lowercase")]
@@ -125,7 +144,7 @@ pub enum SignatureVersion {
 
 /// One attempt to deliver an event.
 #[derive(Debug, Object)]
-#[oai(rename = "WebhookAttempt")]
+#[oai(rename = "WebhookAttempt", example)]
 pub struct Attempt {
     /// Its id.
     pub id: AttemptId,
@@ -155,6 +174,19 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
+example!(Attempt, {
+    "id": "att_01h455vb4pex5vsknk084sn02q",
+    "event_id": "evt_01h455vb4pex5vsknk084sn02q",
+    "job_id": "job_01h455vb4pex5vsknk084sn02q",
+    "number": 1,
+    "attempted_at": "2026-01-15T12:00:01Z",
+    "latency_ms": 42,
+    "succeeded": false,
+    "status": 503,
+    "headers": { "retry-after": "30" },
+    "answer": "we are closed for maintenance",
+});
+
 impl From<rows::Attempt> for Attempt {
     fn from(row: rows::Attempt) -> Self {
         Self {
@@ -175,7 +207,7 @@ impl From<rows::Attempt> for Attempt {
 
 /// How deliveries to an endpoint went.
 #[derive(Debug, Object)]
-#[oai(rename = "WebhookStatistics")]
+#[oai(rename = "WebhookStatistics", example)]
 pub struct Statistics {
     /// Counted from then on.
     pub since: Moment,
@@ -197,3 +229,14 @@ pub struct Statistics {
     /// Deliveries that wait for the endpoint: for their turn, or for it to answer again.
     pub backlog: i64,
 }
+
+example!(Statistics, {
+    "since": "2026-01-14T12:00:00Z",
+    "succeeded": 1480,
+    "failed": 20,
+    "events": 1480,
+    "latency_p50_ms": 38.5,
+    "latency_p95_ms": 210.0,
+    "last_attempt_at": "2026-01-15T11:59:58Z",
+    "backlog": 0,
+});

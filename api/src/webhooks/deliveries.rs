@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::{EventType, Moment};
 use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
@@ -32,7 +33,7 @@ pub struct WebhookDeliveries;
 
 /// A job that was asked for.
 #[derive(Debug, Object)]
-#[oai(rename = "WebhookJob")]
+#[oai(rename = "WebhookJob", example)]
 struct Asked {
     /// The job that does it.
     job_id: JobId,
@@ -40,6 +41,8 @@ struct Asked {
     #[oai(skip_serializing_if_is_none)]
     event_id: Option<EventId>,
 }
+
+example!(Asked, { "job_id": "job_01h455vb4pex5vsknk084sn02q", "event_id": "evt_01h455vb4pex5vsknk084sn02q" });
 
 /// It was asked for.
 #[derive(ApiResponse)]
@@ -65,43 +68,51 @@ fn accepted(job: JobId, event: Option<EventId>) -> Accepted {
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "WebhookTest")]
+#[oai(rename = "WebhookTest", example)]
 struct Test {
     /// The type of which the catalogue's example is sent; left out: `webhook.ping`.
     event_type: Option<EventType>,
 }
 
+example!(Test, { "event_type": "webhook.ping" });
+
 /// One event, to be sent again.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "WebhookResend")]
+#[oai(rename = "WebhookResend", example)]
 struct Resend {
     /// The event.
     event_id: EventId,
 }
 
+example!(Resend, { "event_id": "evt_01h455vb4pex5vsknk084sn02q" });
+
 /// Since when to send what did not arrive.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "WebhookRecovery")]
+#[oai(rename = "WebhookRecovery", example)]
 struct Recovery {
     /// Events since then of which no delivery succeeded; at most 30 days ago.
     since: Moment,
 }
 
+example!(Recovery, { "since": "2026-01-15T09:00:00Z" });
+
 /// Which events to send again.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "WebhookReplay")]
+#[oai(rename = "WebhookReplay", example)]
 struct Replay {
     /// Events since then; at most 30 days ago.
     from: Moment,
     /// Events before then; left out: until now.
     to: Option<Moment>,
 }
+
+example!(Replay, { "from": "2026-01-15T09:00:00Z", "to": "2026-01-15T11:00:00Z" });
 
 #[OpenApi(tag = "Tag::WebhookEndpoints")]
 impl WebhookDeliveries {

@@ -17,7 +17,7 @@ use gantry_schema::{EndpointId, JobTx as _};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::types::MaybeUndefined;
+use poem_openapi::types::{Example, MaybeUndefined};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
@@ -27,6 +27,7 @@ use crate::caller::May;
 use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
+use crate::example::example;
 use crate::field::EventPattern;
 use crate::once::{Answered, Once};
 use crate::page::{Cursor, Limit, Page};
@@ -47,7 +48,7 @@ pub struct WebhookEndpoints;
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "NewWebhookEndpoint")]
+#[oai(rename = "NewWebhookEndpoint", example)]
 struct NewEndpoint {
     /// Where events are posted to: `https://`, at most 2 048 characters, without user and password.
     url: String,
@@ -75,12 +76,23 @@ struct NewEndpoint {
     secret: Option<String>,
 }
 
+example!(NewEndpoint, {
+    "url": "https://receiver.example/hooks",
+    "description": "Books what was paid",
+    "event_types": ["invoice.*"],
+    "channels": ["project:42"],
+    "metadata": { "team": "billing" },
+    "headers": { "X-Team": "billing" },
+    "rate_per_second": 50,
+});
+
 /// What to change; what is left out stays as it is.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[oai(deny_unknown_fields)]
 #[oai(rename = "WebhookEndpointChange")]
 #[derive(Default)]
+#[oai(example)]
 struct EndpointChange {
     /// Where events are posted to.
     url: Option<String>,
@@ -104,9 +116,11 @@ struct EndpointChange {
     enabled: Option<bool>,
 }
 
+example!(EndpointChange, { "event_types": ["invoice.*", "refund.made"], "rate_per_second": 100 });
+
 /// A receiver that was registered.
 #[derive(Debug, Object)]
-#[oai(rename = "MadeWebhookEndpoint")]
+#[oai(rename = "MadeWebhookEndpoint", example)]
 struct MadeEndpoint {
     /// What its deliveries are signed with, `whsec_…`, for any Standard Webhooks library. Shown this once. Absent where
     /// `v1a` signs: the receiver needs the public key only.
@@ -122,6 +136,18 @@ struct MadeEndpoint {
     /// It was tried out: nothing was stored, and there is no secret.
     #[oai(skip_serializing_if_is_none)]
     dry_run: Option<bool>,
+}
+
+impl Example for MadeEndpoint {
+    fn example() -> Self {
+        Self {
+            secret: Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned()),
+            public_key: None,
+            id: Endpoint::example().id,
+            endpoint: Endpoint::example(),
+            dry_run: None,
+        }
+    }
 }
 
 /// A receiver was registered.
@@ -155,7 +181,7 @@ enum Deleted {
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
-#[oai(rename = "WebhookSecretRotation")]
+#[oai(rename = "WebhookSecretRotation", example)]
 struct Rotation {
     /// How long the old secret goes on signing beside the new one: 0 to 604 800 seconds; left out: 86 400.
     overlap_seconds: Option<u32>,
@@ -165,9 +191,11 @@ struct Rotation {
     secret: Option<String>,
 }
 
+example!(Rotation, { "overlap_seconds": 3600 });
+
 /// A secret that was replaced.
 #[derive(Debug, Object)]
-#[oai(rename = "RotatedWebhookSecret")]
+#[oai(rename = "RotatedWebhookSecret", example)]
 struct Rotated {
     /// The new secret, `whsec_…`. Shown this once; absent where `v1a` signs.
     #[oai(skip_serializing_if_is_none)]
@@ -177,6 +205,16 @@ struct Rotated {
     public_key: Option<String>,
     /// Every secret that signs now, the new one first.
     secrets: Vec<Secret>,
+}
+
+impl Example for Rotated {
+    fn example() -> Self {
+        Self {
+            secret: Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned()),
+            public_key: None,
+            secrets: vec![Secret::example()],
+        }
+    }
 }
 
 #[OpenApi(prefix_path = "/webhook-endpoints", tag = "Tag::WebhookEndpoints")]

@@ -5,7 +5,7 @@ use gantry_schema::organizations::Permission;
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::schema::resolve;
+use crate::schema::{faults, resolve};
 use crate::support::{Platform, send};
 
 pub fn document() -> Value {
@@ -68,6 +68,28 @@ fn every_operation_is_described() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), count, "an operationId is there twice");
+}
+
+#[test]
+fn every_body_has_an_example_that_is_what_its_schema_says() {
+    let document = document();
+    let shown = |carrier: &Value, what: &str| {
+        for (media_type, content) in resolve(&document, carrier)["content"].as_object().into_iter().flatten() {
+            let named = content["examples"].as_object().into_iter().flat_map(|examples| examples.values());
+            let named = named.map(|example| &resolve(&document, example)["value"]);
+            let examples: Vec<&Value> = content.get("example").into_iter().chain(named).collect();
+            assert!(!examples.is_empty(), "{what} has no example of {media_type}; give its type one, see example.rs");
+            for example in examples {
+                assert_eq!(faults(&document, &content["schema"], example), Vec::<String>::new(), "{what}: {example}");
+            }
+        }
+    };
+    for (path, method, operation) in operations(&document) {
+        shown(&operation["requestBody"], &format!("what {method} {path} takes"));
+        for (status, answer) in operation["responses"].as_object().unwrap() {
+            shown(answer, &format!("what {method} {path} answers with {status}"));
+        }
+    }
 }
 
 #[test]
