@@ -80,6 +80,8 @@ Durable jobs, schedules and signed webhooks for many organizations.
 **Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
 **Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
 **Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.
+**Events** are pushed to webhook endpoints, signed as Standard Webhooks 1.0 says; the callbacks of `createWebhookEndpoint` are the types that the \
+platform itself tells.
 **Sent again**, a change with the same `Idempotency-Key` is answered as before and done once.
 **Versions** are dates: send `Gantry-Version` with the one you were written for, or get the newest.
 **Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";

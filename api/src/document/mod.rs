@@ -1,6 +1,7 @@
 //! The OpenAPI document: what poem-openapi derives from the operations and their types, completed with what those types
 //! say and poem-openapi has no place for. Nothing of an operation is written down here.
 
+mod events;
 mod examples;
 mod permissions;
 mod refusals;
@@ -25,6 +26,7 @@ pub(crate) fn complete(derived: &str) -> String {
         refusals.show(operation, &schemas);
         describe_answers(operation, &schemas);
         examples::show(operation, &schemas);
+        events::show(operation, &mut schemas);
     }
     refusals.finish(&mut components);
     components.set("schemas", schemas);

@@ -2,6 +2,7 @@
 
 use gantry_api::error::Code;
 use gantry_schema::organizations::Permission;
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -89,6 +90,23 @@ fn every_body_has_an_example_that_is_what_its_schema_says() {
         for (status, answer) in operation["responses"].as_object().unwrap() {
             shown(answer, &format!("what {method} {path} answers with {status}"));
         }
+    }
+}
+
+#[test]
+fn every_event_the_platform_tells_has_a_schema_and_an_example_of_it() {
+    let document = document();
+    let registers = &document["paths"]["/webhook-endpoints"]["post"];
+    let callbacks = registers["callbacks"].as_object().unwrap();
+    assert_eq!(callbacks.len(), PlatformEvent::ALL.len());
+    for event in PlatformEvent::ALL {
+        let delivery = &callbacks[event.name()]["{$request.body#/url}"]["post"];
+        let headers: Vec<&str> =
+            delivery["parameters"].as_array().unwrap().iter().map(|header| header["name"].as_str().unwrap()).collect();
+        assert_eq!(headers, ["webhook-id", "webhook-timestamp", "webhook-signature", "webhook-sequence"]);
+        let content = &delivery["requestBody"]["content"]["application/json"];
+        assert_eq!(content["example"]["type"], event.name());
+        assert_eq!(faults(&document, &content["schema"], &content["example"]), Vec::<String>::new());
     }
 }
 
