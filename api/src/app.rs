@@ -21,6 +21,8 @@ use crate::inspector::Rates;
 use crate::jobs::feed::JobFeeds;
 use crate::jobs::together::{Asks, Looks};
 use crate::load::{Limits, Load};
+use crate::rate::Limiter;
+use crate::standing::Standings;
 
 /// What the surface allows, beside the operations.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +61,8 @@ pub struct App {
     pub(crate) surface: Arc<Surface>,
     pub(crate) load: Arc<Load>,
     pub(crate) rates: Arc<Rates>,
+    pub(crate) limiter: Limiter,
+    pub(crate) standings: Arc<Standings>,
     public_url: Arc<str>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
@@ -90,6 +94,8 @@ impl App {
             sealing: Arc::new(sealing),
             private_receivers,
             receivers: Arc::default(),
+            limiter: Limiter::new(redis.clone(), namespace),
+            standings: Arc::default(),
             redis,
             keys: Arc::default(),
             feeds: Arc::default(),

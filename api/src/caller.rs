@@ -32,6 +32,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use crate::app::App;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
+use crate::rate;
 
 /// Who is asking.
 #[derive(Debug, Clone)]
@@ -200,10 +201,15 @@ impl<'a, P: Needed> ApiExtractor<'a> for May<P> {
 async fn authenticate(request: &Request) -> Result<Caller, Error> {
     let app = request.data::<App>().ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
     let token = presented(request)?;
-    let key = app.keys.verify(&app.db, &token).await?.ok_or_else(|| {
-        Error::new(Code::Unauthenticated, "there is no such API key, or it expired or was revoked; make a new one")
-            .at("Authorization")
-    })?;
+    if !app.keys.knows(&token) {
+        rate::refuse_guesses(app, request)?;
+    }
+    let Some(key) = app.keys.verify(&app.db, &token).await? else {
+        rate::count_wrong_credential(app, request).await?;
+        let detail = "there is no such API key, or it expired or was revoked; make a new one";
+        return Err(Error::new(Code::Unauthenticated, detail).at("Authorization"));
+    };
+    rate::admit(request, app, key.organization, key.id).await?;
     let traceparent = request.data::<RequestInfo>().map(|info| info.traceparent.clone());
     let by = By::api_key(key.id).traced(traceparent);
     let authority = Authority { organization: key.organization, permissions: key.scopes.iter().copied().collect() };
@@ -266,6 +272,11 @@ impl Keys {
             None => drop(known.remove(&hash)),
         }
         Ok(found)
+    }
+
+    /// Whether it was a key a while ago.
+    fn knows(&self, token: &Token) -> bool {
+        self.lock().contains_key(&token.hash())
     }
 
     /// Looks at every key again.

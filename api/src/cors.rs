@@ -9,7 +9,8 @@ use url::Url;
 
 /// What pages may read of an answer besides its body.
 const EXPOSED: &str = "ETag, Location, Link, Retry-After, X-Request-Id, Idempotency-Replayed, Preference-Applied, \
-     Gantry-Version, Deprecation, Sunset, traceparent";
+     Gantry-Version, Deprecation, Sunset, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, \
+     X-RateLimit-Reset, traceparent";
 
 /// What pages may send.
 const SENT: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, \

@@ -17,6 +17,7 @@ use crate::error::{self, Code, Error};
 use crate::jobs::wait;
 use crate::load::Weight;
 use crate::once;
+use crate::rate::{self, Visit};
 use crate::routes::{self, Route};
 use crate::version;
 
@@ -71,6 +72,8 @@ impl Edge {
         let traceparent = continue_trace(&span, header).to_string();
         let info = RequestInfo { id, traceparent, address: self.app.surface.proxies.client(&request) };
         request.set_data(info.clone());
+        let visit = Visit::default();
+        request.set_data(visit.clone());
 
         let route = routes::find(&method, &path);
         let (operation_id, origin) =
@@ -78,7 +81,7 @@ impl Edge {
         let version = version::asked_for(request.headers());
         let patience = wait::asked_for(&request);
         let limit = TIME_LIMIT + patience;
-        let operation = AssertUnwindSafe(self.admit_and_call(request, route, patience)).catch_unwind();
+        let operation = AssertUnwindSafe(self.admit_and_call(request, route, patience, &visit)).catch_unwind();
         let outcome = tokio::time::timeout(limit, operation.instrument(span.clone())).await;
         let mut response = span.in_scope(|| match outcome {
             Ok(Ok(Ok(response))) => response,
@@ -110,8 +113,12 @@ impl Edge {
         metrics::counter!("gantry_api_requests_total", &labels).increment(1);
         metrics::histogram!("gantry_api_request_seconds", "operation" => operation_id).record(took);
         span.in_scope(|| debug!(took_seconds = took.as_secs_f64(), "{method} {path} {status}"));
+        if !status.is_server_error() && !is_uncounted(&path) {
+            rate::count_late(&self.app, &visit, info.address).await;
+        }
         let headers = response.headers_mut();
         decorate(headers, &info, path.starts_with("/docs"));
+        visit.decorate(headers, self.app.db.now().timestamp());
         if let (Some(route), Ok(version)) = (route, version) {
             version::decorate(headers, version, route.id);
         }
@@ -130,6 +137,7 @@ impl Edge {
         mut request: Request,
         route: Option<&Route>,
         patience: Duration,
+        visit: &Visit,
     ) -> poem::Result<Response> {
         if let Some(answer) = self.app.surface.origins.preflight(&request) {
             return Ok(answer);
@@ -147,6 +155,10 @@ impl Edge {
             _ => Weight::Work,
         };
         let admitted = self.app.load.admit(weight)?;
+        if is_nobodys(&request) {
+            rate::admit_stranger(&self.app, visit, address(&request)).await?;
+        }
+        request.set_data(route.map(|route| route.charge).unwrap_or_default());
         version::asked_for(request.headers())?;
         if let (Some(route), Some(query)) = (route, request.uri().query()) {
             route.check_query(query)?;
@@ -163,6 +175,21 @@ impl Endpoint for Edge {
     async fn call(&self, request: Request) -> poem::Result<Response> {
         Ok(self.answer(request).await)
     }
+}
+
+/// Somebody asks who does not say who he is.
+fn is_nobodys(request: &Request) -> bool {
+    let says = [header::AUTHORIZATION, header::COOKIE].iter().any(|name| request.headers().contains_key(name));
+    !says && !is_uncounted(request.uri().path())
+}
+
+/// Health is answered whatever happens, and bins count by themselves.
+fn is_uncounted(path: &str) -> bool {
+    path.starts_with("/health/") || path.starts_with("/inspect/")
+}
+
+fn address(request: &Request) -> Option<IpAddr> {
+    request.data::<RequestInfo>().and_then(|info| info.address)
 }
 
 /// The problem document of a refused request; what is our own fault is logged, once, here.

@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_jobs::catalogue::KindError;
 use gantry_jobs::request::RequestError;
@@ -232,14 +233,24 @@ pub struct Error {
     detail: String,
     field: Option<String>,
     items: Vec<ItemProblem>,
+    wait: Option<Box<Wait>>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// How long to wait until it may be tried again, and why.
+#[derive(Debug, Default)]
+struct Wait {
+    time: Duration,
+    /// The limits that are used up.
+    violated: Vec<String>,
 }
 
 impl Error {
     /// An error with what to do about it.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), field: None, items: Vec::new(), cause: None }
+        let detail = detail.into();
+        Self { code, detail, field: None, items: Vec::new(), wait: None, cause: None }
     }
 
     /// Names the field or parameter at fault.
@@ -260,6 +271,20 @@ impl Error {
     #[must_use]
     pub fn items(mut self, items: Vec<ItemProblem>) -> Self {
         self.items = items;
+        self
+    }
+
+    /// Says how long to wait before it is tried again, instead of a second.
+    #[must_use]
+    pub fn after(mut self, time: Duration) -> Self {
+        self.wait.get_or_insert_default().time = time;
+        self
+    }
+
+    /// Names the limits that are used up.
+    #[must_use]
+    pub fn violating(mut self, policies: &[&str]) -> Self {
+        self.wait.get_or_insert_default().violated = policies.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -309,6 +334,11 @@ impl Error {
             request_id: request.to_owned(),
             field: self.field.clone(),
             errors: (!self.items.is_empty()).then(|| self.items.clone()),
+            violated_policies: self
+                .wait
+                .as_ref()
+                .map(|wait| wait.violated.clone())
+                .filter(|violated| !violated.is_empty()),
         }
     }
 
@@ -325,7 +355,10 @@ impl Error {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.code.passes() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            // In whole seconds, and never too few.
+            let wait =
+                self.wait.as_ref().map_or(1, |wait| wait.time.as_secs() + u64::from(wait.time.subsec_nanos() > 0));
+            response.headers_mut().insert(header::RETRY_AFTER, wait.max(1).into());
         }
         response
     }
@@ -581,6 +614,9 @@ pub struct Problem {
     /// What is wrong with each item of a bulk request; the first hundred.
     #[oai(skip_serializing_if_is_none)]
     pub errors: Option<Vec<ItemProblem>>,
+    /// The limits that are used up, as the header `RateLimit` names them.
+    #[oai(rename = "violated-policies", skip_serializing_if_is_none)]
+    pub violated_policies: Option<Vec<String>>,
 }
 
 example!(Problem, {

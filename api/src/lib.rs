@@ -22,6 +22,7 @@ mod gather;
 pub mod health;
 pub mod inspector;
 pub mod jobs;
+pub mod limits;
 pub mod load;
 pub mod once;
 pub mod organizations;
@@ -29,8 +30,10 @@ pub mod page;
 pub mod paging;
 mod parameters;
 pub mod queues;
+pub mod rate;
 mod routes;
 pub mod schedules;
+mod standing;
 mod strict;
 pub mod tag;
 pub mod version;
@@ -51,6 +54,7 @@ type Features = (
     api_keys::ApiKeys,
     jobs::Jobs,
     queues::Queues,
+    limits::RateLimits,
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,
@@ -65,6 +69,7 @@ const FEATURES: Features = (
     api_keys::ApiKeys,
     jobs::Jobs,
     queues::Queues,
+    limits::RateLimits,
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,
@@ -84,6 +89,7 @@ Durable jobs, schedules and signed webhooks for many organizations.
 platform itself tells.
 **Sent again**, a change with the same `Idempotency-Key` is answered as before and done once.
 **Versions** are dates: send `Gantry-Version` with the one you were written for, or get the newest.
+**Limits.** Every answer says what is left, in `RateLimit-Policy`, `RateLimit` and `X-RateLimit-*`; 429 says in `Retry-After` how long to wait.
 **Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";
 
 fn service() -> OpenApiService<Described<Features>, ()> {

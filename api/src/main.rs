@@ -29,6 +29,8 @@ enum Command {
     Openapi,
     /// Print the table of the codes with which requests are refused, as the guide to errors has it.
     Errors,
+    /// Give an organization other limits than its tier's, or another tier.
+    Limits(operator::LimitsCommand),
     /// See to API keys from the machine itself: a new installation has none.
     ApiKey {
         #[command(subcommand)]
@@ -69,6 +71,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Migrate => operator::migrate(&settings).await,
             Command::Seed => operator::seed(&settings).await,
             Command::ApiKey { command } => operator::api_key(&settings, command).await,
+            Command::Limits(command) => operator::limits(&settings, command).await,
             Command::Openapi | Command::Errors => Ok(()),
         }
     })

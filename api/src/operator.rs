@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use gantry_jobs::process::{Settings, Together as _};
 use gantry_schema::api_keys::{self, Token};
 use gantry_schema::db::Silent;
+use gantry_schema::limits::{self, FIRST_TIER, Given};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::setup::{self, Login};
 use gantry_schema::{ApiKeyId, Db, IdMint, OrganizationId, SystemClock, TenantTx};
@@ -30,6 +31,29 @@ pub enum ApiKeyCommand {
         #[arg(long, conflicts_with = "scopes")]
         all_scopes: bool,
     },
+}
+
+/// Give an organization other limits.
+#[derive(Debug, Args)]
+pub struct LimitsCommand {
+    /// Whose they are: the id of an organization.
+    #[arg(long)]
+    organization: OrganizationId,
+    /// Its tier.
+    #[arg(long, default_value = FIRST_TIER)]
+    tier: String,
+    /// Its own number of reads a minute; the other classes keep their proportion.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=6_000_000))]
+    per_minute: Option<u32>,
+    /// Nothing is counted for it.
+    #[arg(long)]
+    bypass: bool,
+    /// Calls in a calendar month, UTC.
+    #[arg(long)]
+    monthly_calls: Option<u64>,
+    /// Bytes of bodies in a calendar month, UTC.
+    #[arg(long)]
+    monthly_bytes: Option<u64>,
 }
 
 /// Brings the database up to date.
@@ -100,6 +124,26 @@ pub async fn api_key(settings: &Settings, command: ApiKeyCommand) -> anyhow::Res
     Ok(())
 }
 
+/// Gives an organization limits.
+pub async fn limits(settings: &Settings, command: LimitsCommand) -> anyhow::Result<()> {
+    let LimitsCommand { organization, tier, per_minute, bypass, monthly_calls, monthly_bytes } = command;
+    let db = connect(settings).await?;
+    let mut tx = db.tenant(organization).await?;
+    if organizations::find(&mut tx, organization).await?.is_none() {
+        bail!("there is no organization {organization}");
+    }
+    let tiers = limits::tiers(&mut tx).await?;
+    if !tiers.iter().any(|known| known.name == tier) {
+        let known: Vec<&str> = tiers.iter().map(|known| known.name.as_str()).collect();
+        bail!("there is no tier {tier}; there are {}", known.join(", "));
+    }
+    let given = Given { tier, number: per_minute, bypass, monthly_calls, monthly_bytes };
+    limits::give(&mut tx, &given).await?;
+    tx.commit().await?;
+    eprintln!("gantry-api: {organization} has other limits, in every process within a second");
+    Ok(())
+}
+
 fn every_scope(organization: OrganizationId) -> Vec<Permission> {
     let of_platform = organization == OrganizationId::PLATFORM;
     Permission::ALL.iter().copied().filter(|scope| of_platform || *scope != Permission::OperatePlatform).collect()
@@ -128,6 +172,10 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
             break;
         }
     }
+    // Who tries things out is not to be held up.
+    let generous =
+        Given { tier: "enterprise".to_owned(), number: None, bypass: false, monthly_calls: None, monthly_bytes: None };
+    limits::give(&mut tx, &generous).await?;
     let token = Token::generate(&mut rand::rng());
     api_keys::create(&mut tx, DEMO_KEY, &token, &every_scope(acme), None).await?;
     tx.commit().await?;

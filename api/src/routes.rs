@@ -11,6 +11,7 @@ use poem_openapi::registry::{MetaOperation, MetaOperationParam, MetaParamIn, Met
 use crate::Features;
 use crate::error::Error;
 use crate::parameters::Described;
+use crate::rate::Charge;
 
 /// An operation.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Route {
     parts: Vec<String>,
     /// Its name.
     pub id: &'static str,
+    /// What it is counted as.
+    pub charge: Charge,
     /// Its answer is a stream that goes on while there is something to tell.
     pub streams: bool,
     in_path: Vec<String>,
@@ -47,6 +50,7 @@ impl Route {
         Self {
             parts: parts(path).map(str::to_owned).collect(),
             id: operation.operation_id.unwrap_or("none"),
+            charge: Charge::of(operation.operation_id.unwrap_or("none"), &operation.method),
             streams: answers.into_iter().any(|content| content.content_type.starts_with("text/event-stream")),
             in_path: of_kind(MetaParamIn::Path).map(|parameter| parameter.name.clone()).collect(),
             in_query: of_kind(MetaParamIn::Query).map(QueryParameter::of).collect(),
@@ -116,6 +120,12 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<&'static Route> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let fitting = ROUTES.iter().filter(|route| route.method == *method && route.fits(path));
     fitting.max_by_key(|route| route.literal_parts())
+}
+
+/// The names of all operations.
+#[cfg(test)]
+pub(crate) fn ids() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().map(|route| route.id)
 }
 
 /// The name of an operation's parameter that poem-openapi calls `param0`, `param1`, ….

@@ -93,6 +93,10 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .at(&public_url);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
+    let listening = {
+        let app = app.clone();
+        tokio::spawn(async move { app.listen().await })
+    };
     let stop = {
         let app = app.clone();
         async move {
@@ -105,6 +109,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .run_with_graceful_shutdown(gantry_api::app(app), stop, Some(drain))
         .await?;
     watching.abort();
+    listening.abort();
     info!("Stopped");
     telemetry.shutdown().await;
     Ok(())

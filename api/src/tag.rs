@@ -14,6 +14,9 @@ pub enum Tag {
     Jobs,
     /// What runs how much: pauses and limits.
     Queues,
+    /// How often one may ask.
+    #[oai(rename = "Rate limits")]
+    RateLimits,
     /// Recurring jobs.
     Schedules,
     /// Receivers of events.

@@ -13,6 +13,7 @@ pub mod id;
 pub mod idempotency;
 pub mod inspector;
 pub mod jobs;
+pub mod limits;
 pub mod memberships;
 pub mod organizations;
 pub mod people;

@@ -61,6 +61,7 @@ pub async fn measure(connections: usize, rounds: usize, followers: usize, json: 
     let product = Product::beside_this()?;
     product.migrate().await?;
     let tenant = organization(&servers, "Bench").await?;
+    product.unlimit(tenant).await?;
     let key = product.api_key(tenant).await?;
     let (api, address) = product.api().await?;
     let figures = Figures::default();

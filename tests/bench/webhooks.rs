@@ -125,6 +125,7 @@ impl Bench {
     /// An organization of its own, so that nothing is left over from one measurement to the next.
     async fn organization(&self, receivers: Receivers) -> anyhow::Result<(Target, Vec<String>)> {
         let tenant = organization(&self.servers, "Bench").await?;
+        self.product.unlimit(tenant).await?;
         let target = Target { address: self.address, key: self.product.api_key(tenant).await? };
         let bodies: Vec<String> = (0..receivers.count)
             .map(|number| {

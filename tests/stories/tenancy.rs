@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_schema::jobs::{leader, lease, log, pause, workflow};
+use gantry_schema::limits::Given;
 use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
@@ -16,6 +17,9 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
 /// The tenants themselves, and who stands above whom; their policies are about both.
 const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
+
+/// What the platform sets and every organization may read.
+const OF_PLATFORM: &[&str] = &["rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
 const OF_PEOPLE: &[(&str, &str)] = &[("people", "id"), ("passwords", "person_id")];
@@ -119,6 +123,14 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     pause::pause(&mut tx, pause::Subject::Organization, &actor.id.uuid().to_string(), "story").await.unwrap();
     let limit = gantry_schema::jobs::limits::Limit::Queue { name: format!("queue of {name}"), running: 1 };
     gantry_schema::jobs::limits::set(&mut tx, &limit).await.unwrap();
+    let given = Given {
+        tier: "professional".to_owned(),
+        number: None,
+        bypass: false,
+        monthly_calls: None,
+        monthly_bytes: None,
+    };
+    gantry_schema::limits::give(&mut tx, &given).await.unwrap();
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, "a key", &token, &[Permission::ReadJobs], None).await.unwrap();
     tx.commit().await.unwrap();
@@ -257,7 +269,7 @@ async fn in_another_scope_nothing_can_be_read_written_changed_or_removed(pool: P
     let mut app = as_app(&platform).await;
     for table in tables(&platform.owner).await {
         let without = OF_TENANTS.contains(&table.as_str()) || WITHOUT_TENANT.contains(&table.as_str());
-        if without || is_of_people(&table) {
+        if without || is_of_people(&table) || OF_PLATFORM.contains(&table.as_str()) {
             continue;
         }
         let of = |actor: &Actor| format!("select count(*) from {table} where organization_id = '{}'", actor.id.uuid());
@@ -425,6 +437,30 @@ async fn a_person_is_found_by_her_address_however_it_is_written_and_shows_no_oth
     let new = NewPerson { id: eve, email: &taken, email_verified: false, name: "Eve", locale: "en" };
     let refused = people::insert(&mut tx, &new).await.unwrap_err();
     assert_eq!(refused.as_database_error().unwrap().constraint(), Some("people_email_key"));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_the_platform_sets_everybody_reads_and_nobody_else_changes(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    for table in OF_PLATFORM {
+        let truth = platform.count(&format!("select count(*) from {table}")).await;
+        let mut tx = acme.begin().await;
+        let count = format!("select count(*) from {table}");
+        let seen: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(tx.connection()).await.unwrap();
+        assert!(seen == truth && truth > 0, "{table}");
+        for attack in [
+            format!("update {table} set organization_id = organization_id"),
+            format!("update {table} set organization_id = '{}'", acme.id.uuid()),
+            format!("delete from {table}"),
+        ] {
+            let done = sqlx::raw_sql(AssertSqlSafe(attack)).execute(tx.connection()).await.unwrap();
+            assert_eq!(done.rows_affected(), 0, "{table}");
+        }
+        let copy = format!("insert into {table} select * from {table}");
+        let refused = sqlx::raw_sql(AssertSqlSafe(copy)).execute(tx.connection()).await.unwrap_err();
+        assert!(refused.to_string().contains("row-level security"), "{table}: {refused}");
+    }
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

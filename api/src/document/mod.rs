@@ -1,6 +1,7 @@
 //! The OpenAPI document: what poem-openapi derives from the operations and their types, completed with what those types
 //! say and poem-openapi has no place for. Nothing of an operation is written down here.
 
+mod charges;
 mod events;
 mod examples;
 mod permissions;
@@ -21,7 +22,8 @@ pub(crate) fn complete(derived: &str) -> String {
     let mut schemas = components.remove("schemas").unwrap_or_else(Tree::empty);
     examples::arrange(&mut schemas);
     let mut refusals = Refusals::default();
-    for operation in operations(&mut document) {
+    for (method, operation) in operations(&mut document) {
+        charges::show(method, operation);
         permissions::show(operation);
         refusals.show(operation, &schemas);
         describe_answers(operation, &schemas);
@@ -34,10 +36,10 @@ pub(crate) fn complete(derived: &str) -> String {
     serde_json::to_string_pretty(&document).expect("a tree is JSON")
 }
 
-/// Every operation.
-fn operations(document: &mut Tree) -> impl Iterator<Item = &mut Tree> {
+/// Every operation, with its method.
+fn operations(document: &mut Tree) -> impl Iterator<Item = (&String, &mut Tree)> {
     let paths = document.get_mut("paths").into_iter().flat_map(Tree::children_mut);
-    paths.flat_map(|(_, path)| path.children_mut()).map(|(_, operation)| operation)
+    paths.flat_map(|(_, path)| path.children_mut())
 }
 
 /// An answer that is just a thing says what that thing is.

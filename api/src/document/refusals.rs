@@ -18,6 +18,7 @@ const ALWAYS: &[Code] = &[
     Code::InvalidParameter,
     Code::UnknownVersion,
     Code::UnknownHost,
+    Code::TooManyRequests,
     Code::Internal,
     Code::Overloaded,
     Code::TimedOut,

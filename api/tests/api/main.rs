@@ -12,6 +12,7 @@ mod errors;
 mod health;
 mod inspector;
 mod jobs;
+mod limits;
 mod once;
 mod paging;
 mod queues;

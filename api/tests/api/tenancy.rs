@@ -19,6 +19,9 @@ fn body(operation: &str) -> Option<Value> {
         "askForJob" => json!({ "kind": "diagnostics.probe" }),
         "askForJobs" => json!({ "jobs": [{ "kind": "diagnostics.probe" }] }),
         "retryJobs" | "discardJobs" => json!({ "kind": "diagnostics.probe" }),
+        "setOrganizationRateLimits" => json!({ "tier": "professional" }),
+        "setRateTier" => json!({ "read_per_minute": 1, "write_per_minute": 1, "deploy_per_minute": 1 }),
+        "setRateRule" => json!({ "per_minute": 1 }),
         "limitQueue" => json!({ "max_running": 1 }),
         "setRate" => json!({ "amount": 1, "period_seconds": 1 }),
         "createSchedule" | "replaceSchedule" => json!({ "name": "new", "kind": "diagnostics.probe", "cron": "@daily" }),
@@ -52,6 +55,8 @@ async fn belongings(platform: &Platform, acme: &Actor) -> HashMap<&'static str, 
         ("queue", "default".to_owned()),
         ("kind", "diagnostics.probe".to_owned()),
         ("rate", "namecheap".to_owned()),
+        ("tier", "gold".to_owned()),
+        ("rule", "anonymous".to_owned()),
         ("bin", id(acme.post("/inspector/bins", &body("createInspectorBin").unwrap()).await.expect(201))),
         ("name", "own.type".to_owned()),
         ("version", "1".to_owned()),
@@ -94,7 +99,10 @@ async fn no_operation_lets_anybody_in_who_may_not(pool: PgPool) {
             .iter()
             .any(|name| path.contains(name))
         {
-            other.send(method, &filled, payload()).await.problem(404, "not_found", None);
+            let of_operator =
+                operation["x-permissions"].as_array().unwrap().iter().any(|one| one == "platform:operate");
+            let (status, code) = if of_operator { (403, "forbidden") } else { (404, "not_found") };
+            other.send(method, &filled, payload()).await.problem(status, code, None);
             foreign += 1;
         }
     }
@@ -112,6 +120,9 @@ async fn tables(platform: &Platform) -> Vec<i64> {
         "job_dispatch",
         "job_pauses",
         "job_limits",
+        "organization_limits",
+        "rate_tiers",
+        "rate_rules where number = 1",
         "schedules where not paused",
         "webhook_endpoints where enabled",
         "events",
