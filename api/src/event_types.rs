@@ -162,6 +162,7 @@ impl EventTypes {
         /// What it is called.
         name: Path<Name>,
         /// Which version, 1 to 1 000.
+        #[oai(example = "first_version")]
         version: Path<i32>,
         body: Body<EventTypeDescription>,
     ) -> Result<Answered<Json<EventType>>, Error> {
@@ -208,6 +209,7 @@ impl EventTypes {
         /// What it is called.
         name: Path<Name>,
         /// Which version.
+        #[oai(example = "first_version")]
         version: Path<i32>,
     ) -> Result<Answered<Deleted>, Error> {
         let organization = caller.organization();
@@ -220,6 +222,10 @@ impl EventTypes {
         });
         delete.await
     }
+}
+
+fn first_version() -> i32 {
+    1
 }
 
 fn bounded(field: &str, json: &AnyJson) -> Result<Value, Error> {

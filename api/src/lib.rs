@@ -39,8 +39,9 @@ pub mod tag;
 pub mod version;
 pub mod webhooks;
 
+use std::sync::LazyLock;
+
 use poem::endpoint::make_sync;
-use poem::web::Html;
 use poem::{Endpoint, EndpointExt as _, IntoResponse as _, Response, Route};
 use poem_openapi::OpenApiService;
 
@@ -100,25 +101,30 @@ fn service() -> OpenApiService<Described<Features>, ()> {
 
 /// The OpenAPI document, pretty JSON. Needs no configuration.
 #[must_use]
-pub fn openapi() -> String {
-    document::complete(&service().spec())
+pub fn openapi() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| document::complete(&service().spec()));
+    &DOCUMENT
+}
+
+/// The page that shows the document, which it carries in itself.
+fn docs() -> &'static str {
+    static PAGE: LazyLock<String> = LazyLock::new(|| {
+        let service = service();
+        service.swagger_ui_html().replace(&service.spec(), openapi())
+    });
+    &PAGE
 }
 
 /// Everything the API answers.
 #[must_use]
 pub fn app(app: App) -> impl Endpoint<Output = Response> + 'static {
-    let service = service();
-    let derived = service.spec();
-    let document = document::complete(&derived);
-    // The page carries the document in itself.
-    let docs = service.swagger_ui_html().replace(&derived, &document);
     let operations = Route::new()
-        .at("/openapi.json", poem::get(make_sync(move |_| document.clone().with_content_type("application/json"))))
-        .at("/docs", poem::get(make_sync(move |_| Html(docs.clone()))))
+        .at("/openapi.json", poem::get(make_sync(|_| openapi().with_content_type("application/json"))))
+        .at("/docs", poem::get(make_sync(|_| docs().with_content_type("text/html; charset=utf-8"))))
         .at("/inspector", poem::get(make_sync(|_| inspector::page())))
         .at("/inspect/:token", poem::endpoint::make(inspector::receive))
         .at("/inspect/:token/*rest", poem::endpoint::make(inspector::receive))
-        .nest("/", service)
+        .nest("/", service())
         .data(app.clone())
         .map_to_response()
         .boxed();

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     let printed = match command {
-        Command::Openapi => Some(gantry_api::openapi() + "\n"),
+        Command::Openapi => Some(format!("{}\n", gantry_api::openapi())),
         Command::Errors => Some(gantry_api::error::table()),
         _ => None,
     };

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::{Caller, May};
 use crate::error::{Code, Error};
-use crate::example::example;
+use crate::example::{self, example};
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
@@ -163,6 +163,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
+        #[oai(example = "example_queue")]
         queue: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let platform = caller.organization();
@@ -180,6 +181,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
+        #[oai(example = "example_queue")]
         queue: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let platform = caller.organization();
@@ -197,6 +199,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The kind.
+        #[oai(example = "example_kind")]
         kind: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let platform = caller.organization();
@@ -214,6 +217,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The kind.
+        #[oai(example = "example_kind")]
         kind: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let platform = caller.organization();
@@ -251,6 +255,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
+        #[oai(example = "example_queue")]
         queue: Path<Word>,
         body: Body<QueueLimit>,
     ) -> Result<Answered<Done>, Error> {
@@ -271,6 +276,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The queue.
+        #[oai(example = "example_queue")]
         queue: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let platform = caller.organization();
@@ -302,6 +308,7 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The rate.
+        #[oai(example = "example_rate")]
         rate: Path<Word>,
         body: Body<RateLimit>,
     ) -> Result<Answered<Done>, Error> {
@@ -324,11 +331,24 @@ impl Queues {
         caller: May<OperatePlatform>,
         once: Once,
         /// The rate.
+        #[oai(example = "example_rate")]
         rate: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let platform = caller.organization();
         lift_limit(once, &caller, platform, "rate", rate.as_str()).await
     }
+}
+
+fn example_queue() -> Word {
+    example::read("webhooks".into())
+}
+
+fn example_kind() -> Word {
+    example::read("diagnostics.probe".into())
+}
+
+fn example_rate() -> Word {
+    example::read("namecheap".into())
 }
 
 fn known_queue(name: &Word) -> Result<&str, Error> {

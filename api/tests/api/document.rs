@@ -10,7 +10,7 @@ use crate::schema::{faults, resolve};
 use crate::support::{Platform, send};
 
 pub fn document() -> Value {
-    serde_json::from_str(&gantry_api::openapi()).unwrap()
+    serde_json::from_str(gantry_api::openapi()).unwrap()
 }
 
 /// Path, method and operation of everything the API does.

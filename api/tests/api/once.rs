@@ -174,7 +174,7 @@ async fn a_key_is_free_again_after_a_day(pool: PgPool) {
 
 #[test]
 fn every_change_takes_a_key() {
-    let document: Value = serde_json::from_str(&gantry_api::openapi()).unwrap();
+    let document: Value = serde_json::from_str(gantry_api::openapi()).unwrap();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             // These change nothing; webhooks follow.
