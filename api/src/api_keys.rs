@@ -26,6 +26,9 @@ use crate::page::Cursor;
 use crate::paging::{Paged, Paging};
 use crate::tag::Tag;
 
+/// Scopes that one key lists.
+const MAX_SCOPES: usize = 100;
+
 /// The operations on API keys.
 #[derive(Debug, Clone, Copy)]
 pub struct ApiKeys;
@@ -72,6 +75,7 @@ struct NewApiKey {
     /// What people call it: 1 to 200 characters.
     name: Name,
     /// What it allows: `jobs:read`, `jobs:write`, …; only what the caller's own key allows.
+    #[oai(validator(min_items = 1, max_items = 100))]
     scopes: Vec<String>,
     /// When it stops working; left out: never.
     expires_at: Option<Moment>,
@@ -214,8 +218,11 @@ fn scopes(words: &[String], caller: &Caller, organization: OrganizationId) -> Re
     if words.is_empty() {
         return Err(Error::field("scopes", format!("a key without scopes allows nothing; write some of {}", known())));
     }
+    if words.len() > MAX_SCOPES {
+        return Err(Error::field("scopes", format!("at most {MAX_SCOPES} scopes can be listed; write each once")));
+    }
     let mut scopes = Vec::new();
-    for (index, word) in words.iter().enumerate().take(100) {
+    for (index, word) in words.iter().enumerate() {
         let field = format!("scopes[{index}]");
         let scope: Permission = word
             .parse()

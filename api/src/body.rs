@@ -232,7 +232,7 @@ impl<T: Type, const MAX: usize> Type for Batch<T, MAX> {
     fn schema_ref() -> MetaSchemaRef {
         let mut schema = MetaSchema::new("array");
         schema.items = Some(Box::new(T::schema_ref()));
-        schema.max_items = Some(MAX);
+        (schema.min_items, schema.max_items) = (Some(1), Some(MAX));
         MetaSchemaRef::Inline(Box::new(schema))
     }
 

@@ -160,8 +160,9 @@ impl Edge {
         }
         request.set_data(route.map(|route| route.charge).unwrap_or_default());
         version::asked_for(request.headers())?;
-        if let (Some(route), Some(query)) = (route, request.uri().query()) {
-            route.check_query(query)?;
+        if let Some(route) = route {
+            route.check_query(request.uri().query().unwrap_or_default())?;
+            route.check_headers(request.headers())?;
         }
         request.set_data(self.app.load.room());
         once::prepare(&mut request);

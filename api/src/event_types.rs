@@ -75,6 +75,7 @@ enum Source {
 #[oai(deny_unknown_fields, example)]
 struct EventTypeDescription {
     /// When it happens, at most 1 000 characters.
+    #[oai(validator(max_length = 1000))]
     description: String,
     /// What its payload looks like: JSON Schema, at most 64 KB.
     schema: AnyJson,

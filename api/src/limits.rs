@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
 use crate::error::{Code, Error, OnConstraint as _};
-use crate::example::example;
+use crate::example::{self, example};
 use crate::field::Word;
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
@@ -84,6 +84,7 @@ struct NewAllowance {
     /// The name of its tier.
     tier: Word,
     /// Its own number of reads a minute, 1 to 6 000 000; the other classes keep their proportion. Left out: the tier's.
+    #[oai(validator(minimum(value = "1"), maximum(value = "6000000")))]
     per_minute: Option<u32>,
     /// Nothing is counted for it. Left out: no.
     bypass: Option<bool>,
@@ -132,16 +133,22 @@ example!(Tier, {
 #[oai(rename = "NewRateTier")]
 struct NewTier {
     /// Reads a minute, 1 to 6 000 000.
+    #[oai(validator(minimum(value = "1"), maximum(value = "6000000")))]
     read_per_minute: u32,
     /// Changes a minute, 1 to 6 000 000.
+    #[oai(validator(minimum(value = "1"), maximum(value = "6000000")))]
     write_per_minute: u32,
     /// Deployments and the like a minute, 1 to 6 000 000.
+    #[oai(validator(minimum(value = "1"), maximum(value = "6000000")))]
     deploy_per_minute: u32,
     /// How much of a minute's may come at once after a rest, in percent, 1 to 100; left out: 100.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     burst_percent: Option<u16>,
     /// How much of the organization's one API key may use, in percent, 1 to 100; left out: 100.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     key_percent: Option<u16>,
     /// How much of the organization's may come from one address, in percent, 1 to 100; left out: 100.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     address_percent: Option<u16>,
 }
 
@@ -169,8 +176,10 @@ example!(Rule, { "name": "anonymous", "per_minute": 300, "burst": 300 });
 #[oai(rename = "NewRateRule")]
 struct NewRule {
     /// How many a minute, 1 to 6 000 000.
+    #[oai(validator(minimum(value = "1"), maximum(value = "6000000")))]
     per_minute: u32,
     /// How many may come at once after a rest, 1 to 6 000 000; left out: as many as in a minute.
+    #[oai(validator(minimum(value = "1"), maximum(value = "6000000")))]
     burst: Option<u32>,
 }
 
@@ -276,6 +285,7 @@ impl RateLimits {
         app: Data<&App>,
         once: Once,
         /// The tier's name: a letter, then up to 49 letters, digits and `_`.
+        #[oai(example = "example_tier")]
         tier: Path<Word>,
         body: Body<NewTier>,
     ) -> Result<Answered<Done>, Error> {
@@ -310,6 +320,7 @@ impl RateLimits {
         caller: May<OperatePlatform>,
         once: Once,
         /// The tier's name.
+        #[oai(example = "example_tier")]
         tier: Path<Word>,
     ) -> Result<Answered<Done>, Error> {
         let name = tier.as_str();
@@ -351,6 +362,7 @@ impl RateLimits {
         app: Data<&App>,
         once: Once,
         /// What is counted.
+        #[oai(example = "example_rule")]
         rule: Path<Word>,
         body: Body<NewRule>,
     ) -> Result<Answered<Done>, Error> {
@@ -367,6 +379,14 @@ impl RateLimits {
         app.standings.forget(None);
         Ok(answer)
     }
+}
+
+fn example_tier() -> Word {
+    example::read("gold".into())
+}
+
+fn example_rule() -> Word {
+    example::read("anonymous".into())
 }
 
 fn unknown(what: &str, name: &str) -> Error {

@@ -67,8 +67,10 @@ struct NewOrganization {
     /// The one above it: the caller's or one below it; left out: the caller's.
     parent_id: Option<OrganizationId>,
     /// Its share of a queue while others wait too: 1 to 100; left out: 1. Set by the platform only.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     weight: Option<i16>,
     /// Jobs it may have running at the same time; left out: no limit. Set by the platform only.
+    #[oai(validator(minimum(value = "1")))]
     max_running: Option<i32>,
 }
 

@@ -76,6 +76,7 @@ example!(Pause, {
 #[oai(deny_unknown_fields, example)]
 struct QueueLimit {
     /// Jobs, over all workers; at least 1.
+    #[oai(validator(minimum(value = "1")))]
     max_running: i32,
 }
 
@@ -87,10 +88,13 @@ example!(QueueLimit, { "max_running": 200 });
 #[oai(deny_unknown_fields, example)]
 struct RateLimit {
     /// Jobs per period; at least 1.
+    #[oai(validator(minimum(value = "1")))]
     amount: i32,
     /// The period, in seconds; at least 1.
+    #[oai(validator(minimum(value = "1")))]
     period_seconds: i32,
     /// How many may come at once after a pause; left out: `amount`.
+    #[oai(validator(minimum(value = "1")))]
     burst: Option<i32>,
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use poem::http::Method;
+use poem::http::{HeaderMap, Method};
 use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaOperation, MetaOperationParam, MetaParamIn, MetaSchemaRef};
 
@@ -27,6 +27,7 @@ pub(crate) struct Route {
     pub streams: bool,
     in_path: Vec<String>,
     in_query: Vec<QueryParameter>,
+    in_headers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl Route {
             streams: answers.into_iter().any(|content| content.content_type.starts_with("text/event-stream")),
             in_path: of_kind(MetaParamIn::Path).map(|parameter| parameter.name.clone()).collect(),
             in_query: of_kind(MetaParamIn::Query).map(QueryParameter::of).collect(),
+            in_headers: of_kind(MetaParamIn::Header).map(|parameter| parameter.name.clone()).collect(),
             method: operation.method,
         }
     }
@@ -84,6 +86,20 @@ impl Route {
             }
         }
         Ok(())
+    }
+
+    /// Refuses headers of the operation's own that are no text: they would be taken for absent.
+    ///
+    /// # Errors
+    /// Names the header.
+    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Result<(), Error> {
+        let is_text = |name: &&String| headers.get_all(name.as_str()).iter().all(|value| value.to_str().is_ok());
+        match self.in_headers.iter().find(|name| !is_text(name)) {
+            Some(name) => {
+                Err(Error::parameter(name, "it has bytes that are no visible ASCII characters; leave them out"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn unknown(&self, name: &str) -> Error {

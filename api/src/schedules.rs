@@ -107,6 +107,7 @@ struct ScheduleRequest {
     /// What happens while the previous job still lives; left out: `allow`.
     overlap: Option<OverlapPolicy>,
     /// Its jobs start up to so many seconds later, so that not everything starts at once; 0 to 86 400.
+    #[oai(validator(minimum(value = "0"), maximum(value = "86400")))]
     jitter_seconds: Option<i32>,
 }
 
@@ -159,6 +160,7 @@ struct PreviewRequest {
     /// The IANA time zone; left out: `UTC`.
     time_zone: Option<String>,
     /// How many times, 1 to 100; left out: 10.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     count: Option<u8>,
 }
 

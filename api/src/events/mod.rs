@@ -54,9 +54,11 @@ struct NewEvent {
     /// The facts, any JSON of at most 256 KB.
     payload: AnyJson,
     /// Where it belongs; endpoints that name channels get events of theirs only.
+    #[oai(validator(max_items = 20))]
     channels: Option<Vec<Channel>>,
     /// Your own name for the event, 1 to 255 characters: posted again under the same key, it is the same event, and
     /// nothing is delivered twice.
+    #[oai(validator(min_length = 1, max_length = 255))]
     key: Option<String>,
 }
 

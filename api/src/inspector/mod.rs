@@ -87,8 +87,10 @@ struct NewBin {
     /// What people call it.
     name: Name,
     /// What it answers, 200 to 599: to rehearse failures; left out: 200.
+    #[oai(validator(minimum(value = "200"), maximum(value = "599")))]
     status: Option<i16>,
     /// After how many milliseconds it answers, 0 to 10 000: to rehearse slowness; left out: at once.
+    #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     delay_ms: Option<i32>,
 }
 
@@ -103,8 +105,10 @@ struct BinChange {
     /// What people call it.
     name: Option<Name>,
     /// What it answers, 200 to 599.
+    #[oai(validator(minimum(value = "200"), maximum(value = "599")))]
     status: Option<i16>,
     /// After how many milliseconds it answers, 0 to 10 000.
+    #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     delay_ms: Option<i32>,
 }
 

@@ -33,8 +33,10 @@ pub struct JobRequest {
     /// Not started after this moment.
     pub expires_at: Option<Moment>,
     /// 0 first, 9 last, among the organization's jobs; left out: as the kind has it.
+    #[oai(validator(minimum(value = "0"), maximum(value = "9")))]
     pub priority: Option<i16>,
     /// Only when these jobs have succeeded.
+    #[oai(validator(max_items = 1000))]
     pub after: Option<Vec<Predecessor>>,
 }
 

@@ -51,18 +51,25 @@ pub struct WebhookEndpoints;
 #[oai(rename = "NewWebhookEndpoint", example)]
 struct NewEndpoint {
     /// Where events are posted to: `https://`, at most 2 048 characters, without user and password.
+    #[oai(validator(max_length = 2048))]
     url: String,
     /// What people should know about it, at most 1 000 characters.
+    #[oai(validator(max_length = 1000))]
     description: Option<String>,
     /// The types it wants: exact ones, or beginnings such as `invoice.*`; left out or empty: all.
+    #[oai(validator(max_items = 100))]
     event_types: Option<Vec<EventPattern>>,
     /// The channels it wants: events of any of them; left out or empty: all events.
+    #[oai(validator(max_items = 20))]
     channels: Option<Vec<Channel>>,
     /// What programs keep with it: up to 50 texts of at most 500 characters, by name.
+    #[oai(validator(max_properties = 50))]
     metadata: Option<BTreeMap<String, String>>,
     /// Headers it gets besides, by name: at most 20. Their values are kept sealed and never shown.
+    #[oai(validator(max_properties = 20))]
     headers: Option<BTreeMap<String, String>>,
     /// Deliveries per second at most, 1 to 10 000; left out: no limit.
+    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     rate_per_second: Option<i32>,
     /// Deliveries come strictly one after the other, numbered without a gap in `webhook-sequence`; left out: they do not.
     ordered: Option<bool>,
@@ -95,18 +102,25 @@ example!(NewEndpoint, {
 #[oai(example)]
 struct EndpointChange {
     /// Where events are posted to.
+    #[oai(validator(max_length = 2048))]
     url: Option<String>,
     /// What people should know about it.
+    #[oai(validator(max_length = 1000))]
     description: Option<String>,
     /// The types it wants; empty: all.
+    #[oai(validator(max_items = 100))]
     event_types: Option<Vec<EventPattern>>,
     /// The channels it wants; empty: all events.
+    #[oai(validator(max_items = 20))]
     channels: Option<Vec<Channel>>,
     /// What programs keep with it; replaces all of it.
+    #[oai(validator(max_properties = 50))]
     metadata: Option<BTreeMap<String, String>>,
     /// Headers it gets besides; replaces all of them, an empty object removes them.
+    #[oai(validator(max_properties = 20))]
     headers: Option<BTreeMap<String, String>>,
     /// Deliveries per second at most; null: no limit.
+    #[oai(validator(minimum(value = "1"), maximum(value = "10000")))]
     rate_per_second: MaybeUndefined<i32>,
     /// Deliveries come strictly one after the other.
     ordered: Option<bool>,
@@ -184,6 +198,7 @@ enum Deleted {
 #[oai(rename = "WebhookSecretRotation", example)]
 struct Rotation {
     /// How long the old secret goes on signing beside the new one: 0 to 604 800 seconds; left out: 86 400.
+    #[oai(validator(minimum(value = "0"), maximum(value = "604800")))]
     overlap_seconds: Option<u32>,
     /// How deliveries are signed from now on; left out: as `secret` is made for, or as before.
     signature: Option<SignatureVersion>,

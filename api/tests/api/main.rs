@@ -22,4 +22,5 @@ mod setup;
 mod support;
 mod tenancy;
 mod together;
+mod walk;
 mod webhooks;

@@ -58,6 +58,19 @@ fn look(document: &Value, schema: &Value, value: &Value, at: &str, faults: &mut 
     for part in schema["allOf"].as_array().into_iter().flatten() {
         look(document, part, value, at, faults);
     }
+    let counted = [
+        ("minItems", "maxItems", value.as_array().map(Vec::len)),
+        ("minProperties", "maxProperties", value.as_object().map(serde_json::Map::len)),
+    ];
+    for (least, most, count) in counted {
+        let count = count.map(|count| count as u64);
+        if count.is_some_and(|count| {
+            schema[least].as_u64().is_some_and(|least| count < least)
+                || schema[most].as_u64().is_some_and(|most| count > most)
+        }) {
+            faults.push(format!("{at}: of another size: {value}"));
+        }
+    }
     for (index, item) in value.as_array().into_iter().flatten().enumerate() {
         look(document, &schema["items"], item, &format!("{at}[{index}]"), faults);
     }

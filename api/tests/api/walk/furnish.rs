@@ -1,0 +1,45 @@
+//! Something of everything, made by the operations that make things from the document's own examples of what they take.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::ask::Api;
+use super::operation::{Operation, Things, all, ids, prefix_of};
+use super::{Callers, skipped};
+
+/// Something of every kind that ids in paths name, and the operations that made it.
+pub async fn furnish(api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static str>) {
+    let wanted: BTreeSet<String> = all().into_iter().flat_map(Operation::ids_in_path).collect();
+    let (mut things, mut asked) = (Things::new(), BTreeSet::new());
+    let is_known = |things: &Things, prefix: &String| things.contains_key(prefix);
+    while !wanted.iter().all(|prefix| is_known(&things, prefix)) {
+        let makes = |operation: &Operation| {
+            ["POST", "PUT"].contains(&operation.method().as_str())
+                && !skipped(*operation)
+                && !asked.contains(operation.id)
+                && operation.ids_in_path().iter().all(|prefix| is_known(&things, prefix))
+        };
+        let mut making: Vec<Operation> = all().into_iter().filter(makes).collect();
+        // What needs nothing first; what takes nothing makes nothing.
+        making.sort_by_key(|operation| (operation.body_schema().is_none(), operation.ids_in_path().len()));
+        let Some(operation) = making.first() else {
+            let missing: Vec<&String> = wanted.iter().filter(|prefix| !is_known(&things, prefix)).collect();
+            panic!("nothing in the document makes what begins with {missing:?}");
+        };
+        asked.insert(operation.id);
+        let ask = operation.ask(&things);
+        let answer = api.send(&ask, Some(callers.of(*operation))).await;
+        assert!(answer.status.is_success(), "{} does not accept its example: {}", operation.id, answer.text);
+        let body: Value =
+            if answer.text.is_empty() { Value::Null } else { serde_json::from_str(&answer.text).unwrap() };
+        // What it made comes before what it names.
+        let made = answer.header("Location").rsplit('/').next().map(str::to_owned);
+        for id in made.into_iter().chain(ids(&body).into_iter().map(str::to_owned)) {
+            if let Some(prefix) = prefix_of(&id) {
+                things.entry(prefix.to_owned()).or_insert(id);
+            }
+        }
+    }
+    (things, asked)
+}
