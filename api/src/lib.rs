@@ -8,6 +8,7 @@ pub mod app;
 pub mod body;
 pub mod caller;
 pub mod client;
+pub mod compatible;
 pub mod conditional;
 pub mod cors;
 mod document;

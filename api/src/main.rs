@@ -4,8 +4,10 @@ mod accept;
 mod operator;
 mod serve;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use gantry_jobs::process::{Program, Settings, help};
 
@@ -26,7 +28,11 @@ enum Command {
     /// Make the demo organization, and print a new API key for it as the last line.
     Seed,
     /// Print the OpenAPI document.
-    Openapi,
+    Openapi {
+        /// Print instead what of this document it breaks, and fail if it breaks something.
+        #[arg(long, value_name = "FILE")]
+        compatible_with: Option<PathBuf>,
+    },
     /// Print the table of the codes with which requests are refused, as the guide to errors has it.
     Errors,
     /// Give an organization other limits than its tier's, or another tier.
@@ -54,8 +60,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let printed = match command {
-        Command::Openapi => Some(format!("{}\n", gantry_api::openapi())),
+    let printed = match &command {
+        Command::Openapi { compatible_with: Some(released) } => return compare(released),
+        Command::Openapi { compatible_with: None } => Some(format!("{}\n", gantry_api::openapi())),
         Command::Errors => Some(gantry_api::error::table()),
         _ => None,
     };
@@ -72,9 +79,23 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Seed => operator::seed(&settings).await,
             Command::ApiKey { command } => operator::api_key(&settings, command).await,
             Command::Limits(command) => operator::limits(&settings, command).await,
-            Command::Openapi | Command::Errors => Ok(()),
+            Command::Openapi { .. } | Command::Errors => Ok(()),
         }
     })
+}
+
+/// Says what of a document that was released this one breaks.
+fn compare(released: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(released).with_context(|| format!("{} cannot be read", released.display()))?;
+    let breaks = gantry_api::compatible::breaks(&text, gantry_api::openapi())
+        .with_context(|| format!("{} is no JSON", released.display()))?;
+    for broken in &breaks {
+        println!("{broken}");
+    }
+    match breaks.len() {
+        0 => Ok(()),
+        count => bail!("programs written against {} would break in {count} places", released.display()),
+    }
 }
 
 /// An error and its causes, without those that the sentence before has quoted already.
