@@ -385,7 +385,7 @@ impl Error {
         }
     }
 
-    fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Code::Internal, "it was noted; tell us the request_id if it happens again").because(cause)
     }
 }

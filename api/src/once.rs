@@ -30,6 +30,7 @@ use poem_openapi::registry::{MetaHeader, MetaParamIn, MetaResponses, MetaSchema,
 use poem_openapi::types::Type as _;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions};
 use secrecy::ExposeSecret as _;
+use serde_json::Value;
 
 use crate::app::App;
 use crate::caller::Caller;
@@ -291,18 +292,21 @@ impl<T> Answered<T> {
         Self::new(answer.into_response())
     }
 
-    /// Another answer in its place, that says as well whether it was replayed.
-    #[must_use]
-    pub fn instead(self, answer: T) -> Self
+    /// Another answer in its place, made of its JSON, that says as well whether it was replayed.
+    ///
+    /// # Errors
+    /// Those of making it.
+    pub async fn instead(mut self, answer: impl FnOnce(Value) -> Result<T, Error>) -> Result<Self, Error>
     where
         T: IntoResponse,
     {
-        let mut other = Self::of(answer);
+        let body = self.response.take_body().into_bytes().await.map_err(Error::internal)?;
+        let mut other = Self::of(answer(serde_json::from_slice(&body).map_err(Error::internal)?)?);
         other
             .response
             .headers_mut()
             .extend(self.response.headers().get(&REPLAYED).map(|said| (REPLAYED.clone(), said.clone())));
-        other
+        Ok(other)
     }
 
     /// Its status.

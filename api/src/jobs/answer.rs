@@ -9,7 +9,6 @@ use poem_openapi::{Enum, Object};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ask::Outcome;
 use crate::example::example;
 use crate::field::Moment;
 
@@ -174,12 +173,6 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
     /// What happened to it, in order.
     pub timeline: Vec<Happening>,
-    /// `true`: it was only tried out, and is not there, unless its `outcome` is `existing` or `updated`.
-    #[oai(skip_serializing_if_is_none)]
-    pub dry_run: Option<bool>,
-    /// What would come of asking for it.
-    #[oai(skip_serializing_if_is_none)]
-    pub outcome: Option<Outcome>,
 }
 
 example!(Job, {
@@ -292,8 +285,6 @@ impl From<jobs::Job> for Job {
         let attempts = attempts(&job);
         Self {
             timeline: timeline(&job, &attempts),
-            dry_run: None,
-            outcome: None,
             attempts,
             id: job.id,
             state: job.state.into(),

@@ -21,6 +21,7 @@ use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{EventStream, Json};
+use poem_openapi::types::ParseFromJSON as _;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
@@ -58,6 +59,12 @@ pub struct Receipt {
     pub id: JobId,
     /// What came of asking for it.
     pub outcome: Outcome,
+    /// The job itself: where the request waited for it, or only tried it out.
+    #[oai(skip_serializing_if_is_none)]
+    pub job: Option<Box<Job>>,
+    /// `true`: it was only tried out, and is not there, unless its `outcome` is `existing` or `updated`.
+    #[oai(skip_serializing_if_is_none)]
+    pub dry_run: Option<bool>,
 }
 
 example!(Receipt, { "id": "job_01h455vb4pex5vsknk084sn02q", "outcome": "inserted" });
@@ -75,7 +82,6 @@ pub struct Receipts {
 
 /// What came of asking for a job.
 #[derive(ApiResponse)]
-#[expect(clippy::large_enum_variant, reason = "it is answered at once, never kept")]
 enum Asked {
     /// It was written down, and will be done.
     #[oai(status = 202)]
@@ -91,7 +97,7 @@ enum Asked {
     /// The caller preferred to wait, and it ended; or it was only tried out, and would look like this.
     #[oai(status = 200)]
     Shown(
-        Json<Job>,
+        Json<Receipt>,
         /// The job.
         #[oai(header = "Location")]
         Option<String>,
@@ -196,8 +202,8 @@ impl Jobs {
     /// Ask for a job
     ///
     /// It is written down before the answer, and done at least once. The answer comes at once; with the header
-    /// `Prefer: wait=10` it comes when the job ended, or after so many seconds (at most 60). With `dry_run=true` the
-    /// answer is the job as it would be, or the one that has its unique key already.
+    /// `Prefer: wait=10` it comes when the job ended, with the job, or after so many seconds (at most 60). With
+    /// `dry_run=true` the answer has the job as it would be, or the one that has its unique key already.
     #[oai(path = "/jobs", method = "post", operation_id = "askForJob")]
     async fn ask(
         &self,
@@ -494,11 +500,11 @@ async fn enqueue_one(tx: &mut TenantTx, new: NewJob) -> Result<Enqueued, Error> 
 async fn tried_out(tx: &mut TenantTx, new: NewJob) -> Result<Asked, Error> {
     let enqueued = enqueue_one(tx, new).await?;
     let found = control::find(tx, enqueued.id).await?.ok_or(sqlx::Error::RowNotFound)?;
-    let job = Job { dry_run: Some(true), outcome: Some(enqueued.outcome.into()), ..found.into() };
-    Ok(Asked::Shown(Json(job), None, None))
+    let receipt = Receipt { job: Some(Box::new(found.into())), dry_run: Some(true), ..enqueued.into() };
+    Ok(Asked::Shown(Json(receipt), None, None))
 }
 
-/// The job in place of its receipt, if it ends while there is patience: also where the receipt was a replayed one.
+/// The job with its receipt, if it ends while there is patience: also where the receipt was a replayed one.
 async fn wait_for_end(
     app: &App,
     organization: OrganizationId,
@@ -512,7 +518,13 @@ async fn wait_for_end(
         return Ok(asked);
     }
     let (location, applied) = (format!("/jobs/{id}"), format!("wait={}", patience.as_secs()));
-    Ok(asked.instead(Asked::Shown(Json(Arc::unwrap_or_clone(job).into()), Some(location), Some(applied))))
+    let job = Arc::unwrap_or_clone(job);
+    let shown = |receipt| {
+        let receipt = Receipt::parse_from_json(Some(receipt)).map_err(|error| Error::internal(error.into_message()))?;
+        let receipt = Receipt { job: Some(Box::new(job.into())), ..receipt };
+        Ok(Asked::Shown(Json(receipt), Some(location), Some(applied)))
+    };
+    asked.instead(shown).await
 }
 
 fn changed(count: u64, dry_run: DryRun) -> Json<Changed> {
@@ -544,7 +556,7 @@ impl From<catalogue::Kind> for JobKind {
 
 impl From<Enqueued> for Receipt {
     fn from(enqueued: Enqueued) -> Self {
-        Self { id: enqueued.id, outcome: enqueued.outcome.into() }
+        Self { id: enqueued.id, outcome: enqueued.outcome.into(), job: None, dry_run: None }
     }
 }
 

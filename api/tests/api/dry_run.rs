@@ -10,8 +10,9 @@ async fn a_job_that_is_tried_out_is_checked_and_not_stored(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
     let later = json!({ "kind": "diagnostics.probe", "run_at": "2026-01-16T12:00:00Z" });
-    let job = acme.post("/jobs?dry_run=true", &later).await.expect(200);
-    let said = (&job["dry_run"], &job["outcome"], &job["state"], &job["queue"]);
+    let receipt = acme.post("/jobs?dry_run=true", &later).await.expect(200);
+    let job = &receipt["job"];
+    let said = (&receipt["dry_run"], &receipt["outcome"], &job["state"], &job["queue"]);
     assert_eq!(said, (&json!(true), &json!("inserted"), &json!("scheduled"), &json!("default")));
     let unknown = json!({ "kind": "diagnostics.probe", "after": [{ "job": "job_01h455vb4pex5vsknk084sn02q" }] });
     acme.post("/jobs?dry_run=true", &unknown).await.problem(422, "unknown_predecessor", Some("after"));

@@ -171,7 +171,8 @@ async fn who_prefers_to_wait_gets_the_job_if_it_ended_and_a_receipt_if_not(pool:
     let (answer, cancelled) = tokio::join!(ask("respond-async, wait=30"), end);
     assert_eq!(answer.header("preference-applied"), "wait=30");
     let ended = answer.expect(200);
-    assert_eq!((&ended["id"], &ended["state"]), (&cancelled["id"], &json!("cancelled")));
+    assert_eq!((&ended["id"], &ended["outcome"]), (&cancelled["id"], &json!("inserted")));
+    assert_eq!((&ended["job"]["id"], &ended["job"]["state"]), (&cancelled["id"], &json!("cancelled")));
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -201,6 +201,6 @@ async fn who_waits_with_a_key_waits_for_the_job_that_was_asked_for(pool: PgPool)
     let headers = [("Idempotency-Key", "k"), ("Prefer", "wait=5")];
     let answer = acme.with(&headers, Method::POST, "/jobs", Some(&probe())).await;
     assert_eq!((answer.header("Idempotency-Replayed"), answer.header("Preference-Applied")), ("true", "wait=5"));
-    let job = answer.expect(200);
-    assert_eq!((&job["id"], &job["state"]), (&id, &json!("cancelled")));
+    let receipt = answer.expect(200);
+    assert_eq!((&receipt["id"], &receipt["job"]["state"]), (&id, &json!("cancelled")));
 }
