@@ -4,7 +4,7 @@ set -euo pipefail
 unset CDPATH
 : "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}" "${PATH:=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin}"
 export HOME
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
 case ":$PATH:" in *:"${CARGO_HOME:-$HOME/.cargo}/bin":*) ;; *) PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin ;; esac
 export PATH
