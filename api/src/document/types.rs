@@ -47,7 +47,7 @@ mod tests {
     /// Generated methods return one type, whatever the status.
     #[test]
     fn what_an_operation_answers_has_one_shape() {
-        let document: Value = serde_json::from_str(&crate::openapi()).unwrap();
+        let document: Value = serde_json::from_str(crate::openapi()).unwrap();
         let operations =
             document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
         for operation in operations {
