@@ -153,6 +153,15 @@ id!(
     /// Somebody who signs in.
     PersonId, "usr");
 id!(
+    /// That somebody signed in.
+    SessionId, "ses");
+id!(
+    /// Something that was sent to somebody, to prove that it reached him.
+    OneTimeId, "otk");
+id!(
+    /// Somebody is to become a member.
+    InvitationId, "inv");
+id!(
     /// A key a program signs its requests with.
     ApiKeyId, "key");
 id!(

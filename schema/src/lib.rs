@@ -20,14 +20,16 @@ pub mod people;
 pub mod resealing;
 pub mod schedules;
 pub mod seal;
+pub mod sessions;
 pub mod setup;
+pub mod token;
 pub mod webhooks;
 
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, JobId, OrganizationId, PersonId,
-    ScheduleId, SecretId, WorkerId,
+    ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, InvitationId, JobId, OneTimeId,
+    OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
 };
 
 /// The migrations of this release, in order.

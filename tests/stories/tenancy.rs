@@ -8,7 +8,9 @@ use gantry_schema::limits::Given;
 use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
-use gantry_schema::{Db, EngineDb, IdMint, JobTx as _, OrganizationId, PersonId, SystemClock, api_keys, db};
+use gantry_schema::{
+    Db, EngineDb, IdMint, JobTx as _, OrganizationId, PersonId, PersonTx, SystemClock, api_keys, db, sessions, token,
+};
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;
 use gantry_tests::{Actor, Platform};
@@ -22,7 +24,8 @@ const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
 const OF_PLATFORM: &[&str] = &["rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
-const OF_PEOPLE: &[(&str, &str)] = &[("people", "id"), ("passwords", "person_id")];
+const OF_PEOPLE: &[(&str, &str)] =
+    &[("people", "id"), ("passwords", "person_id"), ("sessions", "person_id"), ("session_tokens", "person_id")];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
 /// and sqlx's record of migrations.
@@ -32,7 +35,8 @@ const WITHOUT_TENANT: &[&str] = &["job_leases", "job_workers", "job_leaders", "_
 const ENGINE_TABLES: &[&str] = &["organizations"];
 
 /// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
-const FORGOTTEN_BY_ID: &[&str] = &["events", "idempotency_keys", "webhook_attempts"];
+const FORGOTTEN_BY_ID: &[&str] =
+    &["events", "idempotency_keys", "invitations", "one_time_tokens", "sessions", "webhook_attempts"];
 
 fn is_of_people(table: &str) -> bool {
     OF_PEOPLE.iter().any(|(name, _)| *name == table)
@@ -166,10 +170,44 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
 async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
     let person = platform.person(email).await;
     let mut tx = platform.db().person(person).await.unwrap();
-    people::passwords::set(&mut tx, person, "a hash").await.unwrap();
+    let hash = people::hashing::Hashed { text: "a hash".to_owned(), peppered: false };
+    people::passwords::set(&mut tx, person, &hash, true).await.unwrap();
+    let session = signed_in(platform, &mut tx, of.id).await;
+    let token = token::AccessToken::generate(&mut seeded(email));
+    let until = platform.now() + chrono::Duration::minutes(15);
+    sessions::give(&mut tx, &session, token.hash(), sessions::TokenKind::Access, until).await.unwrap();
     tx.commit().await.unwrap();
     of.takes_in(person, Role::Member).await;
+
+    let address: Email = email.parse().unwrap();
+    let new = people::one_time::NewToken {
+        purpose: people::one_time::Purpose::ResetPassword,
+        email: &address,
+        person: Some(person),
+        name: None,
+        locale: None,
+    };
+    let mut tx = of.begin().await;
+    people::one_time::keep(&mut tx, &token::OneTimeToken::generate(&mut seeded(email)), &new).await.unwrap();
+    let invite = token::InviteToken::generate(&mut seeded(email));
+    memberships::invitations::create(&mut tx, &address, Role::Viewer, &invite, "story").await.unwrap();
+    tx.commit().await.unwrap();
     person
+}
+
+async fn signed_in(platform: &Platform, tx: &mut PersonTx, organization: OrganizationId) -> sessions::Session {
+    let new = sessions::NewSession {
+        id: platform.ids().mint(),
+        person: tx.person(),
+        organization: Some(organization),
+        kind: sessions::Kind::Program,
+        methods: &["pwd"],
+        address: Some("192.0.2.1"),
+        user_agent: Some("story/1"),
+        idle: chrono::Duration::hours(1),
+        lasts: chrono::Duration::hours(12),
+    };
+    sessions::open(tx, &new).await.unwrap()
 }
 
 fn seeded(name: &str) -> rand::rngs::StdRng {
@@ -461,6 +499,58 @@ async fn what_the_platform_sets_everybody_reads_and_nobody_else_changes(pool: Pg
         let refused = sqlx::raw_sql(AssertSqlSafe(copy)).execute(tx.connection()).await.unwrap_err();
         assert!(refused.to_string().contains("row-level security"), "{table}: {refused}");
     }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_session_is_known_by_its_token_while_it_lasts_and_shows_no_other(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (acme, globex) = (platform.organization("acme").await, platform.organization("globex").await);
+    let (ada, eve) = (platform.person("ada@example.com").await, platform.person("eve@example.com").await);
+    acme.takes_in(ada, Role::Member).await;
+    globex.takes_in(eve, Role::Owner).await;
+    let mut random = seeded("sessions");
+    let access = token::AccessToken::generate(&mut random);
+    let refresh = token::RefreshToken::generate(&mut random);
+    let mut tx = platform.db().person(ada).await.unwrap();
+    let session = signed_in(&platform, &mut tx, acme.id).await;
+    let (soon, later) = (platform.now() + chrono::Duration::minutes(90), session.expires_at);
+    sessions::give(&mut tx, &session, access.hash(), sessions::TokenKind::Access, soon).await.unwrap();
+    sessions::give(&mut tx, &session, refresh.hash(), sessions::TokenKind::Refresh, later).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let known = async |hash: [u8; 32], wanted: Option<OrganizationId>| {
+        let mut tx = platform.db().credential(hash).await.unwrap();
+        sessions::authenticate(&mut tx, wanted).await.unwrap()
+    };
+    let found = known(access.hash(), None).await.unwrap();
+    assert_eq!((found.session, found.person), (session.id, ada));
+    assert_eq!((found.organization, found.role), (Some(acme.id), Some(Role::Member)));
+    assert_eq!(known(access.hash(), Some(globex.id)).await.unwrap().organization, None, "she is no member there");
+    assert!(known(refresh.hash(), None).await.is_none(), "it is only to be exchanged");
+    assert!(known(token::AccessToken::generate(&mut random).hash(), None).await.is_none());
+
+    platform.clock.advance(chrono::Duration::minutes(59));
+    assert!(known(access.hash(), None).await.is_some());
+    platform.clock.advance(chrono::Duration::minutes(1));
+    assert!(known(access.hash(), None).await.is_none(), "nobody used it for an hour");
+    platform.clock.advance(chrono::Duration::minutes(-1));
+    let mut tx = platform.db().person(ada).await.unwrap();
+    sessions::touch(&mut tx, session.id, None).await.unwrap();
+    tx.commit().await.unwrap();
+    platform.clock.advance(chrono::Duration::minutes(2));
+    assert!(known(access.hash(), None).await.is_some());
+    platform.clock.advance(chrono::Duration::minutes(29));
+    assert!(known(access.hash(), None).await.is_none(), "the token has expired");
+
+    let mut tx = platform.db().person(eve).await.unwrap();
+    assert!(!sessions::end(&mut tx, session.id, sessions::Ended::Revoked).await.unwrap(), "it is hers");
+    assert!(matches!(sessions::exchange(&mut tx, refresh.hash()).await.unwrap(), sessions::Exchange::Unknown));
+    tx.commit().await.unwrap();
+    let mut tx = platform.db().person(ada).await.unwrap();
+    assert!(matches!(sessions::exchange(&mut tx, refresh.hash()).await.unwrap(), sessions::Exchange::Done(_)));
+    assert_eq!(sessions::exchange(&mut tx, refresh.hash()).await.unwrap(), sessions::Exchange::Reused(session.id));
+    assert!(sessions::find(&mut tx, session.id).await.unwrap().is_none(), "whoever had it twice has nothing");
+    tx.commit().await.unwrap();
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -1,5 +1,6 @@
 //! Who belongs to which organization, and as what.
 
+pub mod invitations;
 mod queries;
 mod role;
 

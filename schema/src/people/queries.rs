@@ -172,3 +172,55 @@ pub async fn presented(tx: &mut CredentialTx, email: &Email) -> Result<Option<Pe
     .map(Person::try_from)
     .transpose()
 }
+
+/// What is to be different about a person; what is left out stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PersonChange<'a> {
+    /// What he is called.
+    pub name: Option<&'a str>,
+    /// A language tag, for what is written to him.
+    pub locale: Option<&'a str>,
+}
+
+/// Changes the person the transaction acts for. Answers how he is now.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn change(
+    tx: &mut impl PersonalTx,
+    id: PersonId,
+    change: PersonChange<'_>,
+) -> Result<Option<Person>, sqlx::Error> {
+    let now = tx.now();
+    sqlx::query_as!(
+        Row,
+        r#"update people set name = coalesce($2, name), locale = coalesce($3, locale), updated_at = $4 where id = $1
+        returning id as "id: PersonId", email, email_verified_at, name, locale, state, created_at"#,
+        id.uuid(),
+        change.name,
+        change.locale,
+        now
+    )
+    .fetch_optional(tx.connection())
+    .await?
+    .map(Person::try_from)
+    .transpose()
+}
+
+/// Mail to the person the transaction acts for goes to another address from now on; it was proven that it reaches him.
+///
+/// # Errors
+/// When the database refuses: the constraint `people_email_key` when somebody else has the address.
+pub async fn change_email(tx: &mut impl PersonalTx, id: PersonId, email: &Email) -> Result<(), sqlx::Error> {
+    let now = tx.now();
+    sqlx::query!(
+        "update people set email = $2, email_key = $3, email_verified_at = $4, updated_at = $4 where id = $1",
+        id.uuid(),
+        email.as_str(),
+        email.key(),
+        now
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}

@@ -1,0 +1,169 @@
+//! Invitations: somebody is to become a member, and is told by mail.
+
+use chrono::{DateTime, Duration, Utc};
+
+use super::Role;
+use crate::people::Email;
+use crate::token::InviteToken;
+use crate::{CredentialTx, InvitationId, JobTx as _, OrganizationId, PersonId, TenantTx};
+
+/// How long an invitation stands.
+pub const LASTS: Duration = Duration::days(7);
+
+/// Invitations of an organization that may stand at the same time.
+pub const MAX_STANDING: i64 = 1_000;
+
+/// An invitation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// Its id.
+    pub id: InvitationId,
+    /// Where to.
+    pub organization: OrganizationId,
+    /// Who, by his address.
+    pub email: String,
+    /// As what.
+    pub role: String,
+    /// On whose behalf.
+    pub invited_by: String,
+    /// When it was sent.
+    pub created_at: DateTime<Utc>,
+    /// Until when it stands.
+    pub expires_at: DateTime<Utc>,
+    /// When it was accepted.
+    pub accepted_at: Option<DateTime<Utc>>,
+    /// When it was taken back.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// Invites an address; an invitation that stood for it is replaced.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn create(
+    tx: &mut TenantTx,
+    email: &Email,
+    role: Role,
+    token: &InviteToken,
+    invited_by: &str,
+) -> Result<Invitation, sqlx::Error> {
+    let (id, organization, now) = (tx.ids().mint::<InvitationId>(), tx.organization(), tx.now());
+    sqlx::query!(
+        "update invitations set revoked_at = $3
+          where organization_id = $1 and email_key = $2 and accepted_at is null and revoked_at is null",
+        organization.uuid(),
+        email.key(),
+        now
+    )
+    .execute(tx.connection())
+    .await?;
+    sqlx::query_as!(
+        Invitation,
+        r#"insert into invitations (id, organization_id, email, email_key, role, invited_by, hash, created_at, expires_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        returning id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
+                  created_at, expires_at, accepted_at, revoked_at"#,
+        id.uuid(),
+        organization.uuid(),
+        email.as_str(),
+        email.key(),
+        role.as_str(),
+        invited_by,
+        &token.hash()[..],
+        now,
+        now + LASTS
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// The invitation whose token the transaction presents, if it stands.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn presented(tx: &mut CredentialTx) -> Result<Option<Invitation>, sqlx::Error> {
+    let now = tx.now();
+    sqlx::query_as!(
+        Invitation,
+        r#"select id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
+                  created_at, expires_at, accepted_at, revoked_at
+             from invitations
+            where hash = presented_key() and accepted_at is null and revoked_at is null and expires_at > $1"#,
+        now
+    )
+    .fetch_optional(tx.connection())
+    .await
+}
+
+/// Uses an invitation up, if it stands; `false`: it does not any more.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn accept(tx: &mut TenantTx, id: InvitationId, by: PersonId) -> Result<bool, sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query!(
+        "update invitations set accepted_at = $3, accepted_by = $4
+          where organization_id = $1 and id = $2 and accepted_at is null and revoked_at is null and expires_at > $3",
+        organization.uuid(),
+        id.uuid(),
+        now,
+        by.uuid()
+    )
+    .execute(tx.connection())
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
+/// Takes an invitation back; `false`: there is none that stands.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn revoke(tx: &mut TenantTx, id: InvitationId) -> Result<bool, sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query!(
+        "update invitations set revoked_at = $3
+          where organization_id = $1 and id = $2 and accepted_at is null and revoked_at is null",
+        organization.uuid(),
+        id.uuid(),
+        now
+    )
+    .execute(tx.connection())
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
+/// How many of the organization's invitations stand.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn standing(tx: &mut TenantTx) -> Result<i64, sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from invitations
+            where organization_id = $1 and accepted_at is null and revoked_at is null and expires_at > $2"#,
+        organization.uuid(),
+        now
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// The organization's invitations after `after`, by id, whatever became of them.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn list(tx: &mut TenantTx, after: Option<InvitationId>, limit: i64) -> Result<Vec<Invitation>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_as!(
+        Invitation,
+        r#"select id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
+                  created_at, expires_at, accepted_at, revoked_at
+             from invitations
+            where organization_id = $1 and ($2::uuid is null or id > $2) order by id limit $3"#,
+        organization.uuid(),
+        after.map(InvitationId::uuid),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
+}
