@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gantry_jobs::process::Receivers;
 use gantry_jobs::signals::{self, Signals};
+use gantry_schema::people::hashing::Hasher;
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::{Db, JobId, OrganizationId};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -21,7 +22,9 @@ use crate::inspector::Rates;
 use crate::jobs::feed::JobFeeds;
 use crate::jobs::together::{Asks, Looks};
 use crate::load::{Limits, Load};
+use crate::people::Passwords;
 use crate::rate::Limiter;
+use crate::sessions::known::KnownSessions;
 use crate::standing::Standings;
 
 /// What the surface allows, beside the operations.
@@ -54,6 +57,8 @@ pub struct App {
     receivers: Arc<Receivers>,
     pub(crate) redis: ConnectionManager,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) sessions: Arc<KnownSessions>,
+    pub(crate) passwords: Passwords,
     pub(crate) asks: Gather<Asks>,
     pub(crate) looks: Gather<Looks>,
     pub(crate) job_feeds: JobFeeds,
@@ -98,6 +103,8 @@ impl App {
             standings: Arc::default(),
             redis,
             keys: Arc::default(),
+            sessions: Arc::default(),
+            passwords: Passwords::default(),
             feeds: Arc::default(),
             surface: Arc::default(),
             load: Arc::new(Load::within(Limits::default())),
@@ -113,6 +120,13 @@ impl App {
     pub fn with(mut self, surface: Surface) -> Self {
         self.load = Arc::new(Load::within(surface.limits));
         self.surface = Arc::new(surface);
+        self
+    }
+
+    /// With another way to keep passwords than the default.
+    #[must_use]
+    pub fn hashing(mut self, hasher: Hasher) -> Self {
+        self.passwords = Passwords::kept_by(hasher);
         self
     }
 

@@ -14,7 +14,7 @@ const EXPOSED: &str = "ETag, Location, Link, Retry-After, X-Request-Id, Idempote
 
 /// What pages may send.
 const SENT: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, \
-     Gantry-Version, X-Request-Id, traceparent";
+     Gantry-Version, X-Organization-Id, X-Request-Id, traceparent";
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 

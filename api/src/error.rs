@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use gantry_jobs::catalogue::KindError;
 use gantry_jobs::request::RequestError;
 use gantry_jobs::schedule::ScheduleError;
@@ -80,12 +81,27 @@ codes! {
     /// The cursor is too old.
     CursorExpired = "cursor_expired", BAD_REQUEST, "The cursor is too old",
         "Cursors are good for a week: begin the list again without one.";
-    /// No key, or one that does not work.
-    Unauthenticated = "unauthenticated", UNAUTHORIZED, "The request carries no API key that works",
-        "Send `Authorization: Bearer gk_…` with an API key that is neither revoked nor expired.";
-    /// The key does not allow it.
-    Forbidden = "forbidden", FORBIDDEN, "The API key does not allow this",
-        "Use a key that has the permission that `detail` names, or have one made.";
+    /// No key and no session, or none that works.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "The request carries no API key or session that works",
+        "Send `Authorization: Bearer gk_…` with an API key that is neither revoked nor expired, or sign in.";
+    /// The caller may not do it.
+    Forbidden = "forbidden", FORBIDDEN, "The caller may not do this",
+        "Use a key, or be a member with a role, that has the permission that `detail` names.";
+    /// The account or its password.
+    WrongCredentials = "wrong_credentials", UNAUTHORIZED, "The e-mail address or the password is wrong",
+        "Check both, or have a link to a new password sent.";
+    /// The account was suspended.
+    AccountSuspended = "account_suspended", FORBIDDEN, "The account was suspended",
+        "Ask whoever runs the platform.";
+    /// The refresh token does not work.
+    InvalidRefreshToken = "invalid_refresh_token", UNAUTHORIZED, "The refresh token does not work",
+        "Sign in again; each refresh token is good once.";
+    /// It was too long ago that the caller proved who he is.
+    InsufficientUserAuthentication = "insufficient_user_authentication", UNAUTHORIZED, "A fresh proof of who you are is needed",
+        "`POST /sessions/current/proof`, then send it again.";
+    /// A browser's request that another site's page may have sent.
+    CrossSiteRequest = "cross_site_request", FORBIDDEN, "The request may come from another site's page",
+        "Send it from a page of the API's own origin, with the `csrf_token` of the session as `X-CSRF-Token`.";
     /// It does not exist, or is somebody else's.
     NotFound = "not_found", NOT_FOUND, "There is no such thing",
         "Check the id, and that the key is of the right organization: what belongs to others answers the same.";
@@ -134,6 +150,9 @@ codes! {
     /// A field of the body.
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, "A field of the body is not as expected",
         "`field` names the member of the body; `detail` says what to write.";
+    /// A password that is guessed too easily.
+    WeakPassword = "weak_password", UNPROCESSABLE_ENTITY, "The password is guessed too easily",
+        "Choose a longer one, or another; `detail` says why.";
     /// The kind of job does not exist.
     UnknownKind = "unknown_kind", UNPROCESSABLE_ENTITY, "There is no such kind of job",
         "`GET /job-kinds` lists the kinds.";
@@ -234,6 +253,8 @@ pub struct Error {
     field: Option<String>,
     items: Vec<ItemProblem>,
     wait: Option<Box<Wait>>,
+    /// In seconds.
+    proof_within: Option<u32>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -250,7 +271,21 @@ impl Error {
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { code, detail, field: None, items: Vec::new(), wait: None, cause: None }
+        Self { code, detail, field: None, items: Vec::new(), wait: None, proof_within: None, cause: None }
+    }
+
+    /// The caller has to prove who he is again (RFC 9470).
+    #[must_use]
+    pub fn prove_anew(within: TimeDelta) -> Self {
+        let detail = format!(
+            "this is done only for somebody who proved within {} minutes who he is; POST /sessions/current/proof, then \
+             send it again",
+            within.num_minutes()
+        );
+        Self {
+            proof_within: u32::try_from(within.num_seconds()).ok(),
+            ..Self::new(Code::InsufficientUserAuthentication, detail)
+        }
     }
 
     /// Names the field or parameter at fault.
@@ -305,7 +340,7 @@ impl Error {
     pub fn not_found(id: impl fmt::Display) -> Self {
         Self::new(
             Code::NotFound,
-            format!("there is no {id} here; check the id, and that the API key is of the right organization"),
+            format!("there is no {id} here; check the id, and that you ask for the right organization"),
         )
     }
 
@@ -339,6 +374,7 @@ impl Error {
                 .as_ref()
                 .map(|wait| wait.violated.clone())
                 .filter(|violated| !violated.is_empty()),
+            max_age: self.proof_within.map(i64::from),
         }
     }
 
@@ -351,8 +387,19 @@ impl Error {
             .with_content_type(PROBLEM_JSON)
             .with_status(self.code.status())
             .into_response();
-        if self.code == Code::Unauthenticated {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match self.code {
+            Code::Unauthenticated | Code::WrongCredentials | Code::InvalidRefreshToken => {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Code::InsufficientUserAuthentication => {
+                let seconds = self.proof_within.unwrap_or_default();
+                let challenge = format!("Bearer error=\"{}\", max_age={seconds}", self.code.as_str());
+                // Made of characters that headers may have.
+                response.headers_mut().extend(
+                    HeaderValue::from_str(&challenge).ok().map(|challenge| (header::WWW_AUTHENTICATE, challenge)),
+                );
+            }
+            _ => {}
         }
         if self.code.passes() {
             // In whole seconds, and never too few.
@@ -451,6 +498,12 @@ impl From<sqlx::Error> for Error {
 impl From<Arc<sqlx::Error>> for Error {
     fn from(error: Arc<sqlx::Error>) -> Self {
         Self::database(error)
+    }
+}
+
+impl From<gantry_schema::people::hashing::HashError> for Error {
+    fn from(error: gantry_schema::people::hashing::HashError) -> Self {
+        Self::internal(error)
     }
 }
 
@@ -611,6 +664,9 @@ pub struct Problem {
     /// The field of the body, or the parameter, that is at fault.
     #[oai(skip_serializing_if_is_none)]
     pub field: Option<String>,
+    /// Of `insufficient_user_authentication`: the proof may be so many seconds old.
+    #[oai(skip_serializing_if_is_none)]
+    pub max_age: Option<i64>,
     /// What is wrong with each item of a bulk request; the first hundred.
     #[oai(skip_serializing_if_is_none)]
     pub errors: Option<Vec<ItemProblem>>,

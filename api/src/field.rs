@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use gantry_schema::people::{Email, InvalidEmail};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -110,6 +112,121 @@ impl fmt::Display for Name {
 text_type!(Name, "name", |schema| {
     schema.min_length = Some(1);
     schema.max_length = Some(200);
+});
+
+/// Where mail reaches somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmailAddress(Email);
+
+impl EmailAddress {
+    /// The address.
+    #[must_use]
+    pub fn email(self) -> Email {
+        self.0
+    }
+}
+
+impl FromStr for EmailAddress {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        text.parse().map(Self).map_err(|error: InvalidEmail| Wrong(error.to_string()))
+    }
+}
+
+impl fmt::Display for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_type!(EmailAddress, "email", |schema| {
+    schema.max_length = Some(254);
+    schema.example = Some("ada@example.com".into());
+});
+
+/// Something that is sent and never shown again: a password, a token.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        match text.len() {
+            0 => Err(Wrong("it must not be empty".into())),
+            1..=4096 => Ok(Self(text.into())),
+            _ => Err(Wrong("it has more than 4096 bytes, and nothing of the kind has; check what was sent".into())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret([REDACTED])")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
+
+text_type!(Secret, "password", |schema| {
+    schema.min_length = Some(1);
+    schema.max_length = Some(4096);
+    schema.write_only = true;
+});
+
+/// The language in which somebody is written to: a tag of BCP 47, such as `de` or `pt-BR`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locale(String);
+
+impl Locale {
+    /// The tag.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Locale {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let mut parts = text.split('-');
+        let language = parts
+            .next()
+            .is_some_and(|part| (2..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphabetic()));
+        let rest =
+            parts.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        if language && rest && text.len() <= 35 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Wrong("this is no language tag; write one such as en, de or pt-BR".into()))
+        }
+    }
+}
+
+impl fmt::Display for Locale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(Locale, "locale", |schema| {
+    schema.min_length = Some(2);
+    schema.max_length = Some(35);
+    schema.example = Some("de".into());
 });
 
 /// A word that names something of the platform's: a queue, a kind of job, a rate.

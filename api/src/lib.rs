@@ -30,10 +30,12 @@ pub mod organizations;
 pub mod page;
 pub mod paging;
 mod parameters;
+pub mod people;
 pub mod queues;
 pub mod rate;
 mod routes;
 pub mod schedules;
+pub mod sessions;
 mod standing;
 mod strict;
 pub mod tag;
@@ -53,6 +55,8 @@ use parameters::Described;
 type Features = (
     health::Health,
     organizations::Organizations,
+    people::People,
+    sessions::Sessions,
     api_keys::ApiKeys,
     jobs::Jobs,
     queues::Queues,
@@ -68,6 +72,8 @@ type Features = (
 const FEATURES: Features = (
     health::Health,
     organizations::Organizations,
+    people::People,
+    sessions::Sessions,
     api_keys::ApiKeys,
     jobs::Jobs,
     queues::Queues,
@@ -83,7 +89,9 @@ const FEATURES: Features = (
 const DESCRIPTION: &str = "\
 Durable jobs, schedules and signed webhooks for many organizations.
 
-**Authentication.** `Authorization: Bearer gk_…` with an API key; its scopes say what it allows.
+**Authentication.** `Authorization: Bearer gk_…` with an API key; its scopes say what it allows. Or a session of a person, \
+of `POST /sessions`: a cookie for browsers, `Authorization: Bearer gsa_…` for programs; it allows what he may do in the \
+organization he acts for.
 **Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
 **Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
 **Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.

@@ -85,7 +85,7 @@ impl Load {
     }
 }
 
-fn overloaded(what: &'static str) -> Error {
+pub(crate) fn overloaded(what: &'static str) -> Error {
     metrics::counter!("gantry_api_shed_total", "what" => what).increment(1);
     Error::new(
         Code::Overloaded,

@@ -171,7 +171,7 @@ impl Once {
         };
         let request = idempotency::Request {
             key: &sent.key,
-            api_key: caller.api_key(),
+            sender: caller.sender(),
             operation: &sent.operation,
             fingerprint: sent.fingerprint(),
         };
@@ -241,7 +241,7 @@ fn in_flight() -> Error {
 fn reused() -> Error {
     Error::new(
         Code::IdempotencyKeyReused,
-        "the key belongs to another request of the last 24 hours: another operation, other content or another API key; \
+        "the key belongs to another request of the last 24 hours: another operation, other content or another sender; \
          choose a new key for every new request",
     )
     .at(IDEMPOTENCY_KEY)

@@ -7,6 +7,10 @@ use poem_openapi::Tags;
 pub enum Tag {
     /// The tenants, in a tree.
     Organizations,
+    /// Who signs in, about himself.
+    People,
+    /// That somebody signed in, where, and until when.
+    Sessions,
     /// What programs authenticate with.
     #[oai(rename = "API keys")]
     ApiKeys,

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use gantry_schema::jobs::enqueue::{self, EnqueueError};
 use gantry_schema::jobs::{Dependency, Enqueued, NewJob};
-use gantry_schema::{ApiKeyId, Db, JobId, OrganizationId, ScheduleId, TenantTx};
+use gantry_schema::{ApiKeyId, Db, JobId, OrganizationId, PersonId, ScheduleId, TenantTx};
 
 use crate::Job;
 
@@ -30,6 +30,12 @@ impl By {
     #[must_use]
     pub fn api_key(key: ApiKeyId) -> Self {
         Self::named(format!("api_key:{key}"))
+    }
+
+    /// Somebody who signed in.
+    #[must_use]
+    pub fn person(person: PersonId) -> Self {
+        Self::named(format!("person:{person}"))
     }
 
     /// A handler.

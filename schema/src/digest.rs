@@ -1,6 +1,7 @@
 //! SHA-256, of several things or of one.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use subtle::ConstantTimeEq as _;
 
 /// SHA-256 of the parts, each with its length before it, so that no two lists of parts are taken for each other.
 #[must_use]
@@ -13,6 +14,12 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut digest = [0; 32];
     digest.copy_from_slice(context.finish().as_ref());
     digest
+}
+
+/// Whether two texts are the same, in a time that tells nothing of where they differ.
+#[must_use]
+pub fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
+    one.ct_eq(other).into()
 }
 
 /// SHA-256 of these bytes and nothing else, as others compute it.

@@ -113,14 +113,16 @@ mod tests {
         let token = AccessToken::generate(&mut rand::rngs::StdRng::seed_from_u64(1));
         assert_eq!(AccessToken::parse(token.expose()).unwrap().hash(), token.hash());
         assert!(RefreshToken::parse(token.expose()).is_err());
-        assert!(!format!("{token:?}").contains(&token.expose()[4..]));
+        let secret = token.expose().trim_start_matches("gsa_");
+        assert!(!format!("{token:?}").contains(secret));
     }
 
     #[test]
     fn truncated_lengthened_and_other_texts_are_refused() {
         let token = AccessToken::generate(&mut rand::rngs::StdRng::seed_from_u64(1));
         let (text, huge) = (token.expose(), "a".repeat(1 << 20));
-        for bad in ["", "gsa_", &text[..46], &text[..20], &format!("{text}A"), &format!("gsa_{huge}"), &huge] {
+        let first = |count: usize| text.chars().take(count).collect::<String>();
+        for bad in ["", "gsa_", &first(46), &first(20), &format!("{text}A"), &format!("gsa_{huge}"), &huge] {
             assert!(AccessToken::parse(bad).is_err());
         }
         assert!(AccessToken::parse(&format!("gsa_{}", "é".repeat(21))).is_err());

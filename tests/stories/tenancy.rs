@@ -106,7 +106,7 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     gantry_schema::inspector::queries::keep(&mut tx, &inspected).await.unwrap();
     let request = gantry_schema::idempotency::Request {
         key: "k",
-        api_key: platform.ids().mint(),
+        sender: platform.ids().mint(),
         operation: "POST /jobs",
         fingerprint: [0; 32],
     };

@@ -25,7 +25,7 @@ pub(crate) fn complete(derived: &str) -> String {
     for (method, operation) in operations(&mut document) {
         charges::show(method, operation);
         permissions::show(operation);
-        refusals.show(operation, &schemas);
+        refusals.show(method, operation, &schemas);
         describe_answers(operation, &schemas);
         examples::show(operation, &schemas);
         events::show(operation, &mut schemas);

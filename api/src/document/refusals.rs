@@ -38,8 +38,8 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// Says how the operation refuses.
-    pub(super) fn show(&mut self, operation: &mut Tree, schemas: &Tree) {
-        let codes = codes(operation, schemas);
+    pub(super) fn show(&mut self, method: &str, operation: &mut Tree, schemas: &Tree) {
+        let codes = codes(method, operation, schemas);
         let Some(answers) = operation.get_mut("responses") else { return };
         // What refuses whatever is not listed stays last.
         let rest = answers.remove("default");
@@ -72,13 +72,14 @@ impl Refusals {
 }
 
 /// The codes that an operation can answer with.
-fn codes(operation: &Tree, schemas: &Tree) -> BTreeSet<Code> {
+fn codes(method: &str, operation: &Tree, schemas: &Tree) -> BTreeSet<Code> {
     let mut codes: BTreeSet<Code> = ALWAYS.iter().copied().collect();
     if operation.get("security").is_some() {
-        codes.insert(Code::Unauthenticated);
-    }
-    if operation.get("x-permissions").is_some() {
-        codes.insert(Code::Forbidden);
+        // Whoever needs no permission has to be a person, which no key is. Another organization may not be his.
+        codes.extend([Code::Unauthenticated, Code::Forbidden, Code::NotFound]);
+        if method != "get" {
+            codes.insert(Code::CrossSiteRequest);
+        }
     }
     for parameter in operation.get("parameters").map(Tree::items).unwrap_or_default() {
         let text = |name: &str| parameter.get(name).and_then(Tree::as_str).unwrap_or_default();

@@ -19,10 +19,11 @@ mod subject;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
+use gantry_schema::OrganizationId;
 use gantry_schema::limits::{Allowance, Rate, Rule};
-use gantry_schema::{ApiKeyId, OrganizationId};
 use poem::Request;
 use poem::http::HeaderMap;
+use uuid::Uuid;
 
 pub use attempts::{Attempt, Attempts, Seen};
 pub(crate) use charge::Charge;
@@ -41,7 +42,7 @@ pub(crate) struct Visit(Arc<Inner>);
 struct Inner {
     counts: OnceLock<Counts>,
     limited: OnceLock<()>,
-    caller: OnceLock<(OrganizationId, ApiKeyId)>,
+    caller: OnceLock<(OrganizationId, Uuid)>,
 }
 
 impl Visit {
@@ -64,16 +65,11 @@ impl Visit {
     }
 }
 
-/// Counts a request of somebody who is known.
+/// Counts a request of somebody who is known, by a key or as a person.
 ///
 /// # Errors
 /// When there were too many.
-pub(crate) async fn admit(
-    request: &Request,
-    app: &App,
-    organization: OrganizationId,
-    key: ApiKeyId,
-) -> Result<(), Error> {
+pub(crate) async fn admit(request: &Request, app: &App, organization: OrganizationId, key: Uuid) -> Result<(), Error> {
     let visit = request.data::<Visit>().cloned().unwrap_or_default();
     visit.0.caller.get_or_init(|| (organization, key));
     let standing = app.standings.of(&app.db, organization).await?;
@@ -92,7 +88,7 @@ fn of_organization(
     allowance: &Allowance,
     charge: Charge,
     organization: OrganizationId,
-    key: ApiKeyId,
+    key: Uuid,
     address: Option<IpAddr>,
 ) -> (Subject, Plan) {
     let class = charge.class;
@@ -100,7 +96,7 @@ fn of_organization(
     let subject = Subject {
         owner: Owner::Organization(organization),
         counted: Counted::Class(class),
-        key: of_key.map(|_| key.uuid()),
+        key: of_key.map(|_| key),
         address: of_address.and(address).map(prefix),
     };
     let plan = Plan { whole: allowance.rate(class), key: of_key, address: of_address.filter(|_| address.is_some()) };

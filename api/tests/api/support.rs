@@ -7,9 +7,12 @@ use gantry_api::App;
 use gantry_jobs::signals::Signals;
 use gantry_schema::api_keys::{self, Token};
 use gantry_schema::db::Silent;
+use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, Permission};
+use gantry_schema::people::hashing::Hasher;
+use gantry_schema::people::{self, NewPerson, Typed, passwords};
 use gantry_schema::seal::{SealingKey, SealingKeys};
-use gantry_schema::{Db, FixedClock, IdMint, OrganizationId, SystemClock};
+use gantry_schema::{Db, FixedClock, IdMint, OrganizationId, PersonId, SystemClock};
 use poem::http::{HeaderMap, Method, StatusCode};
 use poem::{Body, Endpoint as _, Request, Response};
 use rand::SeedableRng as _;
@@ -37,6 +40,18 @@ pub struct Actor {
     pub organization: OrganizationId,
     pub token: String,
 }
+
+/// Somebody who signed in with a program.
+#[derive(Clone)]
+pub struct Human {
+    app: App,
+    pub id: PersonId,
+    pub access_token: String,
+    pub refresh_token: String,
+}
+
+/// What everybody's password is here.
+pub const PASSWORD: &str = "a sentence nobody guesses";
 
 /// What was answered.
 #[derive(Debug)]
@@ -69,7 +84,9 @@ impl Platform {
         let redis = gantry_api::app::connect(redis).unwrap();
         let sealing = SealingKeys::new(key, Vec::new()).unwrap();
         generous(&pool).await;
-        let app = App::new(db, redis, namespace, Signals::default(), sealing, false);
+        // As cheap as it can be: these tests are not about how long guessing takes.
+        let hasher = Hasher::costing((8, 1, 1), None, &mut rand::rngs::StdRng::seed_from_u64(1)).unwrap();
+        let app = App::new(db, redis, namespace, Signals::default(), sealing, false).hashing(hasher);
         Self { app, clock, pool }
     }
 
@@ -101,6 +118,46 @@ impl Platform {
         Actor { app: self.app.clone(), organization, token: token.expose().to_owned() }
     }
 
+    /// Somebody with an account and a password, who is a member of nothing.
+    pub async fn person(&self, email: &str) -> PersonId {
+        let (id, address) = (self.app.db.ids().mint(), email.parse().unwrap());
+        let hasher = Hasher::costing((8, 1, 1), None, &mut rand::rngs::StdRng::seed_from_u64(1)).unwrap();
+        let hash = hasher.hash(&Typed::new(PASSWORD), &mut rand::rngs::StdRng::seed_from_u64(2)).unwrap();
+        let mut tx = self.app.db.person(id).await.unwrap();
+        let new = NewPerson { id, email: &address, email_verified: true, name: "Ada", locale: "en" };
+        people::insert(&mut tx, &new).await.unwrap();
+        passwords::set(&mut tx, id, &hash, true).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// Makes somebody a member.
+    pub async fn join(&self, person: PersonId, organization: OrganizationId, role: Role) {
+        let mut tx = self.app.db.tenant(organization).await.unwrap();
+        memberships::insert(&mut tx, person, role).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Sends a request that nobody is known by.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        send(&self.app, post(path, body)).await
+    }
+
+    /// Signs in with the password everybody has here.
+    pub async fn signed_in(&self, id: PersonId, email: &str) -> Human {
+        let body = serde_json::json!({ "email": email, "password": PASSWORD, "kind": "program" });
+        let opened = self.post("/sessions", &body).await.expect(201);
+        let nothing = String::new();
+        Human { app: self.app.clone(), id, access_token: nothing.clone(), refresh_token: nothing }.with(&opened)
+    }
+
+    /// Somebody who is a member, signed in.
+    pub async fn member(&self, email: &str, organization: OrganizationId, role: Role) -> Human {
+        let id = self.person(email).await;
+        self.join(id, organization, role).await;
+        self.signed_in(id, email).await
+    }
+
     pub async fn count(&self, table: &'static str) -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")))
             .fetch_one(&self.pool)
@@ -114,6 +171,55 @@ async fn generous(pool: &PgPool) {
     let generous = "update rate_tiers set read_number = 100000, write_number = 100000, deploy_number = 100000
                      where tier = 'starter'";
     sqlx::query(generous).execute(pool).await.unwrap();
+}
+
+/// A request with a body, and nothing else.
+pub fn post(path: &str, body: &Value) -> Request {
+    let request = Request::builder().method(Method::POST).uri_str(path).header("Content-Type", "application/json");
+    request.body(body.to_string())
+}
+
+impl Human {
+    /// The same person with the tokens of an answer.
+    pub fn with(&self, opened: &Value) -> Self {
+        let text = |name: &str| opened[name].as_str().unwrap().to_owned();
+        Self { access_token: text("access_token"), refresh_token: text("refresh_token"), ..self.clone() }
+    }
+
+    /// The same person with another access token.
+    pub fn with_access(&self, token: &str) -> Self {
+        Self { access_token: token.to_owned(), ..self.clone() }
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let authorization = format!("Bearer {}", self.access_token);
+        let request = Request::builder().method(method).uri_str(path).header("Authorization", authorization);
+        let request = match body {
+            Some(body) => request.header("Content-Type", "application/json").body(body.to_string()),
+            None => request.finish(),
+        };
+        send(&self.app, request).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PATCH, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, None).await
+    }
 }
 
 /// Sends a request as it is. The answer is one that the document knows.

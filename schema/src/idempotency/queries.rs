@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Duration, Utc};
 
 use crate::seal::{SealContext, SealError, SealingKeys, SecretBytes};
-use crate::{ApiKeyId, EngineDb, JobTx as _, TenantTx};
+use uuid::Uuid;
+
+use crate::{EngineDb, JobTx as _, TenantTx};
 
 /// How long an answer is kept.
 pub const KEPT: Duration = Duration::hours(24);
@@ -16,7 +18,7 @@ pub struct Request<'a> {
     /// What its sender calls it.
     pub key: &'a str,
     /// Who sends it.
-    pub api_key: ApiKeyId,
+    pub sender: Uuid,
     /// Method and path, for people.
     pub operation: &'a str,
     /// The digest of all that makes it this request and no other.
@@ -85,7 +87,7 @@ pub async fn begin(tx: &mut TenantTx, request: &Request<'_>, sealing: &SealingKe
     .fetch_optional(tx.connection())
     .await?;
     let Some(row) = row else { return Ok(Begun::New) };
-    if row.api_key_id != request.api_key.uuid() || row.fingerprint != request.fingerprint {
+    if row.api_key_id != request.sender || row.fingerprint != request.fingerprint {
         return Ok(Begun::Reused);
     }
     let context = context(organization.uuid(), row.id);
@@ -109,7 +111,7 @@ pub async fn keep(
     sealing: &SealingKeys,
 ) -> Result<(), Error> {
     let (organization, now) = (tx.organization(), tx.now());
-    let id: uuid::Uuid = tx.ids().mint();
+    let id: Uuid = tx.ids().mint();
     let body = body.map(|body| sealing.seal(&context(organization.uuid(), id), body)).transpose()?;
     let headers = serde_json::to_value(headers).map_err(|error| sqlx::Error::Encode(error.into()))?;
     // A row that is there is older than a day and not yet forgotten.
@@ -124,7 +126,7 @@ pub async fn keep(
         organization.uuid(),
         request.key,
         id,
-        request.api_key.uuid(),
+        request.sender,
         request.operation,
         &request.fingerprint,
         i16::try_from(status).unwrap_or_default(),
@@ -137,7 +139,7 @@ pub async fn keep(
     Ok(())
 }
 
-fn context<'a>(organization: uuid::Uuid, row: uuid::Uuid) -> SealContext<'a> {
+fn context<'a>(organization: Uuid, row: Uuid) -> SealContext<'a> {
     SealContext { organization, table: "idempotency_keys", column: "body", row }
 }
 

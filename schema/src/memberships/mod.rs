@@ -4,5 +4,5 @@ pub mod invitations;
 mod queries;
 mod role;
 
-pub use queries::{Membership, State, find, insert, list, of_person};
+pub use queries::{Membership, State, counts, find, insert, latest, list, of_person};
 pub use role::{Role, UnknownRole, permissions_of};

@@ -141,3 +141,40 @@ pub async fn of_person(
     .await?;
     rows.into_iter().map(Membership::try_from).collect()
 }
+
+/// Whether the person the transaction acts for is a member there, and that counts.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn counts(
+    tx: &mut impl crate::PersonalTx,
+    person: PersonId,
+    organization: OrganizationId,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from memberships where person_id = $1 and organization_id = $2 and state = 'active')
+                  as "counts!""#,
+        person.uuid(),
+        organization.uuid()
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// Of the organizations that the person the transaction acts for is a member of, the one he acted for last.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn latest(tx: &mut impl crate::PersonalTx, person: PersonId) -> Result<Option<OrganizationId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select m.organization_id as "organization: OrganizationId" from memberships m
+            where m.person_id = $1 and m.state = 'active'
+            order by (select max(s.last_used_at) from sessions s
+                       where s.person_id = $1 and s.organization_id = m.organization_id) desc nulls last,
+                     m.created_at, m.organization_id
+            limit 1"#,
+        person.uuid()
+    )
+    .fetch_optional(tx.connection())
+    .await
+}

@@ -10,7 +10,8 @@ use super::{Callers, skipped};
 
 /// Something of every kind that ids in paths name, and the operations that made it.
 pub async fn furnish(api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static str>) {
-    let wanted: BTreeSet<String> = all().into_iter().flat_map(Operation::ids_in_path).collect();
+    let wanted: BTreeSet<String> =
+        all().into_iter().filter(|operation| !skipped(*operation)).flat_map(Operation::ids_in_path).collect();
     let (mut things, mut asked) = (Things::new(), BTreeSet::new());
     let is_known = |things: &Things, prefix: &String| things.contains_key(prefix);
     while !wanted.iter().all(|prefix| is_known(&things, prefix)) {

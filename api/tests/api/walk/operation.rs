@@ -45,6 +45,12 @@ impl Operation {
         self.described.get("security").is_none()
     }
 
+    /// It is about the person who asks: no key can do it.
+    pub fn is_of_people(self) -> bool {
+        let schemes = self.described["security"].as_array().into_iter().flatten();
+        !self.is_open() && !schemes.clone().any(|scheme| scheme.get("ApiKey").is_some())
+    }
+
     /// What its caller needs.
     pub fn permissions(self) -> Vec<Permission> {
         let words = self.described["x-permissions"].as_array().into_iter().flatten();

@@ -1,0 +1,456 @@
+//! Sessions: signing in and out, and what a person sees of where he is signed in.
+
+pub(crate) mod cookie;
+mod device;
+pub(crate) mod hand_out;
+pub(crate) mod known;
+mod sign_in;
+
+use gantry_schema::sessions::{self as rows, Ended};
+use gantry_schema::token::RefreshToken;
+use gantry_schema::{OrganizationId, PersonId, SessionId, memberships};
+use poem::Request;
+use poem::web::Data;
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+use poem_openapi::types::Example;
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::Me;
+use crate::error::{Code, Error};
+use crate::example::example;
+use crate::field::{EmailAddress, Moment, Secret};
+use crate::people::act;
+use crate::tag::Tag;
+use hand_out::{HandedOut, hand_out};
+pub(crate) use sign_in::verify_own;
+
+/// The operations on sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct Sessions;
+
+/// Who holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case", rename = "SessionKind")]
+pub enum Kind {
+    /// A browser, by a cookie that pages cannot read.
+    Browser,
+    /// A program, by an access token that lasts minutes and a refresh token for the next one.
+    Program,
+}
+
+/// What somebody proves himself with.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct NewSession {
+    /// His e-mail address.
+    email: EmailAddress,
+    /// His password.
+    password: Secret,
+    /// Who will hold the session.
+    kind: Kind,
+    /// For which of his organizations he acts first; left out: the one he acted for last.
+    organization_id: Option<OrganizationId>,
+}
+
+example!(NewSession, { "email": "ada@example.com", "password": "correct horse battery staple", "kind": "program" });
+
+/// That somebody signed in.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct Session {
+    /// Its id.
+    id: SessionId,
+    /// Who holds it.
+    kind: Kind,
+    /// It is the one this request belongs to.
+    current: bool,
+    /// For which of his organizations he acts.
+    #[oai(skip_serializing_if_is_none)]
+    organization_id: Option<OrganizationId>,
+    /// When he last proved who he is.
+    authenticated_at: Moment,
+    /// How, in the words of RFC 8176: `pwd`, `otp`, `sms`, `mfa`, …
+    methods: Vec<String>,
+    /// What it is used on, as far as it says: `Firefox on Windows 10`.
+    device: String,
+    /// From where it was used last.
+    #[oai(skip_serializing_if_is_none)]
+    address: Option<String>,
+    /// When it began.
+    created_at: Moment,
+    /// When it was used last, to the minute.
+    last_used_at: Moment,
+    /// When it ends at the latest; it ends earlier when it is not used.
+    expires_at: Moment,
+}
+
+example!(Session, {
+    "id": "ses_01h455vb4pex5vsknk084sn02q",
+    "kind": "program",
+    "current": true,
+    "organization_id": "org_01h455vb4pex5vsknk084sn02q",
+    "authenticated_at": "2026-01-15T12:00:00Z",
+    "methods": ["pwd"],
+    "device": "Firefox on Linux",
+    "address": "203.0.113.7",
+    "created_at": "2026-01-15T12:00:00Z",
+    "last_used_at": "2026-01-15T12:00:00Z",
+    "expires_at": "2026-02-14T12:00:00Z",
+});
+
+impl Session {
+    fn of(row: rows::Session, current: SessionId) -> Self {
+        Self {
+            id: row.id,
+            kind: row.kind.into(),
+            current: row.id == current,
+            organization_id: row.organization,
+            authenticated_at: row.authenticated_at.into(),
+            methods: row.methods,
+            device: device::describe(row.user_agent.as_deref()),
+            address: row.address,
+            created_at: row.created_at.into(),
+            last_used_at: row.last_used_at.into(),
+            expires_at: row.expires_at.into(),
+        }
+    }
+}
+
+impl From<rows::Kind> for Kind {
+    fn from(kind: rows::Kind) -> Self {
+        match kind {
+            rows::Kind::Browser => Self::Browser,
+            rows::Kind::Program => Self::Program,
+        }
+    }
+}
+
+impl From<Kind> for rows::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Browser => Self::Browser,
+            Kind::Program => Self::Program,
+        }
+    }
+}
+
+/// A session with what opens it.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct OpenSession {
+    /// The session.
+    session: Session,
+    /// Whose it is.
+    person_id: PersonId,
+    /// Of a browser: to be sent as `X-CSRF-Token` with every request that changes something.
+    #[oai(skip_serializing_if_is_none)]
+    csrf_token: Option<String>,
+    /// Of a program: to be sent as `Authorization: Bearer`.
+    #[oai(skip_serializing_if_is_none)]
+    access_token: Option<String>,
+    /// For how many seconds the access token is good.
+    #[oai(skip_serializing_if_is_none)]
+    expires_in: Option<i64>,
+    /// Of a program: to be exchanged for the next access token, once.
+    #[oai(skip_serializing_if_is_none)]
+    refresh_token: Option<String>,
+}
+
+impl Example for OpenSession {
+    fn example() -> Self {
+        Self {
+            session: Session::example(),
+            person_id: PersonId::from_uuid(uuid::uuid!("01890a5d-ac96-774b-bcce-b302099a8057")),
+            csrf_token: None,
+            access_token: Some("gsa_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY".to_owned()),
+            expires_in: Some(900),
+            refresh_token: Some("gsr_Rb7dAf4gHjLpMqVtXuYlOhIPUYm0T3vQz8sKcW5xE2n".to_owned()),
+        }
+    }
+}
+
+impl OpenSession {
+    fn of(row: rows::Session, handed: &HandedOut) -> Json<Self> {
+        let (id, person_id) = (row.id, row.person);
+        Json(Self {
+            session: Session::of(row, id),
+            person_id,
+            csrf_token: handed.csrf_token(),
+            access_token: handed.access_token(),
+            expires_in: handed.expires_in(),
+            refresh_token: handed.refresh_token(),
+        })
+    }
+}
+
+/// What is answered to somebody who signs in.
+#[derive(ApiResponse)]
+enum SignedIn {
+    /// He is signed in.
+    #[oai(status = 201)]
+    Created(
+        Json<OpenSession>,
+        /// Of a browser: the session.
+        #[oai(header = "Set-Cookie")]
+        Option<String>,
+    ),
+}
+
+/// What is answered to somebody whose session goes on with other tokens.
+#[derive(ApiResponse)]
+enum Renewed {
+    /// It goes on; what opened it before does not any more.
+    #[oai(status = 200)]
+    Renewed(
+        Json<OpenSession>,
+        /// Of a browser: the session.
+        #[oai(header = "Set-Cookie")]
+        Option<String>,
+    ),
+}
+
+/// Something ended.
+#[derive(ApiResponse)]
+enum EndedAnswer {
+    /// It has ended.
+    #[oai(status = 204)]
+    Ended(
+        /// Of a browser that signed out: nothing in place of the session.
+        #[oai(header = "Set-Cookie")]
+        Option<String>,
+    ),
+}
+
+/// Where somebody is signed in.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct SessionList {
+    /// Newest first; at most a hundred.
+    items: Vec<Session>,
+}
+
+impl Example for SessionList {
+    fn example() -> Self {
+        Self { items: vec![Session::example()] }
+    }
+}
+
+/// A refresh token.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct RefreshRequest {
+    /// The refresh token of the last answer.
+    refresh_token: Secret,
+}
+
+example!(RefreshRequest, { "refresh_token": "gsr_Rb7dAf4gHjLpMqVtXuYlOhIPUYm0T3vQz8sKcW5xE2n" });
+
+/// Where to go on.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct Switch {
+    /// One of his organizations.
+    organization_id: OrganizationId,
+}
+
+example!(Switch, { "organization_id": "org_01h455vb4pex5vsknk084sn02q" });
+
+/// A proof.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct Proof {
+    /// His password.
+    password: Secret,
+}
+
+example!(Proof, { "password": "correct horse battery staple" });
+
+/// How many sessions were ended.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct EndedCount {
+    /// How many.
+    count: u64,
+}
+
+example!(EndedCount, { "count": 2 });
+
+#[OpenApi(prefix_path = "/sessions", tag = "Tag::Sessions")]
+impl Sessions {
+    /// Sign in
+    ///
+    /// With an e-mail address and a password. A wrong address and a wrong password are answered alike. A session that
+    /// the request carries is ended: nobody goes on with one that somebody else may have begun.
+    ///
+    /// Refused as `wrong_credentials` when the address or the password is wrong, as `account_suspended` when both are right
+    /// and the account was suspended, as `not_found` when he is no member of the organization, as `cross_site_request` when
+    /// a browser's session is asked for by another site's page, as `wrong_state` when browsers would not keep the cookie
+    /// because the API is reached without TLS.
+    #[oai(path = "/", method = "post", operation_id = "signIn")]
+    async fn sign_in(&self, request: &Request, app: Data<&App>, body: Body<NewSession>) -> Result<SignedIn, Error> {
+        let NewSession { email, password, kind, organization_id } = body.0;
+        let asked = sign_in::Asked { email: email.email(), kind: kind.into(), organization: organization_id };
+        let (session, handed) = sign_in::sign_in(&app, request, asked, &password).await?;
+        let cookie = handed.cookie();
+        Ok(SignedIn::Created(OpenSession::of(session, &handed), cookie))
+    }
+
+    /// Get the next access token
+    ///
+    /// The refresh token is used up, and the answer has the next one. One that comes twice is in two hands: its session
+    /// ends, whoever has the other.
+    ///
+    /// Refused as `invalid_refresh_token` when it was used before, has expired, or its session has ended.
+    #[oai(path = "/refresh", method = "post", operation_id = "refreshSession")]
+    async fn refresh(&self, app: Data<&App>, body: Body<RefreshRequest>) -> Result<Renewed, Error> {
+        let refused = |detail: &str| Error::new(Code::InvalidRefreshToken, detail).at("refresh_token");
+        let unknown = || refused("there is no such refresh token, or its session has ended; sign in again");
+        let token = RefreshToken::parse(body.0.refresh_token.expose()).map_err(|error| refused(&error.to_string()))?;
+        let mut tx = app.db.credential(token.hash()).await?;
+        let person = rows::whose(&mut tx).await?.ok_or_else(unknown)?;
+        drop(tx);
+        let exchanged = act(&app, person, async |tx| {
+            Ok(match rows::exchange(tx, token.hash()).await? {
+                rows::Exchange::Done(session) if is_active(tx, person).await? => {
+                    rows::touch(tx, session.id, None).await?;
+                    let handed = hand_out(&app, tx, &session).await?;
+                    Ok((session, handed))
+                }
+                rows::Exchange::Done(_) | rows::Exchange::Unknown => Err(unknown()),
+                rows::Exchange::Reused(_) => Err(refused(
+                    "this refresh token was used before, so somebody else has it too; the session was ended, sign in again",
+                )),
+            })
+        });
+        let exchanged = exchanged.await?;
+        app.sessions.forget();
+        let (session, handed) = exchanged?;
+        Ok(Renewed::Renewed(OpenSession::of(session, &handed), None))
+    }
+
+    /// List sessions
+    ///
+    /// Where the person is signed in.
+    #[oai(path = "/", method = "get", operation_id = "listSessions")]
+    async fn list(&self, me: Me, app: Data<&App>) -> Result<Json<SessionList>, Error> {
+        let mut tx = app.db.person(me.person()).await?;
+        let found = rows::list(&mut tx, me.person()).await?;
+        Ok(Json(SessionList { items: found.into_iter().map(|row| Session::of(row, me.session())).collect() }))
+    }
+
+    /// End all other sessions
+    ///
+    /// Everywhere but here, within a second.
+    #[oai(path = "/", method = "delete", operation_id = "endOtherSessions")]
+    async fn end_others(&self, me: Me, app: Data<&App>) -> Result<Json<EndedCount>, Error> {
+        let ended = act(&app, me.person(), async |tx| {
+            Ok(rows::end_others(tx, me.person(), Some(me.session()), Ended::Revoked).await?)
+        });
+        let count = ended.await?;
+        app.sessions.forget();
+        Ok(Json(EndedCount { count }))
+    }
+
+    /// Get the current session
+    ///
+    /// The one this request belongs to.
+    #[oai(path = "/current", method = "get", operation_id = "getCurrentSession")]
+    async fn current(&self, me: Me, app: Data<&App>) -> Result<Json<OpenSession>, Error> {
+        let mut tx = app.db.person(me.person()).await?;
+        let session = rows::find(&mut tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
+        Ok(Json(OpenSession {
+            session: Session::of(session, me.session()),
+            person_id: me.person(),
+            csrf_token: me.csrf_token(),
+            access_token: None,
+            expires_in: None,
+            refresh_token: None,
+        }))
+    }
+
+    /// Sign out
+    ///
+    /// Ends the current session, within a second everywhere.
+    #[oai(path = "/current", method = "delete", operation_id = "signOut")]
+    async fn sign_out(&self, me: Me, app: Data<&App>) -> Result<EndedAnswer, Error> {
+        act(&app, me.person(), async |tx| Ok(rows::end(tx, me.session(), Ended::SignedOut).await?)).await?;
+        app.sessions.forget();
+        Ok(EndedAnswer::Ended(me.csrf_token().map(|_| cookie::removed())))
+    }
+
+    /// End a session
+    ///
+    /// Anywhere, within a second.
+    #[oai(path = "/:session", method = "delete", operation_id = "endSession")]
+    async fn end(
+        &self,
+        me: Me,
+        app: Data<&App>,
+        /// The session.
+        session: Path<SessionId>,
+    ) -> Result<EndedAnswer, Error> {
+        let ended = act(&app, me.person(), async |tx| Ok(rows::end(tx, session.0, Ended::Revoked).await?)).await?;
+        app.sessions.forget();
+        if ended { Ok(EndedAnswer::Ended(None)) } else { Err(Error::not_found(session.0)) }
+    }
+
+    /// Act for another organization
+    ///
+    /// One that the person is a member of. What opened the session before does not any more. A single request acts for
+    /// another one by the header `X-Organization-Id`.
+    #[oai(path = "/current/organization", method = "post", operation_id = "switchOrganization")]
+    async fn switch(&self, me: Me, app: Data<&App>, body: Body<Switch>) -> Result<Renewed, Error> {
+        let wanted = body.0.organization_id;
+        let switched = act(&app, me.person(), async |tx| {
+            let missing = || Error::not_found(wanted).at("organization_id");
+            if !memberships::counts(tx, me.person(), wanted).await? {
+                return Err(missing());
+            }
+            rows::switch(tx, me.session(), Some(wanted)).await?;
+            let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
+            rows::take_back(tx, session.id).await?;
+            let handed = hand_out(&app, tx, &session).await?;
+            Ok((session, handed))
+        });
+        let (session, handed) = switched.await?;
+        app.sessions.forget();
+        let cookie = handed.cookie();
+        Ok(Renewed::Renewed(OpenSession::of(session, &handed), cookie))
+    }
+
+    /// Prove anew who one is
+    ///
+    /// Some operations want a proof of the last minutes, and say so with `insufficient_user_authentication`. What opened
+    /// the session before does not any more.
+    ///
+    /// Refused as `wrong_credentials` when it is another password.
+    #[oai(path = "/current/proof", method = "post", operation_id = "proveAnew")]
+    async fn prove(&self, me: Me, app: Data<&App>, body: Body<Proof>) -> Result<Renewed, Error> {
+        verify_own(&app, &me, &body.0.password).await?;
+        let proven = act(&app, me.person(), async |tx| {
+            rows::prove(tx, me.session(), &["pwd"]).await?;
+            let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
+            rows::take_back(tx, session.id).await?;
+            let handed = hand_out(&app, tx, &session).await?;
+            Ok((session, handed))
+        });
+        let (session, handed) = proven.await?;
+        app.sessions.forget();
+        let cookie = handed.cookie();
+        Ok(Renewed::Renewed(OpenSession::of(session, &handed), cookie))
+    }
+}
+
+async fn is_active(tx: &mut gantry_schema::TenantTx, person: PersonId) -> Result<bool, Error> {
+    let found = gantry_schema::people::find(tx, person).await?;
+    Ok(found.is_some_and(|person| person.state == gantry_schema::people::State::Active))
+}
