@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use gantry_jobs::gather::Gather;
 use gantry_jobs::process::Receivers;
 use gantry_jobs::signals::{self, Signals};
 use gantry_schema::people::hashing::Hasher;
@@ -17,7 +18,6 @@ use crate::caller::Keys;
 use crate::client::{Hosts, Proxies};
 use crate::cors::Origins;
 use crate::events::Feeds;
-use crate::gather::Gather;
 use crate::inspector::Rates;
 use crate::jobs::feed::JobFeeds;
 use crate::jobs::together::{Asks, Looks};

@@ -19,7 +19,6 @@ pub mod event_types;
 pub mod events;
 mod example;
 pub mod field;
-mod gather;
 pub mod health;
 pub mod inspector;
 pub mod jobs;

@@ -26,6 +26,7 @@
 pub mod catalogue;
 pub mod diagnostics;
 pub mod doorbell;
+pub mod gather;
 mod job;
 pub mod maintenance;
 pub mod policy;

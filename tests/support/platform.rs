@@ -359,6 +359,8 @@ impl Platform {
             // The first calls are those of the connection itself; a fault there leaves nothing to test.
             db: db.unwrap_or_else(|_| self.db.clone()),
             providers: Arc::new(Providers { hooks }),
+            // What handlers have in common works with the database they began with.
+            shared: Shared::default(),
             ..self.runtime.clone()
         }
     }

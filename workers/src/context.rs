@@ -90,9 +90,8 @@ impl Context {
     }
 
     /// Something of which this process has one, for all handlers; made when it is first asked for.
-    #[must_use]
-    pub fn shared<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
-        self.runtime.shared.get()
+    pub fn shared<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.runtime.shared.get(make)
     }
 
     /// The database, for what is done for several jobs of several organizations together.

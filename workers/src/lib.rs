@@ -10,7 +10,6 @@ pub mod drain;
 pub mod engine;
 mod execute;
 mod failure;
-mod gather;
 pub mod maintenance;
 pub mod registry;
 mod shared;

@@ -16,12 +16,11 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     /// The value of this type, made when it is first asked for.
-    #[must_use]
-    pub fn get<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+    pub fn get<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let value = values.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
-        // The key is the type.
-        Arc::clone(value).downcast().unwrap_or_default()
+        let value = Arc::clone(values.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(make())));
+        let Ok(value) = value.downcast() else { unreachable!("the key is the type") };
+        value
     }
 }
 
@@ -34,8 +33,8 @@ mod tests {
     #[test]
     fn there_is_one_of_each_type_for_all_clones() {
         let shared = Shared::default();
-        shared.get::<AtomicU8>().store(7, Ordering::Relaxed);
-        assert_eq!(shared.clone().get::<AtomicU8>().load(Ordering::Relaxed), 7);
-        assert_eq!(*shared.get::<u8>(), 0);
+        shared.get(|| AtomicU8::new(1)).store(7, Ordering::Relaxed);
+        assert_eq!(shared.clone().get(|| AtomicU8::new(1)).load(Ordering::Relaxed), 7);
+        assert_eq!(*shared.get(|| 3_u8), 3);
     }
 }

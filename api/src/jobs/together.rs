@@ -1,8 +1,9 @@
-//! Asking for jobs and looking at them, many requests in one statement; [`gather`](crate::gather) says how and why.
+//! Asking for jobs and looking at them, many requests in one statement; [`gantry_jobs::gather`] says how and why.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use gantry_jobs::gather::{Together, Unanswered};
 use gantry_schema::jobs::enqueue::enqueue_alone;
 use gantry_schema::jobs::together::{enqueue_together, find_together, may_join};
 use gantry_schema::jobs::{Enqueued, Job, NewJob};
@@ -10,7 +11,6 @@ use gantry_schema::{Db, JobId, OrganizationId};
 
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::gather::{Together, Unanswered};
 
 /// Writes single jobs down in one commit. Each is answered after it.
 pub(crate) struct Asks(pub(crate) Db);

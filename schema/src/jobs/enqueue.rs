@@ -1,5 +1,7 @@
 //! Writing jobs down, in the transaction of the change that asks for them.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
@@ -135,9 +137,22 @@ pub async fn enqueue(
     let ids: Vec<JobId> = jobs.iter().map(|_| tx.ids().mint()).collect();
     let mut outcomes: Vec<Enqueued> = ids.iter().map(|&id| Enqueued { id, outcome: Outcome::Inserted }).collect();
 
-    let losers = claim_unique_keys(tx.connection(), organization, &ids, &jobs, now).await?;
-    let winners: Vec<(JobId, &NewJob)> =
-        ids.iter().copied().zip(&jobs).filter(|(id, _)| !losers.contains(id)).collect();
+    let holders = hold_pending(tx.connection(), organization, &jobs).await?;
+    for (enqueued, holder) in outcomes.iter_mut().zip(&holders) {
+        if let Some(holder) = holder {
+            *enqueued = Enqueued { id: *holder, outcome: Outcome::Existing };
+        }
+    }
+    let asking: Vec<(JobId, &NewJob)> = ids
+        .iter()
+        .copied()
+        .zip(&jobs)
+        .zip(&holders)
+        .filter(|(_, holder)| holder.is_none())
+        .map(|(job, _)| job)
+        .collect();
+    let losers = claim_unique_keys(tx.connection(), organization, &asking, now).await?;
+    let winners: Vec<(JobId, &NewJob)> = asking.into_iter().filter(|(id, _)| !losers.contains(id)).collect();
 
     for ready in insert(tx.connection(), organization, &winners, now).await? {
         tx.announce(ready);
@@ -211,18 +226,48 @@ pub async fn enqueue_alone(db: &Db, organization: OrganizationId, job: NewJob) -
     Ok(Enqueued { id, outcome: Outcome::Inserted })
 }
 
+/// The jobs that wait already for those that are satisfied with one that waits. They are not claimed before the
+/// transaction ends: whoever relies on such a job has often written what it is to find.
+async fn hold_pending(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+    jobs: &[NewJob],
+) -> Result<Vec<Option<JobId>>, sqlx::Error> {
+    let satisfied = |unique: &&Unique| unique.held == Held::Pending && unique.on_conflict == OnConflict::Existing;
+    let key = |job: &NewJob| Some((job.kind.clone(), job.unique.as_ref().filter(satisfied)?.key.clone()));
+    let wanted: Vec<Option<(String, String)>> = jobs.iter().map(key).collect();
+    let (kinds, keys): (Vec<String>, Vec<String>) = wanted.iter().flatten().cloned().unzip();
+    if keys.is_empty() {
+        return Ok(vec![None; jobs.len()]);
+    }
+    let rows = sqlx::query!(
+        r#"select u.kind, u.unique_key, u.job_id as "job_id: JobId"
+             from unnest($2::text[], $3::text[]) as w (kind, unique_key)
+             join job_unique u on u.organization_id = $1 and u.kind = w.kind and u.unique_key = w.unique_key
+            where u.held = 'pending'
+            order by u.kind collate "C", u.unique_key collate "C" for key share of u"#,
+        organization.uuid(),
+        &kinds,
+        &keys
+    )
+    .fetch_all(connection)
+    .await?;
+    let holders: HashMap<(String, String), JobId> =
+        rows.into_iter().map(|row| ((row.kind, row.unique_key), row.job_id)).collect();
+    Ok(wanted.into_iter().map(|key| holders.get(&key?).copied()).collect())
+}
+
 /// Takes the unique keys that are free, and answers the jobs that found theirs taken.
 async fn claim_unique_keys(
     connection: &mut PgConnection,
     organization: OrganizationId,
-    ids: &[JobId],
-    jobs: &[NewJob],
+    jobs: &[(JobId, &NewJob)],
     now: DateTime<Utc>,
-) -> Result<std::collections::HashSet<JobId>, sqlx::Error> {
+) -> Result<HashSet<JobId>, sqlx::Error> {
     let wanting: Vec<(JobId, &NewJob, &Unique)> =
-        ids.iter().zip(jobs).filter_map(|(&id, job)| job.unique.as_ref().map(|unique| (id, job, unique))).collect();
+        jobs.iter().filter_map(|&(id, job)| job.unique.as_ref().map(|unique| (id, job, unique))).collect();
     if wanting.is_empty() {
-        return Ok(std::collections::HashSet::new());
+        return Ok(HashSet::new());
     }
     let job_ids: Vec<uuid::Uuid> = wanting.iter().map(|(id, ..)| id.uuid()).collect();
     let kinds: Vec<&str> = wanting.iter().map(|(_, job, _)| job.kind.as_str()).collect();
@@ -257,7 +302,7 @@ async fn claim_unique_keys(
            select $1, w.kind, w.unique_key, w.job_id, w.held, w.until
              from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
                   as w (job_id, kind, unique_key, held, until)
-            order by w.kind, w.unique_key, w.job_id -- two bulks with the same keys must not wait for each other
+            order by w.kind collate "C", w.unique_key collate "C", w.job_id -- two bulks with the same keys must not wait for each other
                on conflict do nothing
            returning job_id as "job_id: JobId""#,
         organization.uuid(),
@@ -282,7 +327,7 @@ async fn yield_to_holder(
     let Some(unique) = &job.unique else { unreachable!("only jobs with a unique key can find it taken") };
     let holder = sqlx::query_scalar!(
         r#"select job_id as "id: JobId" from job_unique
-            where organization_id = $1 and kind = $2 and unique_key = $3"#,
+            where organization_id = $1 and kind = $2 and unique_key = $3 for key share"#,
         organization.uuid(),
         job.kind,
         unique.key

@@ -47,10 +47,18 @@ pub(super) async fn free(connection: &mut PgConnection, jobs: &[uuid::Uuid]) -> 
 
 /// Frees the unique keys that are only held until the claim.
 pub(super) async fn claimed(connection: &mut PgConnection, jobs: &[uuid::Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from job_unique where job_id = any($1) and held = 'pending'", jobs)
-        .execute(connection)
-        .await
-        .map(drop)
+    // In the order in which those hold them who are satisfied with a job that waits.
+    sqlx::query!(
+        r#"with held as materialized (
+               select organization_id, kind, unique_key from job_unique where job_id = any($1) and held = 'pending'
+                order by organization_id, kind collate "C", unique_key collate "C" for update)
+           delete from job_unique u using held h
+            where u.organization_id = h.organization_id and u.kind = h.kind and u.unique_key = h.unique_key"#,
+        jobs
+    )
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Frees the unique keys of jobs that ended: a period outlives success only.

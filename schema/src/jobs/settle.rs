@@ -1,6 +1,8 @@
 //! Writing down how attempts ended. Every statement names the attempt: a worker that lost its claim
 //! changes nothing.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -199,6 +201,37 @@ pub(super) async fn set_back_in(tx: &mut impl JobTx, setbacks: &[Setback]) -> Re
     let ended: Vec<JobId> = ended.map(|row| JobId::from_uuid(row.id)).collect();
     workflow::advance_in(tx, &ended).await?;
     Ok(rows.into_iter().map(|row| JobId::from_uuid(row.id)).collect())
+}
+
+/// As [`succeed_within`], for jobs of one organization that a handler ends together. Answers which still were the
+/// caller's; nothing may be written for the others. Not for jobs with keys.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn succeed_together(
+    tx: &mut TenantTx,
+    ended: &[(JobId, i32)],
+    result: &Value,
+) -> Result<HashSet<JobId>, sqlx::Error> {
+    let now = tx.now();
+    let ids: Vec<uuid::Uuid> = ended.iter().map(|(id, _)| id.uuid()).collect();
+    let attempts: Vec<i32> = ended.iter().map(|(_, attempt)| *attempt).collect();
+    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashSet::new()) };
+    let settled = sqlx::query_scalar!(
+        r#"update jobs j set state = 'succeeded', finished_at = $3, result = $4
+             from unnest($1::uuid[], $2::int[]) as s (id, attempt)
+            where j.id = s.id and j.attempt = s.attempt and j.state = 'running' and j.id >= $5 and j.id <= $6
+        returning j.id as "id: JobId""#,
+        &ids,
+        &attempts,
+        now,
+        result,
+        first,
+        last
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    Ok(settled.into_iter().collect())
 }
 
 /// Marks a job succeeded inside a handler's own transaction: its work and its end are one commit.

@@ -1,5 +1,7 @@
 //! Deliveries that wait for their endpoint.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 
 use crate::{EndpointId, EventId, JobTx, TenantTx};
@@ -32,30 +34,34 @@ pub struct Parked {
     pub due_at: DateTime<Utc>,
 }
 
-/// Puts deliveries into their endpoints' backlogs, in one statement. Those for endpoints that are gone are forgotten.
+/// Puts deliveries into their endpoints' backlogs, in one statement, and answers when the first of each endpoint is due.
+/// Those for endpoints that are gone or disabled are forgotten.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn park(tx: &mut TenantTx, parked: &[Parked]) -> Result<(), sqlx::Error> {
+pub async fn park(tx: &mut TenantTx, parked: &[Parked]) -> Result<BTreeMap<EndpointId, DateTime<Utc>>, sqlx::Error> {
     let organization = tx.organization();
     let endpoints: Vec<uuid::Uuid> = parked.iter().map(|parked| parked.endpoint.uuid()).collect();
     let events: Vec<uuid::Uuid> = parked.iter().map(|parked| parked.event.uuid()).collect();
     let tries: Vec<i32> = parked.iter().map(|parked| parked.tries).collect();
     let due: Vec<DateTime<Utc>> = parked.iter().map(|parked| parked.due_at).collect();
-    sqlx::query!(
-        "insert into webhook_backlog (endpoint_id, organization_id, event_id, tries, due_at)
-         select w.id, $1, p.event, p.tries, p.due_at
-           from unnest($2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[]) as p (endpoint, event, tries, due_at)
-           join webhook_endpoints w on w.id = p.endpoint",
+    let rows = sqlx::query!(
+        r#"with kept as (
+               insert into webhook_backlog (endpoint_id, organization_id, event_id, tries, due_at)
+               select w.id, $1, p.event, p.tries, p.due_at
+                 from unnest($2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[]) as p (endpoint, event, tries, due_at)
+                 join webhook_endpoints w on w.id = p.endpoint and w.enabled
+            returning endpoint_id, due_at)
+           select endpoint_id as "endpoint: EndpointId", min(due_at) as "due_at!" from kept group by 1"#,
         organization.uuid(),
         &endpoints,
         &events,
         &tries,
         &due
     )
-    .execute(tx.connection())
-    .await
-    .map(drop)
+    .fetch_all(tx.connection())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.endpoint, row.due_at)).collect())
 }
 
 /// The oldest deliveries of an endpoint that are due; with `in_order`, the very oldest, due or not.

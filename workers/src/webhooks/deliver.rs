@@ -8,7 +8,11 @@ use crate::{Context, Done, Failure, Run};
 
 impl Run for DeliverWebhook {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
-        let desk = cx.shared::<Desk>();
+        let (desk, tries) = (Desk::of(cx), cx.counted_attempt() - 1);
+        let wait = |due_at| Parked { endpoint: self.endpoint, event: self.event, tries, due_at };
+        if desk.is_behind(self.endpoint) {
+            return desk.park(cx, wait(cx.now())).await;
+        }
         let (receiver, event) = desk.load(cx, self.endpoint, self.event).await?;
         let (Some(receiver), Some(event)) = (receiver, event) else {
             return Ok(Done::With(json!({ "skipped": "the endpoint or the event is gone" })));
@@ -18,15 +22,11 @@ impl Run for DeliverWebhook {
         if !receiver.endpoint.enabled {
             return Ok(Done::With(json!({ "skipped": "the endpoint is disabled" })));
         }
-        let tries = cx.counted_attempt() - 1;
-        let wait = |due_at| Parked { endpoint: self.endpoint, event: self.event, tries, due_at };
         if let Some(until) = receiver.endpoint.open_until.filter(|until| *until > cx.now()) {
-            desk.park(cx, wait(until)).await?;
-            return Ok(Done::With(json!({ "parked": "the endpoint does not answer; it is delivered when it does" })));
+            return desk.park(cx, wait(until)).await;
         }
         let Some(turn) = desk.turn(self.endpoint).await else {
-            desk.park(cx, wait(cx.now())).await?;
-            return Ok(Done::With(json!({ "parked": "the endpoint does not keep up; it is delivered in its turn" })));
+            return desk.park(cx, wait(cx.now())).await;
         };
         let (made, latency) = desk::send(cx, &receiver, &event, None, tries, cx.is_last_attempt()).await;
         turn.end(latency);

@@ -1,19 +1,17 @@
 //! Where deliveries of one organization meet: what they need is read for all of them together, and what came of them
 //! is written down for all of them together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use gantry_jobs::By;
-use gantry_jobs::Job as _;
+use gantry_jobs::gather::{Gather, Together, Unanswered};
 use gantry_jobs::request::RequestError;
-use gantry_jobs::webhooks::{self, DrainBacklog};
+use gantry_jobs::webhooks;
 use gantry_schema::jobs::enqueue::EnqueueError;
-use gantry_schema::seal::SealingKeys;
 use gantry_schema::webhooks::backlog::Parked;
 use gantry_schema::webhooks::event_types::PlatformEvent;
-use gantry_schema::webhooks::{Attempt, Event, attempts, backlog, endpoints, events, health, secrets};
+use gantry_schema::webhooks::{Attempt, Event, attempts, endpoints, health};
 use gantry_schema::{EndpointId, EventId, JobTx as _, TenantTx};
 use serde_json::json;
 use tracing::warn;
@@ -21,47 +19,51 @@ use tracing::warn;
 use super::gate::{Gate, Turn};
 use super::message::{Opened, Receiver};
 use super::outcome::{self, Made, Verdict};
-use crate::gather::Gather;
-use crate::{Context, Failure};
+use super::together::{Answer, Loaded, Loads, Parking, Parks, Records};
+use crate::{Context, Done, Failure};
 
 /// What the deliveries of a process have in common.
-#[derive(Default)]
 pub(super) struct Desk {
     gate: Arc<Gate>,
-    opened: Arc<Opened>,
-    loads: Arc<Gather<(EndpointId, EventId), Loaded>>,
-    records: Arc<Gather<Made, ()>>,
-    parks: Arc<Gather<Parked, ()>>,
+    loads: Loads,
+    loading: Gather<Loads>,
+    records: Gather<Records>,
+    parks: Gather<Parks>,
 }
 
-/// A delivery's endpoint and event; either may be gone by now. An endpoint that cannot be used says why.
-pub(super) type Loaded = (Option<Result<Arc<Receiver>, String>>, Option<Arc<Event>>);
-
 impl Desk {
+    /// The desk of this process.
+    pub(super) fn of(cx: &Context) -> Arc<Self> {
+        cx.shared(|| {
+            let db = cx.db().clone();
+            let loads = Loads { db: db.clone(), keys: cx.keys(), opened: Arc::<Opened>::default() };
+            Self {
+                gate: Arc::default(),
+                loading: Gather::new(loads.clone()),
+                loads,
+                records: Gather::new(Records(db.clone())),
+                parks: Gather::new(Parks(db)),
+            }
+        })
+    }
+
     /// What a delivery needs.
     pub(super) async fn load(&self, cx: &Context, endpoint: EndpointId, event: EventId) -> Result<Loaded, Failure> {
-        let (db, organization) = (cx.db().clone(), cx.organization());
-        let (keys, opened) = (cx.keys(), Arc::clone(&self.opened));
-        let run = move |wanted: Vec<(EndpointId, EventId)>| {
-            let (db, keys, opened) = (db.clone(), Arc::clone(&keys), Arc::clone(&opened));
-            async move {
-                let mut tx = db.tenant(organization).await?;
-                let loaded = load_all(&mut tx, &wanted, &keys, &opened).await?;
-                tx.commit().await?;
-                Ok(loaded)
-            }
-        };
-        self.loads.ask(organization, (endpoint, event), run).await
+        together(&self.loading, cx, (endpoint, event)).await
     }
 
     /// As [`Self::load`], in a transaction that is there already.
     pub(super) async fn load_within(
         &self,
-        cx: &Context,
         tx: &mut TenantTx,
         wanted: &[(EndpointId, EventId)],
     ) -> Result<Vec<Loaded>, sqlx::Error> {
-        load_all(tx, wanted, &cx.keys(), &self.opened).await
+        self.loads.load(tx, wanted).await
+    }
+
+    /// Whether an endpoint is known not to keep up.
+    pub(super) fn is_behind(&self, endpoint: EndpointId) -> bool {
+        self.gate.is_behind(endpoint)
     }
 
     /// A place among the deliveries under way; `None`: the endpoint does not keep up.
@@ -71,69 +73,30 @@ impl Desk {
 
     /// Writes down what came of a delivery.
     pub(super) async fn record(&self, cx: &Context, made: Made) -> Result<(), Failure> {
-        let (db, organization) = (cx.db().clone(), cx.organization());
-        let run = move |made: Vec<Made>| {
-            let db = db.clone();
-            async move {
-                let mut tx = db.tenant(organization).await?;
-                write_down(&mut tx, &made).await?;
-                tx.commit().await?;
-                Ok(vec![(); made.len()])
-            }
-        };
-        self.records.ask(organization, made, run).await
+        together(&self.records, cx, made).await
     }
 
-    /// Puts a delivery into its endpoint's backlog.
-    pub(super) async fn park(&self, cx: &Context, parked: Parked) -> Result<(), Failure> {
-        let (db, organization) = (cx.db().clone(), cx.organization());
-        let run = move |parked: Vec<Parked>| {
-            let db = db.clone();
-            async move {
-                let mut tx = db.tenant(organization).await?;
-                // In one order for everybody.
-                let mut first_due: BTreeMap<EndpointId, DateTime<Utc>> = BTreeMap::new();
-                for Parked { endpoint, due_at, .. } in &parked {
-                    let due = first_due.entry(*endpoint).or_insert(*due_at);
-                    *due = (*due).min(*due_at);
-                }
-                backlog::park(&mut tx, &parked).await?;
-                for (endpoint, due) in first_due {
-                    let drain = DrainBacklog::when_due(endpoint);
-                    let asked = drain.request().at(due).enqueue(&mut tx, &By::platform("webhooks")).await;
-                    asked.map_err(database)?;
-                }
-                tx.commit().await?;
-                Ok(vec![(); parked.len()])
-            }
-        };
-        self.parks.ask(organization, parked, run).await
+    /// Puts a delivery into its endpoint's backlog, and ends the job with it.
+    pub(super) async fn park(&self, cx: &Context, parked: Parked) -> Result<Done, Failure> {
+        let parking = Parking { parked, job: cx.job(), attempt: cx.attempt() };
+        if together(&self.parks, cx, parking).await? { Ok(Done::Committed) } else { Err(Failure::Lost) }
     }
 }
 
-async fn load_all(
-    tx: &mut TenantTx,
-    wanted: &[(EndpointId, EventId)],
-    keys: &SealingKeys,
-    opened: &Opened,
-) -> Result<Vec<Loaded>, sqlx::Error> {
-    let endpoint_ids: BTreeSet<EndpointId> = wanted.iter().map(|(endpoint, _)| *endpoint).collect();
-    let endpoint_ids: Vec<EndpointId> = endpoint_ids.into_iter().collect();
-    let event_ids: BTreeSet<EventId> = wanted.iter().map(|(_, event)| *event).collect();
-    let event_ids: Vec<EventId> = event_ids.into_iter().collect();
-
-    let found = endpoints::find_many(tx, &endpoint_ids).await?;
-    let signing = secrets::signing(tx, &endpoint_ids).await?;
-    let receivers: HashMap<EndpointId, Result<Arc<Receiver>, String>> = found
-        .into_iter()
-        .map(|endpoint| (endpoint.id, Receiver::open(endpoint, &signing, keys, opened).map(Arc::new)))
-        .collect();
-    let found = events::find_many(tx, &event_ids).await?;
-    let events: HashMap<EventId, Arc<Event>> = found.into_iter().map(|event| (event.id, Arc::new(event))).collect();
-    let loaded =
-        |(endpoint, event): &(EndpointId, EventId)| (receivers.get(endpoint).cloned(), events.get(event).cloned());
-    Ok(wanted.iter().map(loaded).collect())
+async fn together<T, A>(gather: &Gather<T>, cx: &Context, question: T::Question) -> Result<A, Failure>
+where
+    T: Together<Answer = Answer<A>>,
+{
+    match gather.ask(cx.organization(), question).await {
+        Ok(answer) => answer.map_err(|error| Failure::retry(WithOthers(error))),
+        Err(Unanswered::Crowded(_)) => Err(Failure::retry("too many deliveries wait for the database")),
+        Err(Unanswered::Lost) => Err(Failure::retry("the work was given up together with that of other jobs")),
+    }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("working together with other jobs")]
+struct WithOthers(#[source] Arc<sqlx::Error>);
 
 /// Sends once. `tries` failed before.
 pub(super) async fn send(
@@ -262,7 +225,7 @@ async fn tell(tx: &mut TenantTx, what: PlatformEvent, facts: serde_json::Value) 
 }
 
 /// What the platform itself asks for can only fail with the database.
-fn database(error: RequestError) -> sqlx::Error {
+pub(super) fn database(error: RequestError) -> sqlx::Error {
     match error {
         RequestError::Enqueue(EnqueueError::Database(error)) => error,
         other => sqlx::Error::Protocol(other.to_string()),

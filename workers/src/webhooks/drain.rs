@@ -28,7 +28,7 @@ const AT_A_TIME: usize = 16;
 
 impl Run for DrainBacklog {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
-        let (desk, ends) = (cx.shared::<Desk>(), Instant::now() + BUDGET);
+        let (desk, ends) = (Desk::of(cx), Instant::now() + BUDGET);
         let mut shift = Shift { cx, endpoint: self.endpoint, ends, pace: Pace::default() };
         loop {
             let mut tx = cx.begin().await?;
@@ -59,7 +59,7 @@ impl Run for DrainBacklog {
             }
             let wanted: Vec<(EndpointId, EventId)> =
                 waiting.iter().map(|waiting| (self.endpoint, waiting.event)).collect();
-            let loaded = desk.load_within(cx, &mut tx, &wanted).await?;
+            let loaded = desk.load_within(&mut tx, &wanted).await?;
             let Some(Some(receiver)) = loaded.first().map(|(receiver, _)| receiver.clone()) else {
                 tx.commit().await?;
                 continue;

@@ -20,6 +20,10 @@ const MOST: usize = 1_024;
 /// How long a delivery waits for its turn before it goes to the backlog.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// Deliveries that wait for their turn at an endpoint that has not shown yet that it answers. Each holds a slot that
+/// others could use.
+const MOST_WAITING: usize = 64;
+
 /// An answer that takes longer earns no more deliveries at a time.
 const PROMPT: Duration = Duration::from_millis(500);
 
@@ -34,14 +38,23 @@ pub(super) struct Gate(Mutex<HashMap<EndpointId, Lane>>);
 struct Lane {
     under_way: usize,
     allowed: usize,
+    waiting: usize,
+    /// It answered promptly, and nobody waited in vain since.
+    proven: bool,
     /// Somebody waited in vain, and nothing has been answered promptly since.
     stalled: bool,
     freed: Arc<Notify>,
 }
 
+impl Lane {
+    const fn is_full(&self) -> bool {
+        self.under_way >= self.allowed
+    }
+}
+
 impl Default for Lane {
     fn default() -> Self {
-        Self { under_way: 0, allowed: AT_FIRST, stalled: false, freed: Arc::default() }
+        Self { under_way: 0, allowed: AT_FIRST, waiting: 0, proven: false, stalled: false, freed: Arc::default() }
     }
 }
 
@@ -62,20 +75,44 @@ enum Answered {
     NotAtAll,
 }
 
+/// A delivery's place among those that wait for their turn, given back when dropped.
+struct Waiting<'a> {
+    gate: &'a Gate,
+    endpoint: EndpointId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(lane) = self.gate.lock().get_mut(&self.endpoint) {
+            lane.waiting = lane.waiting.saturating_sub(1);
+        }
+    }
+}
+
 impl Gate {
+    /// Whether a delivery would be sent to the backlog at once.
+    pub(super) fn is_behind(&self, endpoint: EndpointId) -> bool {
+        self.lock().get(&endpoint).is_some_and(|lane| lane.stalled && lane.is_full())
+    }
+
     /// A place for a delivery; `None`: the endpoint does not keep up, it should wait in the backlog.
     pub(super) async fn turn(self: &Arc<Self>, endpoint: EndpointId) -> Option<Turn> {
         let waited = timeout(PATIENCE, async {
+            let mut waits: Option<Waiting<'_>> = None;
             loop {
                 let freed = {
                     let mut lanes = self.lock();
                     let lane = lanes.entry(endpoint).or_default();
-                    if lane.under_way < lane.allowed {
+                    if !lane.is_full() {
                         lane.under_way += 1;
                         return true;
                     }
-                    if lane.stalled {
+                    if lane.stalled || (waits.is_none() && !lane.proven && lane.waiting >= MOST_WAITING) {
                         return false;
+                    }
+                    if waits.is_none() {
+                        lane.waiting += 1;
+                        waits = Some(Waiting { gate: self, endpoint });
                     }
                     // Within the lock, so that nobody is freed between looking and waiting.
                     let mut freed = Box::pin(Arc::clone(&lane.freed).notified_owned());
@@ -90,7 +127,7 @@ impl Gate {
             Ok(false) => None,
             Err(_elapsed) => {
                 if let Some(lane) = self.lock().get_mut(&endpoint) {
-                    lane.stalled = true;
+                    (lane.stalled, lane.proven) = (true, false);
                 }
                 None
             }
@@ -121,13 +158,13 @@ impl Drop for Turn {
         match self.answered {
             Some(Answered::Promptly) => {
                 lane.allowed = (lane.allowed + 1).min(MOST);
-                lane.stalled = false;
+                (lane.stalled, lane.proven) = (false, true);
             }
             Some(Answered::NotAtAll) => lane.allowed = (lane.allowed / 2).max(FEWEST),
             Some(Answered::Slowly) | None => {}
         }
         lane.freed.notify_one();
-        if lane.under_way == 0 && lanes.len() > REMEMBERED {
+        if lane.under_way == 0 && lane.waiting == 0 && lanes.len() > REMEMBERED {
             lanes.remove(&self.endpoint);
         }
     }

@@ -13,3 +13,4 @@ mod gate;
 mod message;
 mod outcome;
 mod replay;
+mod together;

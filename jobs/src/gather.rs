@@ -1,12 +1,13 @@
-//! One statement for many requests: what an organization's requests ask for at the same moment goes to the ledger
+//! One statement for many: what an organization's requests, or its jobs, want of the database at the same moment is done
 //! together, because a statement for thirty costs little more than one for one, and a commit no more at all.
 //!
-//! Nobody waits for company. A lone request goes at once; what is asked while a statement runs goes with the next one.
-//! Statements are one organization's, in its scope: what organizations ask for is never mixed.
+//! Nobody waits for company, unless nobody is in a hurry. A lone question goes at once; what is asked while it is answered
+//! goes with the next ones. Statements are one organization's, in its scope: what organizations ask is never mixed.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gantry_schema::OrganizationId;
 use tokio::sync::oneshot;
@@ -15,14 +16,17 @@ use tokio::sync::oneshot;
 const MAX_WAITING: usize = 5_000;
 
 /// What can be asked together.
-pub(crate) trait Together: Send + Sync + 'static {
-    /// What one request asks.
+pub trait Together: Send + Sync + 'static {
+    /// What one asks.
     type Question: Send + 'static;
     /// What it is told.
     type Answer: Send + 'static;
 
-    /// Questions in one statement.
+    /// Questions answered together at most.
     const AT_ONCE: usize;
+
+    /// How long questions wait for company, where the answer is in no hurry.
+    const LINGER: Duration = Duration::ZERO;
 
     /// Answers an organization's questions, in their order.
     fn answer(
@@ -33,7 +37,7 @@ pub(crate) trait Together: Send + Sync + 'static {
 }
 
 /// Gathers questions. Cheap to clone.
-pub(crate) struct Gather<T: Together>(Arc<Inner<T>>);
+pub struct Gather<T: Together>(Arc<Inner<T>>);
 
 struct Inner<T: Together> {
     together: T,
@@ -47,7 +51,8 @@ struct Waiting<T: Together> {
 }
 
 /// Why a question has no answer.
-pub(crate) enum Unanswered<Q> {
+#[derive(Debug)]
+pub enum Unanswered<Q> {
     /// Too many wait; here it is again.
     Crowded(Q),
     /// Answering it, or one beside it, panicked.
@@ -60,9 +65,15 @@ impl<T: Together> Clone for Gather<T> {
     }
 }
 
+impl<T: Together> std::fmt::Debug for Gather<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gather").field("organizations", &self.organizations().len()).finish_non_exhaustive()
+    }
+}
+
 impl<T: Together> Gather<T> {
     /// Nobody has asked yet.
-    pub(crate) fn new(together: T) -> Self {
+    pub fn new(together: T) -> Self {
         Self(Arc::new(Inner { together, organizations: Mutex::default() }))
     }
 
@@ -70,7 +81,7 @@ impl<T: Together> Gather<T> {
     ///
     /// # Errors
     /// When the question was not answered.
-    pub(crate) async fn ask(
+    pub async fn ask(
         &self,
         organization: OrganizationId,
         question: T::Question,
@@ -105,8 +116,11 @@ struct Turn<T: Together> {
 impl<T: Together> Turn<T> {
     async fn answer_all(self) {
         loop {
-            // Requests that were read from their sockets already come along.
+            // What is ready to ask already comes along.
             tokio::task::yield_now().await;
+            if !T::LINGER.is_zero() {
+                tokio::time::sleep(T::LINGER).await;
+            }
             let Some(batch) = self.next_batch() else { return };
             let (questions, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.question, waiting.answer)).unzip();
