@@ -88,18 +88,16 @@ const FEATURES: Features = (
 const DESCRIPTION: &str = "\
 Durable jobs, schedules and signed webhooks for many organizations.
 
-**Authentication.** `Authorization: Bearer gk_…` with an API key; its scopes say what it allows. Or a session of a person, \
-of `POST /sessions`: a cookie for browsers, `Authorization: Bearer gsa_…` for programs; it allows what he may do in the \
-organization he acts for.
-**Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
-**Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
-**Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.
-**Events** are pushed to webhook endpoints, signed as Standard Webhooks 1.0 says; the callbacks of `createWebhookEndpoint` are the types that the \
-platform itself tells.
-**Sent again**, a change with the same `Idempotency-Key` is answered as before and done once.
-**Versions** are dates: send `Gantry-Version` with the one you were written for, or get the newest.
-**Limits.** Every answer says what is left, in `RateLimit-Policy`, `RateLimit` and `X-RateLimit-*`; 429 says in `Retry-After` how long to wait.
-**Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";
+- **Authentication**: `Authorization: Bearer gk_…` with an API key; its scopes say what it allows.
+- **Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
+- **Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
+- **Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.
+- **Events** are pushed to webhook endpoints, signed as Standard Webhooks 1.0 says; the callbacks of `createWebhookEndpoint` are the types that \
+the platform itself tells. `/inspector` shows what a receiver gets.
+- **Sent again**, a change with the same `Idempotency-Key` is answered as before and done once.
+- **Versions** are dates: send `Gantry-Version` with the one you were written for, or get the newest.
+- **Limits**: every answer says what is left, in `RateLimit-Policy`, `RateLimit` and `X-RateLimit-*`; 429 says in `Retry-After` how long to wait.
+- **Requests** have an id (`X-Request-Id`, yours or ours) and a place in a W3C trace (`traceparent`), which their jobs continue.";
 
 fn service() -> OpenApiService<Described<Features>, ()> {
     OpenApiService::new(Described(FEATURES), "Gantry", env!("CARGO_PKG_VERSION"))
@@ -118,7 +116,10 @@ pub fn openapi() -> &'static str {
 fn docs() -> &'static str {
     static PAGE: LazyLock<String> = LazyLock::new(|| {
         let service = service();
-        service.swagger_ui_html().replace(&service.spec(), openapi())
+        service
+            .swagger_ui_html()
+            .replace(&service.spec(), openapi())
+            .replace("<title>Swagger UI</title>", "<title>Gantry API</title>")
     });
     &PAGE
 }
