@@ -22,8 +22,9 @@ use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
-use crate::page::Cursor;
+use crate::page::Place;
 use crate::paging::{Paged, Paging};
+use crate::sort::Oldest;
 use crate::tag::Tag;
 
 /// Scopes that one key lists.
@@ -131,13 +132,15 @@ impl ApiKeys {
         app: Data<&App>,
         /// Of this organization below the caller's; left out: the caller's.
         organization: Query<Option<OrganizationId>>,
-        paging: Paging,
+        /// Only those that were revoked, or were not.
+        revoked: Query<Option<bool>>,
+        paging: Paging<Oldest>,
     ) -> Result<Paged<ApiKey>, Error> {
         let organization = caller.may_for(&app.db, organization.0).await?;
-        let after = paging.after_id(organization)?;
+        let (filter, window) = (api_keys::Filter { revoked: revoked.0 }, paging.window(organization)?);
         let mut tx = app.db.tenant(organization).await?;
-        let keys = api_keys::list(&mut tx, after, paging.and_one()).await?;
-        Ok(paging.page(organization, keys, |key| Cursor::id(key.id.uuid()), ApiKey::from))
+        let keys = api_keys::list(&mut tx, filter, window).await?;
+        Ok(paging.page(organization, keys, |key| Place::id(key.id), ApiKey::from))
     }
 
     /// Make an API key

@@ -17,6 +17,8 @@ use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{AnyJson, EventType as Name};
 use crate::once::{Answered, Once};
+use crate::page::Place;
+use crate::paging::{Paged, Paging};
 use crate::tag::Tag;
 
 /// Types an organization may describe, each version counted.
@@ -91,13 +93,6 @@ example!(EventTypeDescription, {
     "example": { "invoice": "2026-0001" },
 });
 
-/// The catalogue.
-#[derive(Debug, Object)]
-struct EventTypeCatalogue {
-    /// The platform's types, then the organization's own, by name and version.
-    items: Vec<EventType>,
-}
-
 /// A description was removed.
 #[derive(ApiResponse)]
 enum Deleted {
@@ -110,15 +105,34 @@ enum Deleted {
 impl EventTypes {
     /// List event types
     ///
-    /// The platform's, and those the organization describes for its own events.
+    /// The platform's, and those the organization describes for its own events, by name and version.
     #[oai(path = "/", method = "get", operation_id = "listEventTypes")]
-    async fn list(&self, caller: May<ReadEvents>, app: Data<&App>) -> Result<Json<EventTypeCatalogue>, Error> {
+    async fn list(
+        &self,
+        caller: May<ReadEvents>,
+        app: Data<&App>,
+        /// Only the platform's, or the organization's own.
+        source: Query<Option<Source>>,
+        paging: Paging,
+    ) -> Result<Paged<EventType>, Error> {
         let organization = caller.organization();
-        let mut tx = app.db.tenant(organization).await?;
-        let own = rows::list(&mut tx, None, MAX_TYPES).await?;
-        let platform = rows::platform().into_iter().map(|described| answer(described, Source::Platform));
-        let own = own.into_iter().map(|described| answer(described, Source::Organization));
-        Ok(Json(EventTypeCatalogue { items: platform.chain(own).collect() }))
+        let after = paging.after(organization)?;
+        let after = after.as_ref().map(Place::to_version).transpose()?;
+        let wanted = |its: Source| source.0.is_none_or(|source| source == its);
+        let mut found = Vec::new();
+        if wanted(Source::Platform) {
+            let follows = |described: &rows::EventType| after.is_none_or(|after| place(described) > after);
+            let platform = rows::platform().into_iter().filter(follows);
+            found.extend(platform.map(|described| (described, Source::Platform)));
+        }
+        if wanted(Source::Organization) {
+            let mut tx = app.db.tenant(organization).await?;
+            let own = rows::list(&mut tx, after, paging.and_one()).await?;
+            found.extend(own.into_iter().map(|described| (described, Source::Organization)));
+        }
+        found.sort_by(|(one, _), (other, _)| place(one).cmp(&place(other)));
+        let place = |(described, _): &(rows::EventType, Source)| Place::version(&described.name, described.version);
+        Ok(paging.page(organization, found, place, |(described, source)| answer(described, source)))
     }
 
     /// Get an event type
@@ -227,6 +241,11 @@ impl EventTypes {
 
 fn first_version() -> i32 {
     1
+}
+
+/// Where it stands in the catalogue.
+fn place(described: &rows::EventType) -> (&str, i32) {
+    (&described.name, described.version)
 }
 
 fn bounded(field: &str, json: &AnyJson) -> Result<Value, Error> {

@@ -10,7 +10,7 @@ use gantry_schema::db::Silent;
 use gantry_schema::limits::{self, FIRST_TIER, Given};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::setup::{self, Login};
-use gantry_schema::{ApiKeyId, Db, IdMint, OrganizationId, SystemClock, TenantTx};
+use gantry_schema::{Db, IdMint, Order, OrganizationId, SystemClock, TenantTx, Window};
 use url::Url;
 
 /// See to API keys.
@@ -161,16 +161,14 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
     tx.commit().await?;
 
     let mut tx = db.tenant(acme).await?;
-    let mut after = None;
+    let (valid, mut window) = (api_keys::Filter { revoked: Some(false) }, Window::new(Order::Ascending, 200));
     loop {
-        let keys = api_keys::list(&mut tx, after, 200).await?;
-        for key in keys.iter().filter(|key| key.name == DEMO_KEY && key.revoked_at.is_none()) {
+        let keys = api_keys::list(&mut tx, valid, window).await?;
+        for key in keys.iter().filter(|key| key.name == DEMO_KEY) {
             api_keys::revoke(&mut tx, key.id).await?;
         }
-        after = keys.last().map(|key| -> ApiKeyId { key.id });
-        if after.is_none() {
-            break;
-        }
+        let Some(last) = keys.last() else { break };
+        window = window.after(last.id);
     }
     // Who tries things out is not to be held up.
     let generous =
@@ -186,15 +184,15 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
 
 /// The organization of this name below `parent`; made if it is missing.
 async fn below(tx: &mut TenantTx, parent: OrganizationId, name: &str) -> anyhow::Result<OrganizationId> {
-    let mut after = None;
+    let mut window = Window::new(Order::Ascending, 200);
     loop {
-        let page = organizations::list(tx, after, 200).await?;
+        let page = organizations::list(tx, window).await?;
         if let Some(found) = page.iter().find(|found| found.parent == Some(parent) && found.name == name) {
             return Ok(found.id);
         }
-        after = page.last().map(|last| last.id);
-        if after.is_none() {
-            return Ok(organizations::create(tx, parent, name, 1, None).await?.id);
+        match page.last() {
+            Some(last) => window = window.after(last.id),
+            None => return Ok(organizations::create(tx, parent, name, 1, None).await?.id),
         }
     }
 }

@@ -20,8 +20,9 @@ use crate::error::Error;
 use crate::example::example;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
-use crate::page::Cursor;
+use crate::page::Place;
 use crate::paging::{Paged, Paging};
+use crate::sort::Oldest;
 use crate::tag::Tag;
 
 /// The operations on organizations.
@@ -94,13 +95,13 @@ impl Organizations {
         &self,
         caller: May<ReadOrganizations>,
         app: Data<&App>,
-        paging: Paging,
+        paging: Paging<Oldest>,
     ) -> Result<Paged<Organization>, Error> {
         let organization = caller.organization();
-        let after = paging.after_id(organization)?;
+        let window = paging.window(organization)?;
         let mut tx = app.db.tenant(organization).await?;
-        let found = organizations::list(&mut tx, after, paging.and_one()).await?;
-        Ok(paging.page(organization, found, |found| Cursor::id(found.id.uuid()), Organization::from))
+        let found = organizations::list(&mut tx, window).await?;
+        Ok(paging.page(organization, found, |found| Place::id(found.id), Organization::from))
     }
 
     /// Get an organization

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
 use poem_openapi::Object;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use uuid::Uuid;
@@ -23,16 +22,6 @@ pub struct Page<T: ParseFromJSON + ToJSON + Send + Sync> {
     pub next_cursor: Option<Cursor>,
 }
 
-impl<T: ParseFromJSON + ToJSON + Send + Sync> Page<T> {
-    /// Makes a page of rows of which one more than `limit` was asked for.
-    pub fn of<R>(mut rows: Vec<R>, limit: Limit, place: impl Fn(&R) -> Cursor, item: impl Fn(R) -> T) -> Self {
-        let more = rows.len() > limit.count();
-        rows.truncate(limit.count());
-        let next_cursor = rows.last().filter(|_| more).map(place);
-        Self { items: rows.into_iter().map(item).collect(), next_cursor }
-    }
-}
-
 /// How many things a page has: 1 to 200, 50 unless told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit(u8);
@@ -48,12 +37,6 @@ impl Limit {
     #[must_use]
     pub fn count(self) -> usize {
         usize::from(self.0)
-    }
-
-    /// One more, to know whether there is a next page.
-    #[must_use]
-    pub fn and_one(self) -> i64 {
-        i64::from(self.0) + 1
     }
 }
 
@@ -100,31 +83,35 @@ impl poem_openapi::types::ParseFromParameter for Limit {
     }
 }
 
-/// A place in a list. What is in it is nobody's business but ours.
+/// A place in a list: what the list is sorted by, of the row after which it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(Vec<u8>);
+pub struct Place(Vec<u8>);
 
-impl Cursor {
-    /// What is in it.
+impl Place {
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// A cursor with this in it.
-    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
     /// After the thing with this id.
     #[must_use]
-    pub fn id(id: Uuid) -> Self {
-        Self(id.as_bytes().to_vec())
+    pub fn id(id: impl Into<Uuid>) -> Self {
+        Self(id.into().as_bytes().to_vec())
     }
 
-    /// After the thing of this moment with this id.
+    /// After the thing of this name.
     #[must_use]
-    pub fn moment(at: DateTime<Utc>, id: Uuid) -> Self {
-        Self([&at.timestamp_micros().to_be_bytes()[..], id.as_bytes()].concat())
+    pub fn name(name: &str) -> Self {
+        Self(name.as_bytes().to_vec())
+    }
+
+    /// After this version of the thing of this name.
+    #[must_use]
+    pub fn version(name: &str, version: i32) -> Self {
+        Self([&version.to_be_bytes(), name.as_bytes()].concat())
     }
 
     /// After this line.
@@ -136,25 +123,32 @@ impl Cursor {
     /// The id of [`Self::id`].
     ///
     /// # Errors
-    /// When it is another list's cursor.
-    pub fn to_id<Id: From<Uuid>>(&self) -> Result<Id, Error> {
-        Uuid::from_slice(&self.0).map(Id::from).map_err(|_| foreign())
+    /// When it is another list's place.
+    pub fn to_id(&self) -> Result<Uuid, Error> {
+        Uuid::from_slice(&self.0).map_err(|_| foreign())
     }
 
-    /// The moment and id of [`Self::moment`].
+    /// The name of [`Self::name`].
     ///
     /// # Errors
-    /// When it is another list's cursor.
-    pub fn to_moment<Id: From<Uuid>>(&self) -> Result<(DateTime<Utc>, Id), Error> {
-        let (at, id) = self.0.split_first_chunk::<8>().ok_or_else(foreign)?;
-        let at = DateTime::from_timestamp_micros(i64::from_be_bytes(*at)).ok_or_else(foreign)?;
-        Ok((at, Id::from(Uuid::from_slice(id).map_err(|_| foreign())?)))
+    /// When it is another list's place.
+    pub fn to_name(&self) -> Result<&str, Error> {
+        str::from_utf8(&self.0).map_err(|_| foreign())
+    }
+
+    /// The name and version of [`Self::version`].
+    ///
+    /// # Errors
+    /// When it is another list's place.
+    pub fn to_version(&self) -> Result<(&str, i32), Error> {
+        let (version, name) = self.0.split_first_chunk::<4>().ok_or_else(foreign)?;
+        Ok((str::from_utf8(name).map_err(|_| foreign())?, i32::from_be_bytes(*version)))
     }
 
     /// The attempt and line of [`Self::line`].
     ///
     /// # Errors
-    /// When it is another list's cursor.
+    /// When it is another list's place.
     pub fn to_line(&self) -> Result<(i32, i32), Error> {
         match self.0.as_chunks::<4>() {
             ([attempt, line], []) => Ok((i32::from_be_bytes(*attempt), i32::from_be_bytes(*line))),
@@ -163,11 +157,28 @@ impl Cursor {
     }
 }
 
-fn foreign() -> Error {
+pub(crate) fn foreign() -> Error {
     Error::parameter(
         "cursor",
-        "this cursor is not of this list; use next_cursor of its last page, or begin without one",
+        "this cursor is not of this list with these filters; use next_cursor of its last page, or begin without one",
     )
+}
+
+/// What a page gives to get the next one with. What is in it is nobody's business but ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(Vec<u8>);
+
+/// Characters of a cursor, at most: the longest name there is fits.
+const MAX_CURSOR: usize = 1_200;
+
+impl Cursor {
+    pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl FromStr for Cursor {
@@ -175,7 +186,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         match URL_SAFE_NO_PAD.decode(text) {
-            Ok(bytes) if text.len() <= 64 => Ok(Self(bytes)),
+            Ok(bytes) if text.len() <= MAX_CURSOR => Ok(Self(bytes)),
             _ => Err(Wrong("this is no cursor; use next_cursor of the last page, or begin without one".into())),
         }
     }
@@ -188,7 +199,7 @@ impl fmt::Display for Cursor {
 }
 
 text_type!(Cursor, "cursor", |schema| {
-    schema.max_length = Some(64);
+    schema.max_length = Some(MAX_CURSOR);
     schema.example = Some("AAAAAGlo3sBpZmsVlCTrIgGQYopbZ-qpiJyp5K6QtuQ".into());
 });
 
@@ -197,23 +208,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_are_read_back_and_not_mistaken_for_each_other() {
-        let (id, at) = (Uuid::from_u128(7), DateTime::UNIX_EPOCH);
-        let read = |cursor: Cursor| cursor.to_string().parse::<Cursor>().unwrap();
-        assert_eq!(read(Cursor::id(id)).to_id::<Uuid>().unwrap(), id);
-        assert_eq!(read(Cursor::moment(at, id)).to_moment::<Uuid>().unwrap(), (at, id));
-        assert_eq!(read(Cursor::line(3, 9)).to_line().unwrap(), (3, 9));
-        assert!(read(Cursor::line(3, 9)).to_id::<Uuid>().is_err() && Cursor::id(id).to_moment::<Uuid>().is_err());
-        assert!("!".parse::<Cursor>().is_err() && Cursor(vec![]).to_line().is_err());
+    fn places_are_read_back_and_not_mistaken_for_each_other() {
+        let id = Uuid::from_u128(7);
+        assert_eq!(Place::id(id).to_id().unwrap(), id);
+        assert_eq!(Place::name("nightly").to_name().unwrap(), "nightly");
+        assert_eq!(Place::version("invoice.paid", 3).to_version().unwrap(), ("invoice.paid", 3));
+        assert_eq!(Place::line(3, 9).to_line().unwrap(), (3, 9));
+        assert!(Place::line(3, 9).to_id().is_err() && Place::id(id).to_line().is_err());
+        assert!(Place(vec![0xff]).to_name().is_err() && Place(vec![]).to_version().is_err());
     }
 
     #[test]
-    fn a_page_says_whether_there_is_a_next_one() {
-        let page =
-            |rows: Vec<u32>| Page::of(rows, Limit(2), |row| Cursor::id(Uuid::from_u128(u128::from(*row))), |row| row);
-        assert!(page(vec![1, 2]).next_cursor.is_none());
-        let first = page(vec![1, 2, 3]);
-        assert_eq!((first.items, first.next_cursor), (vec![1, 2], Some(Cursor::id(Uuid::from_u128(2)))));
+    fn a_cursor_is_text_of_a_bounded_length() {
+        let cursor = Cursor::of_bytes(vec![1, 2, 3]);
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        let longest = Cursor::of_bytes([&[0; 16], "\u{10ffff}".repeat(200).as_bytes()].concat());
+        assert!(longest.to_string().parse::<Cursor>().is_ok());
+        for bad in ["!", "a", &"A".repeat(MAX_CURSOR + 4)] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -221,6 +234,6 @@ mod tests {
         for bad in ["0", "201", "-1", "x", "", "1e2"] {
             assert!(bad.parse::<Limit>().is_err(), "{bad}");
         }
-        assert_eq!("200".parse::<Limit>().unwrap().and_one(), 201);
+        assert_eq!("200".parse::<Limit>().unwrap().count(), 200);
     }
 }

@@ -1,32 +1,33 @@
-//! The page a request asks for: an operation that lists takes `paging: Paging`, reads `paging.and_one()` rows behind
-//! the place its cursor names, and answers `paging.page(…)`.
+//! The page a request asks for. An operation that lists takes `paging: Paging<Newest>`, asks for
+//! `paging.window(organization)?`, which has a row more than the page, and answers `paging.page(…)`.
 //!
-//! A cursor belongs to one list of one organization with one choice of filters, and is good for a week.
+//! A cursor belongs to one list of one organization with one choice of filters and one order, and is good for a week.
 
 use chrono::TimeDelta;
-use gantry_schema::OrganizationId;
 use gantry_schema::digest::sha256;
+use gantry_schema::{Order, OrganizationId, Window};
 use poem::http::{HeaderValue, header};
 use poem::{IntoResponse, Request, RequestBody, Response};
 use poem_openapi::payload::Json;
-use poem_openapi::registry::{MetaHeader, MetaParamIn, MetaResponses, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaHeader, MetaParamIn, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions};
-use uuid::Uuid;
 
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::field::Wrong;
-use crate::page::{Cursor, Limit, Page};
+use crate::page::{Cursor, Limit, Page, Place, foreign};
+use crate::sort::{Fixed, Sort, Sorting};
 
 /// How long a cursor is good.
 const GOOD_FOR: TimeDelta = TimeDelta::days(7);
 
-/// Which page of which list is asked for.
+/// Which page of which list is asked for, and how it is sorted.
 #[derive(Debug)]
-pub struct Paging {
+pub struct Paging<K = Fixed> {
     limit: Limit,
     cursor: Option<Cursor>,
+    sort: Sort<K>,
     path: String,
     /// What is asked for besides the page.
     filters: Vec<(String, String)>,
@@ -34,18 +35,42 @@ pub struct Paging {
     now: i64,
 }
 
-impl Paging {
+impl<K: Sorting> Paging<K> {
+    /// How many things the page has at most.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.limit.count()
+    }
+
     /// One row more than the page has, to know whether there is a next one.
     #[must_use]
     pub fn and_one(&self) -> i64 {
-        self.limit.and_one()
+        i64::try_from(self.count()).unwrap_or(i64::MAX).saturating_add(1)
+    }
+
+    /// What the list is sorted by.
+    #[must_use]
+    pub const fn by(&self) -> K {
+        self.sort.by
+    }
+
+    /// The direction of the list.
+    #[must_use]
+    pub const fn order(&self) -> Order {
+        self.sort.order
+    }
+
+    /// Whether it is the first page.
+    #[must_use]
+    pub const fn is_first(&self) -> bool {
+        self.cursor.is_none()
     }
 
     /// The place after which the page begins; `None`: at the beginning.
     ///
     /// # Errors
     /// When the cursor is another list's or too old.
-    pub fn after(&self, organization: OrganizationId) -> Result<Option<Cursor>, Error> {
+    pub fn after(&self, organization: OrganizationId) -> Result<Option<Place>, Error> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
         let (issued, rest) = cursor.bytes().split_first_chunk::<8>().ok_or_else(foreign)?;
         let (list, place) = rest.split_first_chunk::<8>().ok_or_else(foreign)?;
@@ -59,37 +84,42 @@ impl Paging {
             )
             .at("cursor"));
         }
-        Ok(Some(Cursor::from_bytes(place.to_vec())))
+        Ok(Some(Place::of_bytes(place)))
     }
 
-    /// The id after which the page begins; `None`: at the beginning.
+    /// The page, with one row more, of a list that is sorted by id, and so by age.
     ///
     /// # Errors
     /// As [`Self::after`].
-    pub fn after_id<Id: From<Uuid>>(&self, organization: OrganizationId) -> Result<Option<Id>, Error> {
-        self.after(organization)?.map(|place| place.to_id()).transpose()
+    pub fn window(&self, organization: OrganizationId) -> Result<Window, Error> {
+        let window = Window::new(self.order(), self.and_one());
+        match self.after(organization)? {
+            Some(place) => Ok(window.after(place.to_id()?)),
+            None => Ok(window),
+        }
     }
 
     /// The page, of rows of which [`Self::and_one`] were asked for.
     pub fn page<T: ParseFromJSON + ToJSON + Send + Sync, R>(
         &self,
         organization: OrganizationId,
-        rows: Vec<R>,
-        place: impl Fn(&R) -> Cursor,
+        mut rows: Vec<R>,
+        place: impl Fn(&R) -> Place,
         item: impl Fn(R) -> T,
     ) -> Paged<T> {
-        let sealed = |row: &R| {
+        let more = rows.len() > self.count();
+        rows.truncate(self.count());
+        let next_cursor = rows.last().filter(|_| more).map(|row| {
             let (issued, list) = (self.now.to_be_bytes(), self.list(organization));
-            Cursor::from_bytes([&issued[..], &list, place(row).bytes()].concat())
-        };
-        let page = Page::of(rows, self.limit, sealed, item);
-        let next = page.next_cursor.as_ref().map(|cursor| {
+            Cursor::of_bytes([&issued[..], &list, place(row).bytes()].concat())
+        });
+        let next = next_cursor.as_ref().map(|cursor| {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(&self.filters);
-            query.append_pair("limit", &self.limit.count().to_string()).append_pair("cursor", &cursor.to_string());
+            query.append_pair("limit", &self.count().to_string()).append_pair("cursor", &cursor.to_string());
             format!("<{}?{}>; rel=\"next\"", self.path, query.finish())
         });
-        Paged { page, next }
+        Paged { page: Page { items: rows.into_iter().map(item).collect(), next_cursor }, next }
     }
 
     /// What a cursor belongs to.
@@ -102,14 +132,7 @@ impl Paging {
     }
 }
 
-fn foreign() -> Error {
-    Error::parameter(
-        "cursor",
-        "this cursor is not of this list with these filters; use next_cursor of its last page, or begin without one",
-    )
-}
-
-impl<'a> ApiExtractor<'a> for Paging {
+impl<'a, K: Sorting> ApiExtractor<'a> for Paging<K> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
 
     type ParamType = ();
@@ -119,25 +142,31 @@ impl<'a> ApiExtractor<'a> for Paging {
         Some(MetaParamIn::Query)
     }
 
+    /// What it is sorted by: [`crate::parameters::Described`] makes three parameters of it.
     fn param_schema_ref() -> Option<MetaSchemaRef> {
-        Some(Cursor::schema_ref())
+        Some(Sort::<K>::schema().unwrap_or_else(|| MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")))))
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let app = request.data::<App>();
         let app = app.ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
         let path = request.uri().path().trim_end_matches('/').to_owned();
-        let (mut limit, mut cursor, mut filters) = (Limit::default(), None, Vec::new());
+        let (mut limit, mut cursor, mut sort, mut filters) = (Limit::default(), None, K::USUAL, Vec::new());
         for (name, value) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
+            let wrong = |wrong: Wrong| Error::parameter(name.as_ref(), wrong.0);
             match &*name {
-                "limit" => limit = value.parse().map_err(|wrong: Wrong| Error::parameter("limit", wrong.0))?,
-                "cursor" => cursor = Some(value.parse().map_err(|wrong: Wrong| Error::parameter("cursor", wrong.0))?),
+                "limit" => limit = value.parse().map_err(wrong)?,
+                "cursor" => cursor = Some(value.parse().map_err(wrong)?),
+                "sort" => sort = value.parse().map_err(wrong)?,
                 _ => filters.push((name.into_owned(), value.into_owned())),
             }
         }
+        if sort != K::USUAL {
+            filters.push(("sort".to_owned(), sort.to_string()));
+        }
         // The order in which filters are written makes no other list.
         filters.sort();
-        Ok(Self { limit, cursor, path, filters, now: app.db.now().timestamp() })
+        Ok(Self { limit, cursor, sort, path, filters, now: app.db.now().timestamp() })
     }
 }
 
@@ -146,6 +175,14 @@ impl<'a> ApiExtractor<'a> for Paging {
 pub struct Paged<T: ParseFromJSON + ToJSON + Send + Sync> {
     page: Page<T>,
     next: Option<String>,
+}
+
+impl<T: ParseFromJSON + ToJSON + Send + Sync> Paged<T> {
+    /// Things after which no page follows.
+    #[must_use]
+    pub fn last(items: Vec<T>) -> Self {
+        Self { page: Page { items, next_cursor: None }, next: None }
+    }
 }
 
 impl<T: ParseFromJSON + ToJSON + Send + Sync> IntoResponse for Paged<T> {

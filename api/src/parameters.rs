@@ -8,11 +8,11 @@ use gantry_schema::organizations::Permission;
 use poem::endpoint::BoxEndpoint;
 use poem::http::Method;
 use poem_openapi::OpenApi;
-use poem_openapi::registry::{MetaApi, MetaOperationParam, Registry};
+use poem_openapi::registry::{MetaApi, MetaOperationParam, MetaSchemaRef, Registry};
 use poem_openapi::types::Type as _;
 
 use crate::error::Code;
-use crate::page::Limit;
+use crate::page::{Cursor, Limit};
 use crate::version;
 
 /// The name of the argument, the name of the parameter, what it is for, and as what a request that carries it may be
@@ -38,6 +38,10 @@ const SHARED: &[(&str, &str, &str, &[Code])] = &[
         "Not when it looks as in the answer with this `ETag`: then 304, without a body.",
         &[],
     ),
+    ("since", "since", "Only what was made from this moment on.", &[]),
+    ("until", "until", "Only what was made before this moment.", &[]),
+    ("sort", "sort", "By what the list is sorted; with `-` before it, the other way.", &[]),
+    ("limit", "limit", "How many.", &[]),
     ("cursor", "cursor", "Continue after the last page, within a week.", &[Code::CursorExpired]),
 ];
 
@@ -70,22 +74,28 @@ impl<T: OpenApi> OpenApi for Described<T> {
     }
 }
 
-/// A page is asked for with two parameters.
+/// Some arguments are several parameters: a page has two, and a third where the list can be sorted; a stretch of time
+/// has a beginning and an end.
 fn spread(parameter: MetaOperationParam) -> Vec<MetaOperationParam> {
-    if parameter.name != "paging" {
-        return vec![parameter];
-    }
-    let limit = MetaOperationParam {
-        name: "limit".to_owned(),
-        schema: Limit::schema_ref(),
-        description: Some("How many.".to_owned()),
+    let one = |name: &str, schema: MetaSchemaRef| MetaOperationParam {
+        name: name.to_owned(),
+        schema,
+        description: None,
         in_type: parameter.in_type,
         required: false,
         deprecated: false,
         explode: true,
         style: None,
     };
-    vec![limit, MetaOperationParam { name: "cursor".to_owned(), ..parameter }]
+    if parameter.name == "during" {
+        return vec![one("since", parameter.schema.clone()), one("until", parameter.schema.clone())];
+    }
+    if parameter.name != "paging" {
+        return vec![parameter];
+    }
+    let sorted = matches!(&parameter.schema, MetaSchemaRef::Inline(schema) if !schema.enum_items.is_empty());
+    let sort = sorted.then(|| one("sort", parameter.schema.clone()));
+    sort.into_iter().chain([one("limit", Limit::schema_ref()), one("cursor", Cursor::schema_ref())]).collect()
 }
 
 /// The permission an operation needs comes beside the ways to authenticate, and becomes the scope of each of them.

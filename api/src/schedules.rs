@@ -4,7 +4,7 @@ use gantry_jobs::schedule::{self, NewSchedule};
 use gantry_schema::organizations::needed::{ManageSchedules, ReadSchedules};
 use gantry_schema::schedules::cron::{CronSchedule, MissedRuns, Overlap};
 use gantry_schema::schedules::{self as rows, queries};
-use gantry_schema::{JobTx as _, ScheduleId, TenantTx};
+use gantry_schema::{JobTx as _, Order, ScheduleId, TenantTx};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
@@ -23,8 +23,9 @@ use crate::example::example;
 use crate::field::{AnyJson, Moment, Name, Word};
 use crate::jobs::{self, Receipt};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit};
+use crate::page::{Limit, Place};
 use crate::paging::{Paged, Paging};
+use crate::sort::{Sort, Sorting};
 use crate::tag::Tag;
 
 /// The operations on schedules.
@@ -82,6 +83,18 @@ example!(Schedule, {
     "next_tick_at": "2026-01-16T02:00:00Z",
     "created_at": "2026-01-15T12:00:00Z",
 });
+
+/// What the list of schedules is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ScheduleSorting {
+    CreatedAt,
+    Name,
+}
+
+impl Sorting for ScheduleSorting {
+    const WORDS: &'static [(&'static str, Self)] = &[("created_at", Self::CreatedAt), ("name", Self::Name)];
+    const USUAL: Sort<Self> = Sort { by: Self::CreatedAt, order: Order::Ascending };
+}
 
 /// A recurring job to set up.
 ///
@@ -243,19 +256,37 @@ impl Schedules {
 
     /// List schedules
     ///
-    /// Oldest first.
+    /// Oldest first unless told otherwise.
     #[oai(path = "/", method = "get", operation_id = "listSchedules")]
     async fn list(
         &self,
         caller: May<ReadSchedules>,
         app: Data<&App>,
-        paging: Paging,
+        /// Only those that are paused, or are not.
+        paused: Query<Option<bool>>,
+        /// Only those that ask for this kind of job.
+        kind: Query<Option<Word>>,
+        paging: Paging<ScheduleSorting>,
     ) -> Result<Paged<Schedule>, Error> {
         let organization = caller.organization();
-        let after = paging.after_id(organization)?;
-        let mut tx = app.db.tenant(organization).await?;
-        let found = queries::list(&mut tx, after, paging.and_one()).await?;
-        Ok(paging.page(organization, found, |schedule| Cursor::id(schedule.id.uuid()), Schedule::from))
+        let filter = queries::Filter { paused: paused.0, kind: kind.0.map(Into::into) };
+        let place = |schedule: &rows::Schedule| match paging.by() {
+            ScheduleSorting::CreatedAt => Place::id(schedule.id),
+            ScheduleSorting::Name => Place::name(&schedule.name),
+        };
+        let found = match paging.by() {
+            ScheduleSorting::CreatedAt => {
+                let window = paging.window(organization)?;
+                queries::list(&mut app.db.tenant(organization).await?, &filter, window).await?
+            }
+            ScheduleSorting::Name => {
+                let after = paging.after(organization)?;
+                let after = after.as_ref().map(Place::to_name).transpose()?;
+                let mut tx = app.db.tenant(organization).await?;
+                queries::list_by_name(&mut tx, &filter, paging.order(), after, paging.and_one()).await?
+            }
+        };
+        Ok(paging.page(organization, found, place, Schedule::from))
     }
 
     /// Try out an expression

@@ -24,6 +24,7 @@ pub mod sessions;
 pub mod setup;
 pub mod token;
 pub mod webhooks;
+pub mod window;
 
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
@@ -31,6 +32,7 @@ pub use id::{
     ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, InvitationId, JobId, OneTimeId,
     OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
 };
+pub use window::{Order, Window};
 
 /// The migrations of this release, in order.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

@@ -8,6 +8,7 @@ use gantry_providers::hooks::sandbox::Outcome;
 use gantry_schema::jobs::State;
 use gantry_schema::webhooks::signature::{Scheme, SigningSecret};
 use gantry_schema::webhooks::{endpoints, events, health};
+use gantry_schema::{Order, Window};
 use gantry_tests::{Actor, Platform, Receiver};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -309,7 +310,7 @@ async fn old_events_and_attempts_are_forgotten_and_newer_ones_are_not(pool: PgPo
     platform.operator().enqueue(gantry_jobs::maintenance::ForgetEvents::default()).await;
     platform.run_jobs().await;
     let mut tx = acme.begin().await;
-    let left = events::list(&mut tx, &events::Filter::default(), None, 10).await.unwrap();
+    let left = events::list(&mut tx, &events::Filter::default(), Window::new(Order::Descending, 10)).await.unwrap();
     assert_eq!(left.iter().map(|event| event.id.to_string()).collect::<Vec<_>>(), kept);
     drop(tx);
     assert_eq!(acme.attempts(receiver.id).await.len(), 1);

@@ -226,9 +226,9 @@ async fn dead_letters_are_run_again_by_filter_oldest_first(pool: PgPool) {
     let theirs = globex.enqueue(gives_up("a")).await;
     platform.run_jobs().await;
 
-    let of_kind = Filter { kind: Some(Scripted::KIND.to_owned()), ..Filter::default() };
+    let of_kind = Filter { kinds: vec![Scripted::KIND.to_owned()], ..Filter::default() };
     let before = acme.job(dead[3]).await.created_at;
-    let old = Filter { before: Some(before), ..of_kind.clone() };
+    let old = Filter { until: Some(before), ..of_kind.clone() };
     assert_eq!(retry_all(&acme, &old, 2).await, 2);
     assert_eq!((acme.state(dead[0]).await, acme.state(dead[2]).await), (State::Available, State::Discarded));
     assert_eq!(retry_all(&acme, &old, 2).await, 1);
@@ -258,7 +258,7 @@ async fn waiting_jobs_are_discarded_by_filter_and_nothing_else_is(pool: PgPool) 
     let other = acme.enqueue(OneAtATime::under("k")).await;
     let theirs = globex.enqueue(job.clone()).await;
 
-    let of = |state: State| Filter { state: Some(state), kind: Some(Scripted::KIND.to_owned()), ..Filter::default() };
+    let of = |state: State| Filter { state: Some(state), kinds: vec![Scripted::KIND.to_owned()], ..Filter::default() };
     for state in [State::Running, State::Succeeded, State::Discarded, State::Cancelled, State::Waiting] {
         assert_eq!(discard_all(&acme, &of(state), 9).await, 0, "{state}");
     }
@@ -298,7 +298,7 @@ async fn pages_neither_repeat_nor_miss_a_job_while_others_come_in(pool: PgPool) 
     for filter in [
         Filter::default(),
         Filter { state: Some(State::Discarded), ..Filter::default() },
-        Filter { kind: Some(Scripted::KIND.to_owned()), queue: Some("default".to_owned()), ..Filter::default() },
+        Filter { kinds: vec![Scripted::KIND.to_owned()], queue: Some("default".to_owned()), ..Filter::default() },
     ] {
         let (mut seen, mut after) = (Vec::<JobId>::new(), None);
         loop {

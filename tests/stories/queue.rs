@@ -526,7 +526,7 @@ async fn another_worker_takes_over_when_the_leader_dies(pool: PgPool) {
     until_count(&live, "jobs where rescues = 1", held).await;
     let job = Scripted::fine("later");
     let later = acme.ask(job.request().at(acme.db().now() + chrono::Duration::milliseconds(300))).await.id;
-    for id in acme.jobs(&Filter { kind: Some(Scripted::KIND.to_owned()), ..Filter::default() }, None, 9).await {
+    for id in acme.jobs(&Filter { kinds: vec![Scripted::KIND.to_owned()], ..Filter::default() }, None, 9).await {
         if id != later {
             acme.cancel(id).await;
         }

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 /// The deliveries there are, oldest first.
 async fn deliveries(acme: &gantry_tests::Actor) -> Vec<gantry_schema::jobs::Job> {
-    let filter = Filter { kind: Some("webhooks.deliver".to_owned()), ..Filter::default() };
+    let filter = Filter { kinds: vec!["webhooks.deliver".to_owned()], ..Filter::default() };
     let mut jobs = Vec::new();
     for id in acme.jobs(&filter, None, 100).await {
         jobs.insert(0, acme.job(id).await);

@@ -14,7 +14,9 @@ use gantry_schema::seal::SealingKeys;
 use gantry_schema::webhooks::secrets::{self, Secret};
 use gantry_schema::webhooks::signature::{self, Scheme, SignatureError, SigningSecret, VerifyingKey};
 use gantry_schema::webhooks::{Attempt, Endpoint, attempts, backlog, endpoints};
-use gantry_schema::{Db, EndpointId, EventId, JobId, JobTx as _, OrganizationId, PersonId, SecretId, TenantTx};
+use gantry_schema::{
+    Db, EndpointId, EventId, JobId, JobTx as _, Order, OrganizationId, PersonId, SecretId, TenantTx, Window,
+};
 use serde_json::Value;
 
 /// An organization and what its people and programs do. Cheap to clone.
@@ -106,8 +108,10 @@ impl Actor {
 
     /// A page of its jobs, newest first.
     pub async fn jobs(&self, filter: &Filter, after: Option<JobId>, limit: i64) -> Vec<JobId> {
+        let newest = Window::new(Order::Descending, limit);
+        let window = after.map_or(newest, |after| newest.after(after));
         let mut tx = self.begin().await;
-        let page = control::list(&mut tx, filter, after, limit).await.expect("the database answers");
+        let page = control::list(&mut tx, filter, window).await.expect("the database answers");
         tx.rollback().await.expect("the database answers");
         page.into_iter().map(|job| job.id).collect()
     }
@@ -260,9 +264,9 @@ impl Actor {
     /// The attempts to deliver to an endpoint, newest first.
     pub async fn attempts(&self, endpoint: EndpointId) -> Vec<Attempt> {
         let mut tx = self.begin().await;
-        let attempts = attempts::list(&mut tx, endpoint, attempts::Filter::default(), None, 200)
-            .await
-            .expect("the database answers");
+        let newest = Window::new(Order::Descending, 200);
+        let attempts =
+            attempts::list(&mut tx, endpoint, attempts::Filter::default(), newest).await.expect("the database answers");
         tx.rollback().await.expect("the database answers");
         attempts
     }

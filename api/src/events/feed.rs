@@ -12,7 +12,6 @@ use super::Event;
 use crate::app::App;
 use crate::error::Error;
 use crate::field::{Wrong, text_type};
-use crate::page::{Limit, Page};
 
 /// Where a reader of the feed continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,20 +76,19 @@ pub(super) async fn read(
     organization: OrganizationId,
     filter: &Filter,
     after: After,
-    limit: Limit,
+    limit: usize,
     patience: Duration,
-) -> Result<Page<Event>, Error> {
-    let deadline = Instant::now() + patience;
+) -> Result<Vec<Event>, Error> {
+    let (deadline, limit) = (Instant::now() + patience, i64::try_from(limit).unwrap_or(i64::MAX));
     let watch = app.signals.watch_events(organization);
     let mut tx = app.db.tenant(organization).await?;
     let place = after.place(&mut tx).await?;
     loop {
         let notified = watch.notified();
-        let found = events::feed(&mut tx, filter, place, limit.and_one() - 1).await?;
+        let found = events::feed(&mut tx, filter, place, limit).await?;
         drop(tx);
         if !found.is_empty() || Instant::now() >= deadline || app.is_stopping() {
-            let items = found.into_iter().map(|placed| placed.event.into()).collect();
-            return Ok(Page { items, next_cursor: None });
+            return Ok(found.into_iter().map(|placed| placed.event.into()).collect());
         }
         tokio::select! {
             () = watch.changed(notified) => {}

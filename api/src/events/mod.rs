@@ -22,12 +22,15 @@ use crate::app::App;
 use crate::body::{Batch, Body, MIB};
 use crate::caller::May;
 use crate::dry_run::DryRun;
+use crate::during::During;
 use crate::error::{Code, Error, ItemProblem};
 use crate::example::example;
 use crate::field::{AnyJson, EventPattern, EventType};
 use crate::jobs::wait;
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Place;
+use crate::paging::{Paged, Paging};
+use crate::sort::{Newest, Sorting as _};
 use crate::tag::Tag;
 use crate::webhooks::fields::{self, Channel};
 
@@ -220,28 +223,24 @@ impl Events {
         after: Query<Option<After>>,
         /// Seconds to wait for the feed to go on, at most 60.
         wait: Query<Option<wait::Seconds>>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<Event>>, Error> {
+        during: During,
+        paging: Paging<Newest>,
+    ) -> Result<Paged<Event>, Error> {
         let organization = caller.organization();
         let filter = filter(types.0.as_deref(), channel.0)?;
-        let limit = limit.0.unwrap_or_default();
         if let Some(after) = after.0 {
-            if cursor.0.is_some() {
-                return Err(Error::parameter("cursor", "the feed has no cursor; continue with after"));
-            }
+            only_of_a_list(&paging, during)?;
             let patience = wait.0.map_or(Duration::ZERO, wait::Seconds::duration);
-            return feed::read(&app, organization, &filter, after, limit, patience).await.map(Json);
+            let found = feed::read(&app, organization, &filter, after, paging.count(), patience).await?;
+            return Ok(Paged::last(found));
         }
         if wait.0.is_some() {
             return Err(Error::parameter("wait", "only the feed can be waited for; say after, or leave wait out"));
         }
-        let before = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
+        let window = paging.window(organization)?.within(during.since, during.until);
         let mut tx = app.db.tenant(organization).await?;
-        let found = events::list(&mut tx, &filter, before, limit.and_one()).await?;
-        Ok(Json(Page::of(found, limit, |event| Cursor::id(event.id.uuid()), Event::from)))
+        let found = events::list(&mut tx, &filter, window).await?;
+        Ok(paging.page(organization, found, |event| Place::id(event.id), Event::from))
     }
 
     /// Follow events
@@ -284,6 +283,20 @@ impl Events {
         let mut tx = app.db.tenant(organization).await?;
         let found = events::find(&mut tx, event.0).await?.ok_or_else(|| Error::not_found(event.0))?;
         Ok(Json(found.into()))
+    }
+}
+
+/// The feed goes on from where its reader is, in one direction.
+fn only_of_a_list(paging: &Paging<Newest>, during: During) -> Result<(), Error> {
+    let of_list = [
+        ("cursor", !paging.is_first()),
+        ("sort", paging.order() != Newest::USUAL.order),
+        ("since", during.since.is_some()),
+        ("until", during.until.is_some()),
+    ];
+    match of_list.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::parameter(*name, format!("the feed has no {name}; continue with after"))),
+        None => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use gantry_schema::inspector::{BinToken, queries};
 use gantry_schema::organizations::needed::{ManageWebhooks, ReadWebhooks};
 use gantry_schema::{BinId, InspectedId, JobTx as _};
 use poem::web::Data;
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
@@ -22,7 +22,9 @@ use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{Moment, Name};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Place;
+use crate::paging::{Paged, Paging};
+use crate::sort::Newest;
 use crate::tag::Tag;
 
 pub(crate) use page::page;
@@ -335,18 +337,14 @@ impl Inspector {
         app: Data<&App>,
         /// The bin.
         bin: Path<BinId>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<Inspected>>, Error> {
+        paging: Paging<Newest>,
+    ) -> Result<Paged<Inspected>, Error> {
         let organization = caller.organization();
-        let before = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
+        let window = paging.window(organization)?;
         let mut tx = app.db.tenant(organization).await?;
         queries::find(&mut tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
-        let found = queries::requests(&mut tx, bin.0, before, limit.and_one()).await?;
-        Ok(Json(Page::of(found, limit, |request| Cursor::id(request.id.uuid()), Inspected::from)))
+        let found = queries::requests(&mut tx, bin.0, window).await?;
+        Ok(paging.page(organization, found, |request| Place::id(request.id), Inspected::from))
     }
 
     /// Empty a bin

@@ -1,6 +1,7 @@
 //! Jobs as callers see them.
 
 use chrono::{DateTime, Utc};
+use gantry_schema::jobs::control::Summary;
 use gantry_schema::jobs::log::Line;
 use gantry_schema::jobs::{self, State};
 use gantry_schema::{JobId, WorkerId};
@@ -260,8 +261,8 @@ pub struct LogLine {
 
 example!(LogLine, { "attempt": 1, "line": 17, "at": "2026-01-15T12:00:01Z", "message": "step 2 of 3" });
 
-impl From<jobs::Job> for JobSummary {
-    fn from(job: jobs::Job) -> Self {
+impl From<Summary> for JobSummary {
+    fn from(job: Summary) -> Self {
         Self {
             id: job.id,
             state: job.state.into(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use gantry_jobs::{By, catalogue, request};
+use gantry_jobs::{By, Queue, catalogue, request};
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::log;
 use gantry_schema::jobs::{Enqueued, NewJob};
@@ -29,12 +29,14 @@ use crate::app::App;
 use crate::body::{Body, MIB};
 use crate::caller::May;
 use crate::dry_run::DryRun;
+use crate::during::During;
 use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
-use crate::page::Cursor;
+use crate::page::Place;
 use crate::paging::{Paged, Paging};
+use crate::sort::Newest;
 use crate::tag::Tag;
 
 pub use answer::{Job, JobState, JobSummary, LogLine};
@@ -138,8 +140,10 @@ struct Selection {
     queue: Option<Word>,
     /// In this state.
     state: Option<JobState>,
+    /// Asked for from this moment on.
+    since: Option<Moment>,
     /// Asked for before this moment.
-    before: Option<Moment>,
+    until: Option<Moment>,
 }
 
 example!(Selection, { "kind": "diagnostics.probe", "before": "2026-01-15T12:00:00Z" });
@@ -148,9 +152,10 @@ impl From<Selection> for Filter {
     fn from(selection: Selection) -> Self {
         Self {
             state: selection.state.map(Into::into),
-            kind: selection.kind.map(Into::into),
+            kinds: selection.kind.into_iter().map(Into::into).collect(),
             queue: selection.queue.map(Into::into),
-            before: selection.before.map(|moment| moment.0),
+            since: selection.since.map(|moment| moment.0),
+            until: selection.until.map(|moment| moment.0),
         }
     }
 }
@@ -263,7 +268,7 @@ impl Jobs {
 
     /// List jobs
     ///
-    /// Newest first.
+    /// Newest first unless told otherwise. They come without payloads, results and histories; `GET /jobs/{id}` has them.
     #[oai(path = "/jobs", method = "get", operation_id = "listJobs")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
@@ -276,16 +281,21 @@ impl Jobs {
         kind: Query<Option<Word>>,
         /// Only in this queue.
         queue: Query<Option<Word>>,
-        /// Only asked for before this moment.
-        before: Query<Option<Moment>>,
-        paging: Paging,
+        during: During,
+        paging: Paging<Newest>,
     ) -> Result<Paged<JobSummary>, Error> {
         let organization = caller.organization();
-        let selection = Selection { kind: kind.0, queue: queue.0, state: state.0, before: before.0 };
-        let after = paging.after_id(organization)?;
+        let filter = Filter {
+            state: state.0.map(Into::into),
+            kinds: kinds(kind.0, queue.0.as_ref())?,
+            queue: queue.0.map(Into::into),
+            since: during.since,
+            until: during.until,
+        };
+        let window = paging.window(organization)?;
         let mut tx = app.db.tenant(organization).await?;
-        let jobs = control::list(&mut tx, &selection.into(), after, paging.and_one()).await?;
-        Ok(paging.page(organization, jobs, |job| Cursor::id(job.id.uuid()), JobSummary::from))
+        let jobs = control::list(&mut tx, &filter, window).await?;
+        Ok(paging.page(organization, jobs, |job| Place::id(job.id), JobSummary::from))
     }
 
     /// Get a job
@@ -411,7 +421,7 @@ impl Jobs {
         if filter == Filter::default() {
             return Err(Error::field(
                 "body",
-                "this would discard everything that waits; name a kind, a queue, a state or before",
+                "this would discard everything that waits; name a kind, a queue, a state, since or until",
             ));
         }
         let discard = dry_run.run(once, &caller, organization, async |tx| {
@@ -440,7 +450,7 @@ impl Jobs {
         if lines.is_empty() && control::find(&mut tx, job.0).await?.is_none() {
             return Err(Error::not_found(job.0));
         }
-        Ok(paging.page(organization, lines, |line| Cursor::line(line.attempt, line.line), LogLine::from))
+        Ok(paging.page(organization, lines, |line| Place::line(line.attempt, line.line), LogLine::from))
     }
 
     /// Follow a job
@@ -487,6 +497,22 @@ impl Asked {
     fn of(enqueued: Enqueued) -> Self {
         let location = format!("/jobs/{}", enqueued.id);
         Self::Accepted(Json(enqueued.into()), location, LOOK_AFTER)
+    }
+}
+
+/// The kinds that are meant: the one that is named, or those of the queue, for the ledger finds jobs by their kinds.
+fn kinds(kind: Option<Word>, queue: Option<&Word>) -> Result<Vec<String>, Error> {
+    match (kind, queue) {
+        (Some(kind), _) => Ok(vec![kind.into()]),
+        (None, None) => Ok(Vec::new()),
+        (None, Some(name)) => {
+            let queue: Queue = name.as_str().parse().map_err(|_| {
+                let all: Vec<&str> = Queue::ALL.iter().map(|queue| queue.as_str()).collect();
+                Error::parameter("queue", format!("there is no such queue; write one of {}", all.join(", ")))
+            })?;
+            let of_queue = catalogue::kinds().into_iter().filter(|kind| kind.policy.queue == queue);
+            Ok(of_queue.map(|kind| kind.name.to_owned()).collect())
+        }
     }
 }
 

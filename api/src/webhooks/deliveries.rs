@@ -17,11 +17,14 @@ use super::answers::{Attempt, Statistics};
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
+use crate::during::During;
 use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{EventType, Moment};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Place;
+use crate::paging::{Paged, Paging};
+use crate::sort::Newest;
 use crate::tag::Tag;
 
 /// How far back events can be sent again: as long as they are kept.
@@ -131,19 +134,16 @@ impl WebhookDeliveries {
         succeeded: Query<Option<bool>>,
         /// Only those of this event.
         event_id: Query<Option<EventId>>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<Attempt>>, Error> {
+        during: During,
+        paging: Paging<Newest>,
+    ) -> Result<Paged<Attempt>, Error> {
         let organization = caller.organization();
-        let before = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
+        let window = paging.window(organization)?.within(during.since, during.until);
         let filter = attempts::Filter { succeeded: succeeded.0, event: event_id.0 };
         let mut tx = app.db.tenant(organization).await?;
         exists(&mut tx, endpoint.0).await?;
-        let found = attempts::list(&mut tx, endpoint.0, filter, before, limit.and_one()).await?;
-        Ok(Json(Page::of(found, limit, |attempt| Cursor::id(attempt.id.uuid()), Attempt::from)))
+        let found = attempts::list(&mut tx, endpoint.0, filter, window).await?;
+        Ok(paging.page(organization, found, |attempt| Place::id(attempt.id), Attempt::from))
     }
 
     /// Get an endpoint's statistics

@@ -28,9 +28,11 @@ use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::dry_run::DryRun;
 use crate::error::{Code, Error};
 use crate::example::example;
-use crate::field::EventPattern;
+use crate::field::{EventPattern, EventType};
 use crate::once::{Answered, Once};
-use crate::page::{Cursor, Limit, Page};
+use crate::page::Place;
+use crate::paging::{Paged, Paging};
+use crate::sort::Oldest;
 use crate::tag::Tag;
 use fields::Channel;
 
@@ -314,18 +316,16 @@ impl WebhookEndpoints {
         app: Data<&App>,
         /// Only those that get events, or do not.
         enabled: Query<Option<bool>>,
-        /// How many.
-        limit: Query<Option<Limit>>,
-        /// Continue after the last page.
-        cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<Endpoint>>, Error> {
+        /// Only those that want events of this type.
+        event_type: Query<Option<EventType>>,
+        paging: Paging<Oldest>,
+    ) -> Result<Paged<Endpoint>, Error> {
         let organization = caller.organization();
-        let after = cursor.0.map(|cursor| cursor.to_id()).transpose()?;
-        let limit = limit.0.unwrap_or_default();
-        let filter = endpoints::Filter { enabled: enabled.0, newest_first: false };
+        let event_type = event_type.0.map(|event_type| event_type.to_string());
+        let (filter, window) = (endpoints::Filter { enabled: enabled.0, event_type }, paging.window(organization)?);
         let mut tx = app.db.tenant(organization).await?;
-        let found = endpoints::list(&mut tx, filter, after, limit.and_one()).await?;
-        Ok(Json(Page::of(found, limit, |endpoint| Cursor::id(endpoint.id.uuid()), Endpoint::from)))
+        let found = endpoints::list(&mut tx, &filter, window).await?;
+        Ok(paging.page(organization, found, |endpoint| Place::id(endpoint.id), Endpoint::from))
     }
 
     /// Get a webhook endpoint

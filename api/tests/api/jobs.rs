@@ -1,7 +1,6 @@
 //! Jobs through the API.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use gantry_schema::JobId;
+use chrono::TimeDelta;
 use gantry_schema::jobs::log::{self, Line};
 use poem::Body;
 use poem::http::Method;
@@ -76,7 +75,7 @@ async fn jobs_are_listed_newest_first_by_what_is_asked(pool: PgPool) {
     };
     assert_eq!(listed("").await, [new.clone(), later.clone(), old.clone()]);
     assert_eq!(listed("?state=scheduled").await, [&*later]);
-    assert_eq!(listed("?state=available&before=2026-01-15T12:30:00Z").await, [&*old]);
+    assert_eq!(listed("?state=available&until=2026-01-15T12:30:00Z").await, [&*old]);
     assert_eq!(listed("?kind=webhooks.deliver").await, Vec::<String>::new());
     assert_eq!(listed("?queue=default&limit=1").await, [new]);
 
@@ -108,10 +107,11 @@ async fn a_running_job_is_told_to_stop(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
     let job = acme.probe(None).await;
-    run(&platform, &job).await;
+    let worker = platform.claim(&job).await;
     let told = acme.send(Method::POST, &format!("/jobs/{job}/cancel"), None).await.expect(202);
     assert_eq!((&told["state"], &told["cancel_requested_at"]), (&json!("running"), &json!(BEGINNING)));
-    assert_eq!(told["attempts"], json!([{ "attempt": 1, "started_at": BEGINNING, "outcome": "running" }]));
+    let attempt = json!({ "attempt": 1, "started_at": BEGINNING, "outcome": "running", "worker": worker });
+    assert_eq!(told["attempts"], json!([attempt]));
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
@@ -261,19 +261,6 @@ async fn the_catalogue_says_what_can_be_asked_for(pool: PgPool) {
     let kinds = acme.get("/job-kinds").await.expect(200);
     let probe = kinds.as_array().unwrap().iter().find(|kind| kind["kind"] == "diagnostics.probe").unwrap();
     assert_eq!((&probe["public"], &probe["queue"]), (&json!(true), &json!("default")));
-}
-
-/// As a worker does it.
-async fn run(platform: &Platform, job: &str) {
-    let job: JobId = job.parse().unwrap();
-    let now: DateTime<Utc> = platform.app.db.now();
-    sqlx::query("delete from job_dispatch where id = $1").bind(job.uuid()).execute(&platform.pool).await.unwrap();
-    sqlx::query("update jobs set state = 'running', attempt = 1, started_at = $2 where id = $1")
-        .bind(job.uuid())
-        .bind(now)
-        .execute(&platform.pool)
-        .await
-        .unwrap();
 }
 
 async fn write(platform: &Platform, acme: &Actor, job: &str, lines: &[(i32, i32, &str)]) {

@@ -7,12 +7,15 @@ use gantry_api::App;
 use gantry_jobs::signals::Signals;
 use gantry_schema::api_keys::{self, Token};
 use gantry_schema::db::Silent;
+use gantry_schema::jobs::claim::{self, Paused};
 use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::people::hashing::Hasher;
 use gantry_schema::people::{self, NewPerson, Typed, passwords};
 use gantry_schema::seal::{SealingKey, SealingKeys};
-use gantry_schema::{Db, FixedClock, IdMint, OrganizationId, PersonId, SystemClock};
+use gantry_schema::{
+    Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, SystemClock, WorkerId,
+};
 use poem::http::{HeaderMap, Method, StatusCode};
 use poem::{Body, Endpoint as _, Request, Response};
 use rand::SeedableRng as _;
@@ -156,6 +159,18 @@ impl Platform {
         let id = self.person(email).await;
         self.join(id, organization, role).await;
         self.signed_in(id, email).await
+    }
+
+    /// A worker takes the job. Answers the worker.
+    pub async fn claim(&self, job: &str) -> WorkerId {
+        let job: JobId = job.parse().unwrap();
+        let options = (*self.pool.connect_options()).clone().username("gantry_engine");
+        let (clock, ids) = (self.clock.clone(), Arc::new(IdMint::seeded(self.clock.clone(), 8)));
+        let ledger = EngineDb::connect(options, 2, clock, ids, Arc::new(Silent)).await.unwrap();
+        let (worker, claim) = (self.app.db.ids().mint(), self.app.db.ids().mint());
+        let taken = claim::claim(&ledger, worker, claim, &mut [job.uuid()], &Paused::default()).await.unwrap();
+        assert_eq!(taken.len(), 1, "{job} can be taken");
+        worker
     }
 
     pub async fn count(&self, table: &'static str) -> i64 {

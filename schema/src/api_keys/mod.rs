@@ -3,5 +3,5 @@
 mod queries;
 mod token;
 
-pub use queries::{ApiKey, authenticate, create, list, revoke};
+pub use queries::{ApiKey, Filter, authenticate, create, list, revoke};
 pub use token::{InvalidToken, Token};

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 
 use super::Token;
 use crate::organizations::Permission;
-use crate::{ApiKeyId, CredentialTx, JobTx, OrganizationId, TenantTx};
+use crate::window::in_order;
+use crate::{ApiKeyId, CredentialTx, JobTx, OrganizationId, TenantTx, Window};
 
 /// A key, without its secret.
 #[derive(Debug, Clone)]
@@ -113,23 +114,42 @@ pub async fn authenticate(tx: &mut CredentialTx) -> Result<Option<ApiKey>, sqlx:
     Ok(row.map(ApiKey::from))
 }
 
-/// The organization's keys after `after`, by id.
+/// Which keys a list shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those that were revoked, or were not.
+    pub revoked: Option<bool>,
+}
+
+/// A page of the organization's keys.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(tx: &mut TenantTx, after: Option<ApiKeyId>, limit: i64) -> Result<Vec<ApiKey>, sqlx::Error> {
+pub async fn list(tx: &mut TenantTx, filter: Filter, window: Window) -> Result<Vec<ApiKey>, sqlx::Error> {
     let organization = tx.organization();
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select id as "id: ApiKeyId", organization_id as "organization_id: OrganizationId", name, hint, scopes,
-                  created_at, expires_at, revoked_at
-             from api_keys where organization_id = $1 and ($2::uuid is null or id > $2) order by id limit $3"#,
-        organization.uuid(),
-        after.map(ApiKeyId::uuid),
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await?;
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Row,
+                r#"select id as "id: ApiKeyId", organization_id as "organization_id: OrganizationId", name, hint, scopes,
+                          created_at, expires_at, revoked_at
+                     from api_keys
+                    where organization_id = $1 and id > $2 and id < $3
+                      and ($4::boolean is null or $4 = (revoked_at is not null))
+                    order by id "#
+                    + $order
+                    + " limit $5",
+                organization.uuid(),
+                window.low(),
+                window.high(),
+                filter.revoked,
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await?
+        };
+    }
+    let rows = in_order!(window.order, page);
     Ok(rows.into_iter().map(ApiKey::from).collect())
 }
 

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::BinToken;
-use crate::{BinId, CredentialTx, InspectedId, JobTx, OrganizationId, TenantTx};
+use crate::window::in_order;
+use crate::{BinId, CredentialTx, InspectedId, JobTx, OrganizationId, TenantTx, Window};
 
 /// Requests a bin keeps: the newest.
 pub const KEPT: i64 = 100;
@@ -198,27 +199,30 @@ pub async fn keep(tx: &mut TenantTx, request: &Inspected) -> Result<(), sqlx::Er
     .map(drop)
 }
 
-/// A bin's requests before `before`, newest first.
+/// A page of what a bin received.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn requests(
-    tx: &mut TenantTx,
-    bin: BinId,
-    before: Option<InspectedId>,
-    limit: i64,
-) -> Result<Vec<Inspected>, sqlx::Error> {
-    sqlx::query_as!(
-        Inspected,
-        r#"select id as "id: InspectedId", bin_id as "bin: BinId", method, path, query, headers, body, truncated,
-                  received_at
-             from inspector_requests where bin_id = $1 and ($2::uuid is null or id < $2) order by id desc limit $3"#,
-        bin.uuid(),
-        before.map(InspectedId::uuid),
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await
+pub async fn requests(tx: &mut TenantTx, bin: BinId, window: Window) -> Result<Vec<Inspected>, sqlx::Error> {
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Inspected,
+                r#"select id as "id: InspectedId", bin_id as "bin: BinId", method, path, query, headers, body, truncated,
+                          received_at
+                     from inspector_requests where bin_id = $1 and id > $2 and id < $3 order by id "#
+                    + $order
+                    + " limit $4",
+                bin.uuid(),
+                window.low(),
+                window.high(),
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    in_order!(window.order, page)
 }
 
 /// Forgets what a bin received. Answers how many requests that were.

@@ -4,19 +4,53 @@ use chrono::{DateTime, Utc};
 
 use super::row::Row;
 use super::{Job, Ready, State, pause, workflow};
-use crate::{JobId, JobTx, OrganizationId, TenantTx};
+use crate::window::in_order;
+use crate::{JobId, JobTx, Order, OrganizationId, TenantTx, Window};
 
 /// Which jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// In this state.
     pub state: Option<State>,
-    /// Of this kind.
-    pub kind: Option<String>,
+    /// Of one of these kinds; empty: of any.
+    pub kinds: Vec<String>,
     /// In this queue.
     pub queue: Option<String>,
+    /// Asked for from this moment on.
+    pub since: Option<DateTime<Utc>>,
     /// Asked for before this moment.
-    pub before: Option<DateTime<Utc>>,
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// A job in a list: without what may be large.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Its id.
+    pub id: JobId,
+    /// What is to be done.
+    pub kind: String,
+    /// Where it waits.
+    pub queue: String,
+    /// 0 first, 9 last.
+    pub priority: i16,
+    /// Where it is in its life.
+    pub state: State,
+    /// The attempt that runs or ran last; 0 before the first.
+    pub attempt: i32,
+    /// Counted attempts before it is discarded.
+    pub max_attempts: i32,
+    /// Not before this moment.
+    pub run_at: DateTime<Utc>,
+    /// Who asked.
+    pub requested_by: String,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When the last attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended for good.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What the handler last said about how far it is.
+    pub progress: Option<serde_json::Value>,
 }
 
 /// One job.
@@ -40,67 +74,95 @@ pub async fn find(tx: &mut TenantTx, id: JobId) -> Result<Option<Job>, sqlx::Err
     .transpose()
 }
 
-/// A page of jobs, newest first, of those older than `after`.
+/// A page of the jobs. What is live, or ended badly, is little beside what ended well, and is found through the small
+/// table that has it.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(
-    tx: &mut TenantTx,
-    filter: &Filter,
-    after: Option<JobId>,
-    limit: i64,
-) -> Result<Vec<Job>, sqlx::Error> {
-    let (organization, now) = (tx.organization(), tx.now());
-    // The dead letters are few among many, so they have a table to be found by.
-    let unsuccessful = matches!(filter.state, Some(State::Discarded | State::Cancelled));
-    let rows = if unsuccessful {
-        sqlx::query_as!(
-            Row,
-            r#"select j.id as "id: JobId", j.organization_id as "organization_id: OrganizationId", j.kind, j.queue, j.priority,
-                      j.state as "state: State", attempt, max_attempts, uncounted, rescues, run_at, expires_at, unique_key, concurrency_key,
-                      payload, traceparent, requested_by, created_at, worker_id as "worker_id: crate::WorkerId",
-                      started_at, j.finished_at, cancel_requested_at, progress, result, failures
-                 from job_unsuccessful u join jobs j on j.id = u.id
-                where u.organization_id = $1 and u.state = $2
-                  and ($3::uuid is null or u.id < $3) and ($4::text is null or u.kind = $4)
-                  and ($5::text is null or u.queue = $5) and ($6::timestamptz is null or u.id < id_at($6))
-                order by u.id desc limit $7"#,
-            organization.uuid(),
-            filter.state as _,
-            after.map(JobId::uuid),
-            filter.kind,
-            filter.queue,
-            filter.before,
-            limit
-        )
-        .fetch_all(tx.connection())
-        .await?
-    } else {
-        sqlx::query_as!(
-            Row,
-            r#"select id as "id: JobId", organization_id as "organization_id: OrganizationId", kind, queue, priority, state as "state: State",
-                      attempt, max_attempts, uncounted, rescues, run_at, expires_at, unique_key, concurrency_key,
-                      payload, traceparent, requested_by, created_at, worker_id as "worker_id: crate::WorkerId",
-                      started_at, finished_at, cancel_requested_at, progress, result, failures
-                 from jobs
-                where organization_id = $1
-                  and ($2::job_state is null or case when state = 'scheduled' and run_at <= $8 then 'available' else state end = $2)
-                  and ($3::uuid is null or id < $3) and ($4::text is null or kind = $4)
-                  and ($5::text is null or queue = $5) and ($6::timestamptz is null or id < id_at($6))
-                order by id desc limit $7"#,
-            organization.uuid(),
-            filter.state as _,
-            after.map(JobId::uuid),
-            filter.kind,
-            filter.queue,
-            filter.before,
-            limit,
-            now
-        )
-        .fetch_all(tx.connection())
-        .await?
-    };
-    rows.into_iter().map(|row| row.into_job(now)).collect()
+pub async fn list(tx: &mut TenantTx, filter: &Filter, window: Window) -> Result<Vec<Summary>, sqlx::Error> {
+    let (organization, now, window) = (tx.organization(), tx.now(), window.within(filter.since, filter.until));
+    macro_rules! summaries {
+        ($order:literal, $($from:literal)+) => {
+            sqlx::query_as!(
+                Summary,
+                r#"select j.id as "id: JobId", j.kind, j.queue, j.priority,
+                          (case when j.state = 'scheduled' and j.run_at <= $1 then 'available' else j.state end)
+                              as "state!: State",
+                          j.attempt, j.max_attempts, j.run_at, j.requested_by, j.created_at, j.started_at,
+                          j.finished_at, j.progress"#
+                    $(+ $from)+
+                    + " and ($7::text is null or j.queue = $7) order by j.id "
+                    + $order
+                    + " limit $5",
+                now,
+                organization.uuid(),
+                window.low(),
+                window.high(),
+                window.limit,
+                &filter.kinds,
+                filter.queue,
+                filter.state as _
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    macro_rules! page {
+        ($from:literal) => {{
+            macro_rules! from {
+                ($order:literal) => {
+                    summaries!($order, $from)
+                };
+            }
+            in_order!(window.order, from)
+        }};
+    }
+    // The newest, or oldest, of each kind, and of these the newest or oldest.
+    macro_rules! of_kinds {
+        ($order:literal) => {
+            summaries!(
+                $order,
+                " from unnest($6::text[]) as k (kind)
+                 cross join lateral (
+                     select * from jobs
+                      where organization_id = $2 and kind = k.kind and id > $3 and id < $4
+                        and ($7::text is null or queue = $7) and ($8::job_state is null or state = $8)
+                      order by id "
+                $order
+                " limit $5) j where true"
+            )
+        };
+    }
+    match (filter.state, filter.kinds.is_empty()) {
+        (Some(State::Discarded | State::Cancelled), _) => page!(
+            " from job_unsuccessful u join jobs j on j.id = u.id
+              where u.organization_id = $2 and u.id > $3 and u.id < $4 and u.state = $8
+                and (cardinality($6::text[]) = 0 or u.kind = any($6))"
+        ),
+        (Some(State::Available | State::Scheduled), _) => page!(
+            " from job_dispatch d join jobs j on j.id = d.id
+              where d.organization_id = $2 and d.id > $3 and d.id < $4
+                and coalesce(d.due_at > $1, false) = ($8 = 'scheduled'::job_state)
+                and (cardinality($6::text[]) = 0 or d.kind = any($6))"
+        ),
+        (Some(State::Running), _) => page!(
+            " from running_jobs() r (id) join jobs j on j.id = r.id
+              where j.organization_id = $2 and r.id > $3 and r.id < $4 and j.state = $8
+                and (cardinality($6::text[]) = 0 or j.kind = any($6))"
+        ),
+        (Some(State::Waiting), _) => page!(
+            " from (select distinct job_id from job_dependencies
+                    where organization_id = $2 and not resolved and job_id > $3 and job_id < $4) w
+             join jobs j on j.id = w.job_id
+              where j.state = $8 and (cardinality($6::text[]) = 0 or j.kind = any($6))"
+        ),
+        (Some(State::Succeeded) | None, true) => page!(
+            " from jobs j
+              where j.organization_id = $2 and j.id > $3 and j.id < $4 and ($8::job_state is null or j.state = $8)
+                and cardinality($6::text[]) = 0"
+        ),
+        (Some(State::Succeeded) | None, false) => in_order!(window.order, of_kinds),
+    }
 }
 
 /// What asking for something to happen to a job came to.
@@ -266,17 +328,19 @@ async fn hurry(tx: &mut TenantTx, id: JobId) -> Result<bool, sqlx::Error> {
 /// # Errors
 /// When the database refuses or went away.
 pub async fn retry_all(tx: &mut TenantTx, filter: &Filter, limit: i64) -> Result<u64, sqlx::Error> {
-    let organization = tx.organization();
+    let (organization, oldest) =
+        (tx.organization(), Window::new(Order::Ascending, limit).within(filter.since, filter.until));
     let ids = sqlx::query_scalar!(
         "select id from job_unsuccessful
-          where organization_id = $1 and state = $2 and ($3::text is null or kind = $3)
-            and ($4::text is null or queue = $4) and ($5::timestamptz is null or id < id_at($5))
-          order by id limit $6 for update skip locked",
+          where organization_id = $1 and id > $2 and id < $3 and state = $4
+            and (cardinality($5::text[]) = 0 or kind = any($5)) and ($6::text is null or queue = $6)
+          order by id limit $7 for update skip locked",
         organization.uuid(),
+        oldest.low(),
+        oldest.high(),
         filter.state.unwrap_or(State::Discarded) as _,
-        filter.kind,
+        &filter.kinds,
         filter.queue,
-        filter.before,
         limit
     )
     .fetch_all(tx.connection())
@@ -291,18 +355,20 @@ pub async fn retry_all(tx: &mut TenantTx, filter: &Filter, limit: i64) -> Result
 /// When the database refuses or went away.
 pub async fn discard_all(tx: &mut TenantTx, filter: &Filter, by: &str, limit: i64) -> Result<u64, sqlx::Error> {
     let (organization, now) = (tx.organization(), tx.now());
+    let oldest = Window::new(Order::Ascending, limit).within(filter.since, filter.until);
     let ids = sqlx::query_scalar!(
         "delete from job_dispatch where id in (
              select id from job_dispatch
-              where organization_id = $1 and ($2::text is null or kind = $2) and ($3::text is null or queue = $3)
-                and ($4::timestamptz is null or id < id_at($4))
-                and ($5::job_state is null or $5 = (case when due_at > $6 then 'scheduled' else 'available' end)::job_state)
-              order by id limit $7 for update skip locked)
+              where organization_id = $1 and id > $2 and id < $3
+                and (cardinality($4::text[]) = 0 or kind = any($4)) and ($5::text is null or queue = $5)
+                and ($6::job_state is null or $6 = (case when due_at > $7 then 'scheduled' else 'available' end)::job_state)
+              order by id limit $8 for update skip locked)
          returning id",
         organization.uuid(),
-        filter.kind,
+        oldest.low(),
+        oldest.high(),
+        &filter.kinds,
         filter.queue,
-        filter.before,
         filter.state as _,
         now,
         limit

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{EngineDb, JobTx, OrganizationId, TenantTx};
+use crate::window::in_order;
+use crate::{EngineDb, JobTx, OrganizationId, TenantTx, Window};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,24 +65,29 @@ pub async fn find(tx: &mut TenantTx, id: OrganizationId) -> Result<Option<Organi
     .await
 }
 
-/// The transaction's organization and those below it, after `after`, by id.
+/// A page of the transaction's organization and those below it.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(
-    tx: &mut TenantTx,
-    after: Option<OrganizationId>,
-    limit: i64,
-) -> Result<Vec<Organization>, sqlx::Error> {
-    sqlx::query_as!(
-        Organization,
-        r#"select id as "id: OrganizationId", parent_id as "parent: OrganizationId", name, weight, max_running, created_at
-             from organizations where $1::uuid is null or id > $1 order by id limit $2"#,
-        after.map(OrganizationId::uuid),
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await
+pub async fn list(tx: &mut TenantTx, window: Window) -> Result<Vec<Organization>, sqlx::Error> {
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Organization,
+                r#"select id as "id: OrganizationId", parent_id as "parent: OrganizationId", name, weight, max_running,
+                          created_at
+                     from organizations where id > $1 and id < $2 order by id "#
+                    + $order
+                    + " limit $3",
+                window.low(),
+                window.high(),
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    in_order!(window.order, page)
 }
 
 /// Every organization after `after`, by id, as the engine sees them.

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{EngineTx, JobId, JobTx, OrganizationId, ScheduleId, TenantTx};
+use crate::window::in_order;
+use crate::{EngineTx, JobId, JobTx, Order, OrganizationId, ScheduleId, TenantTx, Window};
 
 /// A recurring job.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,23 +156,90 @@ pub async fn update(tx: &mut TenantTx, schedule: &Schedule) -> Result<(), sqlx::
     .map(drop)
 }
 
-/// The schedules after `after`, by id.
+/// Which schedules a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those that are paused, or are not.
+    pub paused: Option<bool>,
+    /// Only those that ask for this kind of job.
+    pub kind: Option<String>,
+}
+
+/// A page of the schedules, by age.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(tx: &mut TenantTx, after: Option<ScheduleId>, limit: i64) -> Result<Vec<Schedule>, sqlx::Error> {
+pub async fn list(tx: &mut TenantTx, filter: &Filter, window: Window) -> Result<Vec<Schedule>, sqlx::Error> {
     let organization = tx.organization();
-    sqlx::query_as!(
-        Schedule,
-        r#"select id as "id: ScheduleId", organization_id as "organization: OrganizationId", name, kind, payload, cron,
-                  time_zone, missed_runs, overlap, jitter_seconds, paused, last_tick_at, next_tick_at, created_at
-             from schedules where organization_id = $1 and ($2::uuid is null or id > $2) order by id limit $3"#,
-        organization.uuid(),
-        after.map(ScheduleId::uuid),
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Schedule,
+                r#"select id as "id: ScheduleId", organization_id as "organization: OrganizationId", name, kind, payload,
+                          cron, time_zone, missed_runs, overlap, jitter_seconds, paused, last_tick_at, next_tick_at,
+                          created_at
+                     from schedules
+                    where organization_id = $1 and id > $2 and id < $3 and ($4::boolean is null or paused = $4)
+                      and ($5::text is null or kind = $5)
+                    order by id "#
+                    + $order
+                    + " limit $6",
+                organization.uuid(),
+                window.low(),
+                window.high(),
+                filter.paused,
+                filter.kind,
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    in_order!(window.order, page)
+}
+
+/// A page of the schedules by name, which is unique, behind the one of the name `after`.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn list_by_name(
+    tx: &mut TenantTx,
+    filter: &Filter,
+    order: Order,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Schedule>, sqlx::Error> {
+    let organization = tx.organization();
+    macro_rules! schedules {
+        ($which:literal, $order:literal) => {
+            sqlx::query_as!(
+                Schedule,
+                r#"select id as "id: ScheduleId", organization_id as "organization: OrganizationId", name, kind, payload,
+                          cron, time_zone, missed_runs, overlap, jitter_seconds, paused, last_tick_at, next_tick_at,
+                          created_at
+                     from schedules
+                    where organization_id = $1 and ($3::boolean is null or paused = $3)
+                      and ($4::text is null or kind = $4)"#
+                    + $which
+                    + " order by name "
+                    + $order
+                    + " limit $5",
+                organization.uuid(),
+                after,
+                filter.paused,
+                filter.kind,
+                limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    // No name is empty, and none is the last there could be.
+    match (order, after) {
+        (Order::Ascending, _) => schedules!(" and name > coalesce($2, '')", "asc"),
+        (Order::Descending, None) => schedules!(" and $2::text is null", "desc"),
+        (Order::Descending, Some(_)) => schedules!(" and name < $2", "desc"),
+    }
 }
 
 /// Pauses or resumes. A resumed schedule continues with `next_tick_at`; what it missed meanwhile stays missed.

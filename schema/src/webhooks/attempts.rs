@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{AttemptId, EndpointId, EventId, JobId, JobTx, TenantTx};
+use crate::window::in_order;
+use crate::{AttemptId, EndpointId, EventId, JobId, JobTx, TenantTx, Window};
 
 /// One attempt to deliver an event to an endpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +90,7 @@ pub async fn record(tx: &mut TenantTx, attempts: &[&Attempt]) -> Result<(), sqlx
     .map(drop)
 }
 
-/// An endpoint's attempts before `before`, newest first.
+/// A page of an endpoint's attempts. Those of one event, and those that failed, are few among many, and have indexes.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -97,25 +98,51 @@ pub async fn list(
     tx: &mut TenantTx,
     endpoint: EndpointId,
     filter: Filter,
-    before: Option<AttemptId>,
-    limit: i64,
+    window: Window,
 ) -> Result<Vec<Attempt>, sqlx::Error> {
-    sqlx::query_as!(
-        Attempt,
-        r#"select id as "id: AttemptId", endpoint_id as "endpoint: EndpointId", event_id as "event: EventId",
-                  job_id as "job: JobId", number, attempted_at, latency_ms, succeeded, status, headers, answer, error
-             from webhook_attempts
-            where endpoint_id = $1 and ($2::uuid is null or id < $2)
-              and ($3::boolean is null or succeeded = $3) and ($4::uuid is null or event_id = $4)
-            order by id desc limit $5"#,
-        endpoint.uuid(),
-        before.map(AttemptId::uuid),
-        filter.succeeded,
-        filter.event.map(EventId::uuid),
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await
+    macro_rules! attempts {
+        ($which:literal, $order:literal) => {
+            sqlx::query_as!(
+                Attempt,
+                r#"select id as "id: AttemptId", endpoint_id as "endpoint: EndpointId", event_id as "event: EventId",
+                          job_id as "job: JobId", number, attempted_at, latency_ms, succeeded, status, headers, answer,
+                          error
+                     from webhook_attempts where endpoint_id = $1 and id > $2 and id < $3"#
+                    + $which
+                    + " order by id "
+                    + $order
+                    + " limit $6",
+                endpoint.uuid(),
+                window.low(),
+                window.high(),
+                filter.succeeded,
+                filter.event.map(EventId::uuid),
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    macro_rules! of_event {
+        ($order:literal) => {
+            attempts!(" and event_id = $5 and ($4::boolean is null or succeeded = $4)", $order)
+        };
+    }
+    macro_rules! failed {
+        ($order:literal) => {
+            attempts!(" and not succeeded and not $4 and $5::uuid is null", $order)
+        };
+    }
+    macro_rules! any {
+        ($order:literal) => {
+            attempts!(" and ($4::boolean is null or succeeded = $4) and $5::uuid is null", $order)
+        };
+    }
+    match filter {
+        Filter { event: Some(_), .. } => in_order!(window.order, of_event),
+        Filter { succeeded: Some(false), .. } => in_order!(window.order, failed),
+        Filter { .. } => in_order!(window.order, any),
+    }
 }
 
 /// How deliveries to an endpoint went.

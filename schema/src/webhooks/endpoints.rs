@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{EndpointId, JobTx, OrganizationId, TenantTx};
+use crate::window::in_order;
+use crate::{EndpointId, JobTx, OrganizationId, TenantTx, Window};
 
 /// A receiver of events.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,12 +77,12 @@ pub struct Change {
 }
 
 /// Which endpoints a list shows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only those that get events, or do not.
     pub enabled: Option<bool>,
-    /// The newest first.
-    pub newest_first: bool,
+    /// Only those that want events of this type.
+    pub event_type: Option<String>,
 }
 
 /// Stores a new endpoint.
@@ -164,34 +165,40 @@ pub async fn lock(tx: &mut TenantTx, id: EndpointId) -> Result<Option<Endpoint>,
     find(tx, id).await
 }
 
-/// A page of the endpoints, by id.
+/// A page of the endpoints.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(
-    tx: &mut TenantTx,
-    filter: Filter,
-    after: Option<EndpointId>,
-    limit: i64,
-) -> Result<Vec<Endpoint>, sqlx::Error> {
+pub async fn list(tx: &mut TenantTx, filter: &Filter, window: Window) -> Result<Vec<Endpoint>, sqlx::Error> {
     let organization = tx.organization();
-    sqlx::query_as!(
-        Endpoint,
-        r#"select id as "id: EndpointId", organization_id as "organization: OrganizationId", url, description,
-                  event_types, channels, metadata, headers, header_names, rate_per_second, ordered, thin, enabled,
-                  disabled_reason, disabled_at, consecutive_failures, open_until, failing_since, created_at, updated_at
-             from webhook_endpoints
-            where organization_id = $1 and ($2::boolean is null or enabled = $2)
-              and ($3::uuid is null or case when $4 then id < $3 else id > $3 end)
-            order by case when $4 then id end desc, id limit $5"#,
-        organization.uuid(),
-        filter.enabled,
-        after.map(EndpointId::uuid),
-        filter.newest_first,
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Endpoint,
+                r#"select id as "id: EndpointId", organization_id as "organization: OrganizationId", url, description,
+                          event_types, channels, metadata, headers, header_names, rate_per_second, ordered, thin,
+                          enabled, disabled_reason, disabled_at, consecutive_failures, open_until, failing_since,
+                          created_at, updated_at
+                     from webhook_endpoints
+                    where organization_id = $1 and id > $2 and id < $3 and ($4::boolean is null or enabled = $4)
+                      and ($5::text is null or event_types = '{}' or exists (
+                              select from unnest(event_types) as wanted
+                               where wanted = $5 or (right(wanted, 2) = '.*' and starts_with($5, left(wanted, -1)))))
+                    order by id "#
+                    + $order
+                    + " limit $6",
+                organization.uuid(),
+                window.low(),
+                window.high(),
+                filter.enabled,
+                filter.event_type,
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    in_order!(window.order, page)
 }
 
 /// Changes what may change. `false`: there is no such endpoint.

@@ -174,8 +174,8 @@ pub async fn list(tx: &mut TenantTx, after: Option<(&str, i32)>, limit: i64) -> 
     sqlx::query_as!(
         EventType,
         "select name, version, description, schema, example, deprecated from event_types
-          where organization_id = $1 and ($2::text is null or (name, version) > ($2, $3))
-          order by name, version limit $4",
+          where organization_id = $1 and ($2::text is null or (name collate \"C\", version) > ($2, $3))
+          order by name collate \"C\", version limit $4",
         organization.uuid(),
         name,
         version,

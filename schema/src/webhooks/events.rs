@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{EndpointId, EngineDb, EventId, JobTx, TenantTx};
+use crate::window::in_order;
+use crate::{EndpointId, EngineDb, EventId, JobTx, TenantTx, Window};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,35 +78,69 @@ pub struct Filter {
     pub channel: Option<String>,
 }
 
-/// The events before `before`, newest first.
+impl Filter {
+    /// Its types are exact ones, so that each is found by its name.
+    fn names_types(&self) -> bool {
+        !self.types.is_empty() && !self.types.iter().any(|wanted| wanted.ends_with(".*"))
+    }
+}
+
+/// A page of the events.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(
-    tx: &mut TenantTx,
-    filter: &Filter,
-    before: Option<EventId>,
-    limit: i64,
-) -> Result<Vec<Event>, sqlx::Error> {
+pub async fn list(tx: &mut TenantTx, filter: &Filter, window: Window) -> Result<Vec<Event>, sqlx::Error> {
     let organization = tx.organization();
-    sqlx::query_as!(
-        Event,
-        r#"select id as "id: EventId", type, payload, channels, key, created_at
-             from events
-            where organization_id = $1 and endpoint_id is null and ($2::uuid is null or id < $2)
-              and ($3::text[] = '{}' or exists (
-                      select from unnest($3) as wanted
-                       where wanted = type or (right(wanted, 2) = '.*' and starts_with(type, left(wanted, -1)))))
-              and ($4::text is null or $4 = any(channels))
-            order by id desc limit $5"#,
-        organization.uuid(),
-        before.map(EventId::uuid),
-        &filter.types,
-        filter.channel,
-        limit
-    )
-    .fetch_all(tx.connection())
-    .await
+    macro_rules! events {
+        ($order:literal, $($from:literal)+) => {
+            sqlx::query_as!(
+                Event,
+                r#"select e.id as "id: EventId", e.type, e.payload, e.channels, e.key, e.created_at"#
+                    $(+ $from)+
+                    + " order by e.id "
+                    + $order
+                    + " limit $4",
+                organization.uuid(),
+                window.low(),
+                window.high(),
+                window.limit,
+                &filter.types,
+                filter.channel
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    // The newest, or oldest, of each type, and of these the newest or oldest.
+    macro_rules! of_types {
+        ($order:literal) => {
+            events!(
+                $order,
+                " from (select distinct unnest($5::text[]) as type) as wanted
+                 cross join lateral (
+                     select * from events
+                      where organization_id = $1 and type = wanted.type and id > $2 and id < $3
+                        and endpoint_id is null and ($6::text is null or $6 = any(channels))
+                      order by id "
+                $order
+                " limit $4) e"
+            )
+        };
+    }
+    macro_rules! any {
+        ($order:literal) => {
+            events!(
+                $order,
+                " from events e
+                  where organization_id = $1 and id > $2 and id < $3 and endpoint_id is null
+                    and ($5::text[] = '{}' or exists (
+                            select from unnest($5) as wanted
+                             where wanted = type or (right(wanted, 2) = '.*' and starts_with(type, left(wanted, -1)))))
+                    and ($6::text is null or $6 = any(channels))"
+            )
+        };
+    }
+    if filter.names_types() { in_order!(window.order, of_types) } else { in_order!(window.order, any) }
 }
 
 /// The events after a place, oldest first: the same that are pushed, in an order in which nothing appears behind a
