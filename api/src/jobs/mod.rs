@@ -146,7 +146,7 @@ struct Selection {
     until: Option<Moment>,
 }
 
-example!(Selection, { "kind": "diagnostics.probe", "before": "2026-01-15T12:00:00Z" });
+example!(Selection, { "kind": "diagnostics.probe", "until": "2026-01-15T12:00:00Z" });
 
 impl From<Selection> for Filter {
     fn from(selection: Selection) -> Self {
