@@ -9,8 +9,8 @@ use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::{
-    Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, Window, api_keys, db, sessions,
-    token,
+    Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, Window, api_keys, db,
+    sessions, token,
 };
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;

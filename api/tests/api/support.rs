@@ -13,9 +13,7 @@ use gantry_schema::organizations::{self, Permission};
 use gantry_schema::people::hashing::Hasher;
 use gantry_schema::people::{self, NewPerson, Typed, passwords};
 use gantry_schema::seal::{SealingKey, SealingKeys};
-use gantry_schema::{
-    Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, SystemClock, WorkerId,
-};
+use gantry_schema::{Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, SystemClock, WorkerId};
 use poem::http::{HeaderMap, Method, StatusCode};
 use poem::{Body, Endpoint as _, Request, Response};
 use rand::SeedableRng as _;
