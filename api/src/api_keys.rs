@@ -10,7 +10,7 @@ use gantry_schema::{ApiKeyId, OrganizationId};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::types::Example;
+use poem_openapi::types::{Example, ToJSON as _};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 use serde_json::json;
@@ -176,7 +176,9 @@ impl ApiKeys {
             let words: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
             let facts = json!({ "api_key_id": key.id, "name": key.name, "scopes": words });
             webhooks::emit(tx, PlatformEvent::ApiKeyCreated.name(), facts, caller.by()).await?;
-            Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key: key.into() })))
+            let api_key = ApiKey::from(key);
+            tx.audit().on(&api_key.id).called(&api_key.name).became(None, api_key.to_json().as_ref());
+            Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key })))
         })
         .await
     }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::debug;
 use url::Url;
 
+use crate::audit::refusals::Refusals;
 use crate::caller::Keys;
 use crate::client::{Hosts, Proxies};
 use crate::cors::Origins;
@@ -68,6 +69,7 @@ pub struct App {
     pub(crate) rates: Arc<Rates>,
     pub(crate) limiter: Limiter,
     pub(crate) standings: Arc<Standings>,
+    pub(crate) refusals: Arc<Refusals>,
     public_url: Arc<str>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
@@ -90,13 +92,16 @@ impl App {
         sealing: SealingKeys,
         private_receivers: bool,
     ) -> Self {
+        let sealing = Arc::new(sealing);
+        let db = db.recording(Arc::clone(&sealing));
         Self {
             asks: Gather::new(Asks(db.clone())),
             looks: Gather::new(Looks(db.clone())),
             job_feeds: JobFeeds::default(),
             db,
             signals,
-            sealing: Arc::new(sealing),
+            sealing,
+            refusals: Arc::default(),
             private_receivers,
             receivers: Arc::default(),
             limiter: Limiter::new(redis.clone(), namespace),

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use gantry_jobs::By;
 use gantry_schema::api_keys::{self, ApiKey, Token};
+use gantry_schema::audit::Actor;
 use gantry_schema::memberships;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
 use gantry_schema::sessions::Known;
@@ -35,6 +36,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::audit::about::About;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
 use crate::rate;
@@ -139,6 +141,29 @@ impl Caller {
         }
     }
 
+    /// Who it is, as the record names it.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        match &self.who {
+            Who::ApiKey(key) => Actor::api_key(key.id).of(key.organization).called(&key.name),
+            Who::Person(known) => Actor::person(known.person),
+        }
+    }
+
+    /// What gives it the right to do something, as the record names it.
+    #[must_use]
+    pub fn source_of_authority(&self) -> String {
+        match &self.who {
+            Who::ApiKey(key) => format!("api_key:{}", key.id),
+            Who::Person(known) => known.role.map_or_else(|| "person".to_owned(), |role| format!("role:{role}")),
+        }
+    }
+
+    /// Where a refusal is recorded.
+    pub(crate) fn home(&self) -> OrganizationId {
+        self.authority.organization.unwrap_or(OrganizationId::PLATFORM)
+    }
+
     /// On whose behalf jobs are asked for.
     #[must_use]
     pub const fn by(&self) -> &By {
@@ -193,6 +218,7 @@ pub struct Me {
     known: Arc<Known>,
     csrf_token: Option<String>,
     address: Option<IpAddr>,
+    about: About,
 }
 
 impl Me {
@@ -216,6 +242,11 @@ impl Me {
     /// From where.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// What the record says of his request.
+    pub(crate) const fn about(&self) -> &About {
+        &self.about
     }
 
     /// Of a browser: what its requests have to carry.
@@ -343,11 +374,19 @@ impl<'a> ApiExtractor<'a> for Me {
             Presented::Access(_) | Presented::ApiKey(_) => None,
         };
         let address = request.data::<RequestInfo>().and_then(|info| info.address);
-        Ok(Self { caller, known, csrf_token, address })
+        Ok(Self { caller, known, csrf_token, address, about: About::find(request)? })
     }
 }
 
 async fn authenticate(request: &Request) -> Result<Caller, Error> {
+    let caller = identify(request).await?;
+    if let Some(about) = request.data::<About>() {
+        about.is_from(&caller);
+    }
+    Ok(caller)
+}
+
+async fn identify(request: &Request) -> Result<Caller, Error> {
     let app = request.data::<App>().ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
     let info = request.data::<RequestInfo>();
     let traceparent = info.map(|info| info.traceparent.clone());

@@ -13,6 +13,7 @@ use poem::{Endpoint, Request, Response};
 use tracing::{Instrument as _, debug, error, field, info_span};
 
 use crate::app::App;
+use crate::audit::about::About;
 use crate::error::{self, Code, Error};
 use crate::jobs::wait;
 use crate::load::Weight;
@@ -70,12 +71,15 @@ impl Edge {
         );
         let header = request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok());
         let traceparent = continue_trace(&span, header).to_string();
-        let info = RequestInfo { id, traceparent, address: self.app.surface.proxies.client(&request) };
+        let address = self.app.surface.proxies.client(&request);
+        let info = RequestInfo { id, traceparent, address };
         request.set_data(info.clone());
         let visit = Visit::default();
         request.set_data(visit.clone());
 
         let route = routes::find(&method, &path);
+        let about = About::of(&request, route, &info);
+        request.set_data(about.clone());
         let (operation_id, origin) =
             (route.map_or("none", |route| route.id), request.headers().get(header::ORIGIN).cloned());
         let version = version::asked_for(request.headers());
@@ -105,6 +109,10 @@ impl Edge {
             && let Some(methods) = routes::allowed(&path).and_then(|methods| HeaderValue::from_str(&methods).ok())
         {
             response.headers_mut().insert(header::ALLOW, methods);
+        }
+        if response.status() == StatusCode::FORBIDDEN {
+            let refused = self.app.refusals.note(&self.app.db, &about, &response);
+            refused.instrument(span.clone()).await;
         }
         let status = response.status();
         span.record("otel.name", operation_id).record("http.response.status_code", status.as_u16());

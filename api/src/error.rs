@@ -20,6 +20,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::types::{ToJSON as _, Type as _};
 use poem_openapi::{ApiResponse, Object, OperationId};
 
+use crate::audit::refusals::Reason;
 use crate::example::example;
 use crate::routes;
 
@@ -400,6 +401,9 @@ impl Error {
                 );
             }
             _ => {}
+        }
+        if self.code == Code::Forbidden {
+            response.set_data(Reason(self.detail.clone()));
         }
         if self.code.passes() {
             // In whole seconds, and never too few.

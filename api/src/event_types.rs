@@ -1,11 +1,12 @@
 //! The catalogue of event types: what can happen, what its payload looks like, and an example of each.
 
+use gantry_schema::audit::Target;
 use gantry_schema::organizations::needed::{ManageWebhooks, ReadEvents};
 use gantry_schema::webhooks::event_types as rows;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::types::Any;
+use poem_openapi::types::{Any, ToJSON as _};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Deserialize;
 use serde_json::Value;
@@ -205,8 +206,13 @@ impl EventTypes {
                 let detail = format!("an organization describes at most {MAX_TYPES} types; remove those nobody needs");
                 return Err(Error::new(Code::TooMany, detail));
             }
+            let before = rows::find(tx, &described.name, Some(described.version)).await?;
             rows::put(tx, &described).await?;
-            Ok(Json(answer(described, Source::Organization)))
+            let before = before.and_then(|before| answer(before, Source::Organization).to_json());
+            let after = answer(described, Source::Organization);
+            let target = version_of(&after.name, after.version);
+            tx.audit().target(target).became(before.as_ref(), after.to_json().as_ref());
+            Ok(Json(after))
         });
         put.await
     }
@@ -229,6 +235,7 @@ impl EventTypes {
     ) -> Result<Answered<Deleted>, Error> {
         let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
+            tx.audit().target(version_of(name.0.as_str(), version.0));
             if rows::delete(tx, name.0.as_str(), version.0).await? {
                 Ok(Deleted::Deleted)
             } else {
@@ -246,6 +253,11 @@ fn first_version() -> i32 {
 /// Where it stands in the catalogue.
 fn place(described: &rows::EventType) -> (&str, i32) {
     (&described.name, described.version)
+}
+
+/// The version of a type, as the record names it.
+fn version_of(name: &str, version: i32) -> Target {
+    Target::named("event_type", format_args!("{name} v{version}"))
 }
 
 fn bounded(field: &str, json: &AnyJson) -> Result<Value, Error> {

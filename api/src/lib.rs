@@ -5,6 +5,7 @@
 
 pub mod api_keys;
 pub mod app;
+pub mod audit;
 pub mod body;
 pub mod caller;
 pub mod client;

@@ -16,11 +16,15 @@
 //!
 //! What was answered is written down in the transaction of the effect. A refused request leaves nothing, so it may be
 //! put right and sent again with the same key.
+//!
+//! That it was done is recorded in the same transaction: who, from where, which operation, to what. The work says more
+//! of it with `tx.audit()`, where there is more to say than the path does.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
+use gantry_schema::audit::Author;
 use gantry_schema::digest::sha256;
 use gantry_schema::idempotency::{self, Begun};
 use gantry_schema::{OrganizationId, TenantTx};
@@ -33,6 +37,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use crate::app::App;
+use crate::audit::about::About;
 use crate::caller::Caller;
 use crate::error::{Code, Error};
 
@@ -69,6 +74,7 @@ pub(crate) fn prepare(request: &mut Request) {
 #[derive(Debug)]
 pub struct Once {
     app: App,
+    about: About,
     sent: Option<Sent>,
 }
 
@@ -139,6 +145,11 @@ impl Once {
         self.sent.is_some()
     }
 
+    /// Who asks for it, as the record has it.
+    pub(crate) fn author(&self, caller: &Caller) -> Arc<Author> {
+        self.about.author(caller)
+    }
+
     /// Does the work in a transaction that is rolled back.
     pub(crate) async fn rehearse<T: IntoResponse>(
         self,
@@ -162,8 +173,9 @@ impl Once {
         organization: OrganizationId,
         work: impl AsyncFnOnce(&mut TenantTx) -> Result<T, Error>,
     ) -> Result<Answered<T>, Error> {
-        let Self { app, sent } = self;
-        let mut tx = app.db.tenant(organization).await?;
+        let Self { app, about, sent } = self;
+        let mut tx = app.db.tenant(organization).await?.by(about.author(caller));
+        *tx.audit() = about.draft();
         let Some(sent) = sent else {
             let answer = work(&mut tx).await?;
             tx.commit().await?;
@@ -267,7 +279,7 @@ impl<'a> ApiExtractor<'a> for Once {
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let app = request.data::<App>().cloned();
         let app = app.ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
-        Ok(Self { app, sent: Sent::of(request)? })
+        Ok(Self { app, about: About::find(request)?, sent: Sent::of(request)? })
     }
 }
 

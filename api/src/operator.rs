@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use gantry_jobs::process::{Settings, Together as _};
 use gantry_schema::api_keys::{self, Token};
+use gantry_schema::audit::{Actor, Author};
 use gantry_schema::db::Silent;
 use gantry_schema::limits::{self, FIRST_TIER, Given};
 use gantry_schema::organizations::{self, Permission};
@@ -93,11 +94,17 @@ fn password_of(url: &Url) -> Option<String> {
     url.password().and_then(decode).or_else(parameter)
 }
 
-async fn connect(settings: &Settings) -> anyhow::Result<Db> {
-    let database = settings.postgres("DATABASE_URL")?;
+pub async fn connect(settings: &Settings) -> anyhow::Result<Db> {
+    let (database, keys) = (settings.postgres("DATABASE_URL"), settings.sealing_keys()).together()?;
     let clock = Arc::new(SystemClock);
     let ids = Arc::new(IdMint::new(clock.clone()));
-    Db::connect(database, 2, clock, ids, Arc::new(Silent)).await.context("GANTRY_DATABASE_URL")
+    let db = Db::connect(database, 2, clock, ids, Arc::new(Silent)).await.context("GANTRY_DATABASE_URL")?;
+    Ok(db.recording(Arc::new(keys)))
+}
+
+/// Begins a transaction in which whoever runs the command does what is recorded.
+pub async fn begin(db: &Db, organization: OrganizationId) -> anyhow::Result<TenantTx> {
+    Ok(db.tenant(organization).await?.by(Arc::new(Author::new(Actor::operator()))))
 }
 
 /// Makes a key.
@@ -112,12 +119,14 @@ pub async fn api_key(settings: &Settings, command: ApiKeyCommand) -> anyhow::Res
         bail!("only keys of the platform can have the scope {}", Permission::OperatePlatform);
     }
     let db = connect(settings).await?;
-    let mut tx = db.tenant(organization).await?;
+    let mut tx = begin(&db, organization).await?;
     if organizations::find(&mut tx, organization).await?.is_none() {
         bail!("there is no organization {organization}");
     }
     let token = Token::generate(&mut rand::rng());
     let key = api_keys::create(&mut tx, &name, &token, &scopes, None).await?;
+    let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    tx.record("api_key.create").on(&key.id).called(&key.name).set("scopes", scopes);
     tx.commit().await?;
     eprintln!("gantry-api: made {} for {organization}; it is not shown again:", key.id);
     println!("{}", token.expose());
@@ -155,17 +164,18 @@ const DEMO_KEY: &str = "demo";
 /// Makes the demo organizations if they are missing, and a new key in place of the old ones.
 pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
     let db = connect(settings).await?;
-    let mut tx = db.tenant(OrganizationId::PLATFORM).await?;
+    let mut tx = begin(&db, OrganizationId::PLATFORM).await?;
     let hosting = below(&mut tx, OrganizationId::PLATFORM, "Demo Hosting").await?;
     let acme = below(&mut tx, hosting, "Acme").await?;
     tx.commit().await?;
 
-    let mut tx = db.tenant(acme).await?;
+    let mut tx = begin(&db, acme).await?;
     let (valid, mut window) = (api_keys::Filter { revoked: Some(false) }, Window::new(Order::Ascending, 200));
     loop {
         let keys = api_keys::list(&mut tx, valid, window).await?;
         for key in keys.iter().filter(|key| key.name == DEMO_KEY) {
             api_keys::revoke(&mut tx, key.id).await?;
+            tx.record("api_key.revoke").on(&key.id).called(&key.name);
         }
         let Some(last) = keys.last() else { break };
         window = window.after(last.id);
@@ -175,7 +185,8 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
         Given { tier: "enterprise".to_owned(), number: None, bypass: false, monthly_calls: None, monthly_bytes: None };
     limits::give(&mut tx, &generous).await?;
     let token = Token::generate(&mut rand::rng());
-    api_keys::create(&mut tx, DEMO_KEY, &token, &every_scope(acme), None).await?;
+    let key = api_keys::create(&mut tx, DEMO_KEY, &token, &every_scope(acme), None).await?;
+    tx.record("api_key.create").on(&key.id).called(&key.name);
     tx.commit().await?;
     println!("Demo organization Acme: {acme}");
     println!("{}", token.expose());
@@ -190,10 +201,12 @@ async fn below(tx: &mut TenantTx, parent: OrganizationId, name: &str) -> anyhow:
         if let Some(found) = page.iter().find(|found| found.parent == Some(parent) && found.name == name) {
             return Ok(found.id);
         }
-        match page.last() {
-            Some(last) => window = window.after(last.id),
-            None => return Ok(organizations::create(tx, parent, name, 1, None).await?.id),
-        }
+        let Some(last) = page.last() else {
+            let made = organizations::create(tx, parent, name, 1, None).await?;
+            tx.record("organization.create").on(&made.id).called(name);
+            return Ok(made.id);
+        };
+        window = window.after(last.id);
     }
 }
 

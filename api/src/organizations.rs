@@ -8,6 +8,7 @@ use gantry_schema::webhooks::event_types::PlatformEvent;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
+use poem_openapi::types::ToJSON as _;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 use serde_json::json;
@@ -159,8 +160,9 @@ impl Organizations {
             let made = organizations::create(tx, parent, name.as_str(), weight, max_running).await?;
             let facts = json!({ "organization_id": made.id, "name": made.name });
             webhooks::emit(tx, PlatformEvent::OrganizationCreated.name(), facts, caller.by()).await?;
-            let location = format!("/organizations/{}", made.id);
-            Ok(Created::Created(Json(made.into()), location))
+            let (location, made) = (format!("/organizations/{}", made.id), Organization::from(made));
+            tx.audit().on(&made.id).called(&made.name).became(None, made.to_json().as_ref());
+            Ok(Created::Created(Json(made), location))
         })
         .await
     }

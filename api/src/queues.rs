@@ -390,6 +390,7 @@ async fn set_pause(
     paused: bool,
 ) -> Result<Answered<Done>, Error> {
     once.run(caller, organization, async |tx| {
+        tx.audit().set("paused", paused);
         if paused {
             pause::pause(tx, subject, name, &caller.by().to_string()).await?;
         } else {
@@ -407,6 +408,12 @@ async fn set_limit(
     limit: &LimitRow,
 ) -> Result<Answered<Done>, Error> {
     once.run(caller, platform, async |tx| {
+        match limit {
+            LimitRow::Queue { running, .. } => tx.audit().set("max_running", running),
+            LimitRow::Rate { amount, period_seconds, burst, .. } => {
+                tx.audit().set("amount", amount).set("period_seconds", period_seconds).set("burst", burst)
+            }
+        };
         limits::set(tx, limit).await?;
         Ok(Done::Done)
     })

@@ -1,7 +1,7 @@
 //! What the document says of operations, for what is decided before one of them runs and for refusals that poem
 //! cannot word: which operation a request is for, which parameters it takes, which methods a path answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use poem::http::{HeaderMap, Method};
@@ -23,6 +23,10 @@ pub(crate) struct Route {
     pub id: &'static str,
     /// What it is counted as.
     pub charge: Charge,
+    /// What the record calls what it does: `webhook_endpoint.update`.
+    pub action: String,
+    /// The permission it needs.
+    pub permission: Option<&'static str>,
     /// Its answer is a stream that goes on while there is something to tell.
     pub streams: bool,
     in_path: Vec<String>,
@@ -52,6 +56,8 @@ impl Route {
             parts: parts(path).map(str::to_owned).collect(),
             id: operation.operation_id.unwrap_or("none"),
             charge: Charge::of(operation.operation_id.unwrap_or("none"), &operation.method),
+            action: action(operation.operation_id.unwrap_or("none")),
+            permission: operation.security.iter().flat_map(HashMap::values).flatten().next().copied(),
             streams: answers.into_iter().any(|content| content.content_type.starts_with("text/event-stream")),
             in_path: of_kind(MetaParamIn::Path).map(|parameter| parameter.name.clone()).collect(),
             in_query: of_kind(MetaParamIn::Query).map(QueryParameter::of).collect(),
@@ -64,6 +70,12 @@ impl Route {
         let mut given = parts(path);
         self.parts.iter().all(|part| given.next().is_some_and(|given| part == given || part.starts_with('{')))
             && given.next().is_none()
+    }
+
+    /// The last of the path's parameters, by its name.
+    pub(crate) fn last_parameter<'a>(&self, path: &'a str) -> Option<(&str, &'a str)> {
+        let given = parts(path).zip(&self.parts);
+        given.filter_map(|(given, part)| Some((part.strip_prefix('{')?.strip_suffix('}')?, given))).last()
     }
 
     fn literal_parts(&self) -> usize {
@@ -126,6 +138,28 @@ impl QueryParameter {
     }
 }
 
+/// Operations whose names do not say what they are done to.
+const ACTIONS: &[(&str, &str)] =
+    &[("signIn", "session.sign_in"), ("signOut", "session.sign_out"), ("proveAnew", "session.prove")];
+
+/// What an operation does, as the record calls it: what it is done to, and the word for it. `updateWebhookEndpoint` is
+/// `webhook_endpoint.update`, `askForJob` is `job.ask_for`.
+fn action(operation: &str) -> String {
+    if let Some((_, action)) = ACTIONS.iter().find(|(name, _)| *name == operation) {
+        return (*action).to_owned();
+    }
+    let mut words: Vec<String> = Vec::new();
+    for letter in operation.chars() {
+        match words.last_mut().filter(|_| !letter.is_ascii_uppercase()) {
+            Some(word) => word.push(letter),
+            None => words.push(letter.to_ascii_lowercase().to_string()),
+        }
+    }
+    let verb = if words.get(1).is_some_and(|word| word == "for") { 2 } else { 1 };
+    let (verb, noun) = words.split_at(verb.min(words.len()));
+    if noun.is_empty() { verb.join("_") } else { format!("{}.{}", noun.join("_"), verb.join("_")) }
+}
+
 /// A slash at the end makes no difference.
 fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.trim_end_matches('/').split('/')
@@ -178,6 +212,29 @@ mod tests {
     fn the_parameters_of_a_path_are_known_by_name() {
         assert_eq!(path_parameter("getJob", "param0"), Some("job"));
         assert_eq!((path_parameter("getJob", "param1"), path_parameter("getJob", "limit")), (None, None));
+    }
+
+    #[test]
+    fn operations_have_words_in_the_record() {
+        let words =
+            ["updateWebhookEndpoint", "askForJob", "askForJobs", "liftRate", "none", "putEventType"].map(action);
+        let expected =
+            ["webhook_endpoint.update", "job.ask_for", "jobs.ask_for", "rate.lift", "none", "event_type.put"];
+        assert_eq!(words, expected);
+        let mut all: Vec<&str> = ROUTES.iter().map(|route| route.action.as_str()).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "two operations have the same word");
+    }
+
+    #[test]
+    fn what_an_operation_is_about_and_needs_is_known() {
+        let route = find(&Method::DELETE, "/webhook-endpoints/ep_1").unwrap();
+        assert_eq!(route.last_parameter("/webhook-endpoints/ep_1"), Some(("endpoint", "ep_1")));
+        assert_eq!(route.permission, Some("webhooks:write"));
+        let route = find(&Method::POST, "/jobs").unwrap();
+        assert_eq!((route.last_parameter("/jobs"), route.permission), (None, Some("jobs:write")));
     }
 
     #[test]

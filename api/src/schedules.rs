@@ -8,7 +8,7 @@ use gantry_schema::{JobTx as _, Order, ScheduleId, TenantTx};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::types::Any;
+use poem_openapi::types::{Any, ToJSON as _};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Deserialize;
 use serde_json::Value;
@@ -249,6 +249,7 @@ impl Schedules {
                 return Ok(Created::TriedOut(Json(Schedule { next_times, dry_run: dry_run.shown(), ..made })));
             }
             let (location, etag) = (format!("/schedules/{}", made.id), Etag::of(&made));
+            tx.audit().on(&made.id).called(&made.name).became(None, made.to_json().as_ref());
             Ok(Created::Created(Json(made), location, etag))
         });
         create.await
@@ -348,6 +349,8 @@ impl Schedules {
             let (shown, after_shown) = (Schedule::from(before), Schedule::from(after.clone()));
             if_match.demand(&shown, &after_shown)?;
             queries::update(tx, &after).await.on_constraint("schedules_name_key", name_taken)?;
+            let changed = (shown.to_json(), after_shown.to_json());
+            tx.audit().called(&after_shown.name).became(changed.0.as_ref(), changed.1.as_ref());
             Ok(Tagged::of(after_shown))
         });
         replace.await
@@ -387,8 +390,10 @@ impl Schedules {
     ) -> Result<Answered<Deleted>, Error> {
         let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
-            if_match.check(&Schedule::from(find_to_change(tx, schedule.0).await?))?;
+            let before = Schedule::from(find_to_change(tx, schedule.0).await?);
+            if_match.check(&before)?;
             queries::delete(tx, schedule.0).await?;
+            tx.audit().called(&before.name).became(before.to_json().as_ref(), None);
             Ok(Deleted::Deleted)
         });
         delete.await
@@ -442,6 +447,7 @@ impl Schedules {
             let found = find(tx, schedule.0).await?;
             let receipt = jobs::ask_again(tx, &found.kind, &found.payload, caller.by()).await?;
             let location = format!("/jobs/{}", receipt.id);
+            tx.audit().called(&found.name).set("job_id", receipt.id);
             Ok(Started::Accepted(Json(receipt), location, jobs::LOOK_AFTER))
         });
         run.await
@@ -459,6 +465,7 @@ async fn set_paused(
     let set = once.run(caller, organization, async |tx| {
         let mut found = find_to_change(tx, id).await?;
         if_match.check(&Schedule::from(found.clone()))?;
+        tx.audit().called(&found.name).changed("paused", found.paused, paused);
         if found.paused != paused {
             let next = if paused { None } else { schedule::next_tick(&found, tx.now()) };
             queries::set_paused(tx, found.id, paused, next).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gantry_api::app::Surface;
+use gantry_api::audit::flush_every_minute;
 use gantry_api::client::{Hosts, Proxies, ProxyHeader};
 use gantry_api::cors::Origins;
 use gantry_api::load::Limits;
@@ -97,6 +98,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         let app = app.clone();
         tokio::spawn(async move { app.listen().await })
     };
+    let refusals = tokio::spawn(flush_every_minute(app.clone()));
     let stop = {
         let app = app.clone();
         async move {
@@ -110,6 +112,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .await?;
     watching.abort();
     listening.abort();
+    // What was counted is written down before the end.
+    drop(refusals.await);
     info!("Stopped");
     telemetry.shutdown().await;
     Ok(())

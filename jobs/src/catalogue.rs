@@ -45,6 +45,8 @@ pub enum KindError {
 pub fn kinds() -> Vec<Kind> {
     vec![
         public::<crate::diagnostics::Probe>(),
+        internal::<crate::audit::SealRecord>(),
+        internal::<crate::audit::CheckpointRecord>(),
         internal::<crate::maintenance::ForgetJobs>(),
         internal::<crate::maintenance::ForgetAnswers>(),
         internal::<crate::maintenance::ForgetEvents>(),

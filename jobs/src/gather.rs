@@ -193,7 +193,7 @@ mod tests {
     }
 
     async fn answered(gather: &Gather<Count>, asks: u128, question: u32) -> (OrganizationId, u32, usize) {
-        gather.ask(organization(asks), question).await.ok().expect("an answer")
+        gather.ask(organization(asks), question).await.expect("an answer")
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@
 //!    `Greet { name }.request().enqueue(&mut tx, &by).await?`. It runs if, and only if, `tx` is committed.
 //! 4. **Test** it: `gantry_tests` drains the ledger with a fixed clock and without Redis.
 
+pub mod audit;
 pub mod catalogue;
 pub mod diagnostics;
 pub mod doorbell;

@@ -130,6 +130,8 @@ fn standing() -> Vec<Standing> {
         every("forget finished jobs", "17 3 * * *", &crate::maintenance::ForgetJobs::default()),
         every("forget kept answers", "47 * * * *", &crate::maintenance::ForgetAnswers::default()),
         every("seal with the current key", "7 4 * * *", &crate::maintenance::Reseal::default()),
+        every("seal the record", "*/15 * * * * *", &crate::audit::SealRecord::default()),
+        every("sign where the record ends", "3 * * * *", &crate::audit::CheckpointRecord::default()),
         every("forget old events", "47 3 * * *", &crate::maintenance::ForgetEvents::default()),
     ]
 }

@@ -4,6 +4,7 @@
 //! - [`PersonTx`]: one person. What somebody does with his own account.
 //! - [`CredentialTx`]: what one credential opens. Authentication.
 //! - [`EngineTx`]: the jobs of everybody, nothing else. The job engine.
+//! - [`AuditorTx`]: the record of everybody, nothing else. Whoever seals it.
 //!
 //! Row-level security enforces it in the database; these types make it hard to forget.
 
@@ -14,10 +15,13 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
+use crate::audit::{Author, Draft, RecordError, Recorder, Scope, write_all};
+use crate::digest::hex;
 use crate::express::{Express, Lane};
 use crate::inspector::BinToken;
 use crate::jobs::Ready;
 use crate::people::Email;
+use crate::seal::SealingKeys;
 use crate::{Clock, IdMint, OrganizationId, PersonId};
 
 /// Told of jobs that became ready, after the transaction that made them ready was committed.
@@ -107,6 +111,7 @@ pub struct Db {
     clock: Arc<dyn Clock>,
     ids: Arc<IdMint>,
     doorbell: Arc<dyn Doorbell>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Db {
@@ -122,7 +127,18 @@ impl Db {
         doorbell: Arc<dyn Doorbell>,
     ) -> Result<Self, ConnectError> {
         let (pool, express) = connect(options, connections, "gantry_app").await?;
-        Ok(Self { pool, express, clock, ids, doorbell })
+        Ok(Self { pool, express, clock, ids, doorbell, recorder: None })
+    }
+
+    /// With the keys that vouch for entries of the record, without which none can be written.
+    #[must_use]
+    pub fn recording(mut self, keys: Arc<SealingKeys>) -> Self {
+        self.recorder = Some(Arc::new(Recorder::with(keys)));
+        self
+    }
+
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_deref()
     }
 
     /// Begins a transaction that sees one organization.
@@ -133,7 +149,18 @@ impl Db {
         // One round trip: the scope is set in the message that begins. A uuid needs no quoting.
         let begin = format!("begin; set local gantry.organization = '{}'", organization.uuid());
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new() })
+        let db = self.clone();
+        Ok(TenantTx { inner, organization, db, ready: Vec::new(), author: None, drafts: Vec::new() })
+    }
+
+    /// Begins a transaction that sees one organization as it is at this moment, and changes nothing.
+    pub(crate) async fn tenant_snapshot(&self, organization: OrganizationId) -> Result<TenantTx, sqlx::Error> {
+        let begin = format!(
+            "begin isolation level repeatable read, read only; set local gantry.organization = '{}'",
+            organization.uuid()
+        );
+        let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new(), author: None, drafts: Vec::new() })
     }
 
     /// Begins a transaction that sees one organization, and what is only this person's.
@@ -147,7 +174,7 @@ impl Db {
             person.uuid()
         );
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new() })
+        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new(), author: None, drafts: Vec::new() })
     }
 
     /// Begins a transaction that sees one person, and no organization's rows but his memberships.
@@ -225,13 +252,6 @@ impl Db {
     }
 }
 
-/// Digits only: nothing in it needs quoting.
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 /// A transaction that sees one organization.
 #[derive(Debug)]
 pub struct TenantTx {
@@ -239,6 +259,8 @@ pub struct TenantTx {
     organization: OrganizationId,
     db: Db,
     ready: Vec<Ready>,
+    author: Option<Arc<Author>>,
+    drafts: Vec<Draft>,
 }
 
 impl TenantTx {
@@ -248,12 +270,58 @@ impl TenantTx {
         self.organization
     }
 
-    /// Makes it so, and rings for the jobs that became ready.
+    /// With who does what is recorded here; the platform itself unless told.
+    #[must_use]
+    pub fn by(mut self, author: Arc<Author>) -> Self {
+        self.author = Some(author);
+        self
+    }
+
+    /// The entry about what this transaction is for, to say more of it. Whoever began the transaction for a request has
+    /// begun the entry too; where nobody did, what is said here is not kept.
+    pub fn audit(&mut self) -> &mut Draft {
+        if self.drafts.is_empty() {
+            self.drafts.push(Draft::default());
+        }
+        &mut self.drafts[0]
+    }
+
+    /// Another entry, about something that is done on the way: `webhook_endpoint.disable`.
+    pub fn record(&mut self, action: impl Into<std::borrow::Cow<'static, str>>) -> &mut Draft {
+        // The first one is about what the transaction is for.
+        self.audit();
+        self.drafts.push(Draft::new(action));
+        let last = self.drafts.len() - 1;
+        &mut self.drafts[last]
+    }
+
+    /// Who does what is recorded here.
+    #[must_use]
+    pub const fn author(&self) -> Option<&Arc<Author>> {
+        self.author.as_ref()
+    }
+
+    /// The database it is a transaction of.
+    pub(crate) const fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Makes it so, with its entries in the record, and rings for the jobs that became ready.
     ///
     /// # Errors
     /// When the database refuses or went away; then nothing of it happened, or it cannot be known.
-    pub async fn commit(self) -> Result<(), sqlx::Error> {
-        self.inner.commit().await?;
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        let drafts = kept(std::mem::take(&mut self.drafts));
+        if drafts.is_empty() {
+            self.inner.commit().await?;
+        } else {
+            let recorder = self.db.recorder.clone().ok_or(RecordError::NoKeys)?;
+            let (organization, author) = (self.organization, self.author.take());
+            let mut scope = Scope { connection: &mut self.inner, organization, db: &self.db };
+            let people = write_all(&mut scope, &recorder, drafts, author).await?;
+            self.inner.commit().await?;
+            recorder.believe(organization, &people, self.db.now());
+        }
         if !self.ready.is_empty() {
             self.db.doorbell.ring(self.ready);
         }
@@ -295,6 +363,12 @@ impl PersonTx {
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.inner.commit().await
     }
+}
+
+/// What is to be kept: drafts that say what was done.
+fn kept(mut drafts: Vec<Draft>) -> Vec<Draft> {
+    drafts.retain(Draft::is_about_something);
+    drafts
 }
 
 /// A transaction that sees what one credential opens: an API key, an e-mail address, or a bin.
@@ -348,6 +422,15 @@ impl EngineDb {
         Ok(EngineTx { inner: self.pool.begin().await?, db: self.clone(), ready: Vec::new() })
     }
 
+    /// Begins a transaction that seals the record of everybody, and does nothing else.
+    ///
+    /// # Errors
+    /// When no connection can be had, or the engine's role may not become the auditor.
+    pub async fn auditor(&self) -> Result<AuditorTx, sqlx::Error> {
+        let begin = AssertSqlSafe("begin; set local role gantry_auditor");
+        Ok(AuditorTx { inner: self.pool.begin_with(begin).await?, db: self.clone() })
+    }
+
     /// A connection for one statement that commits by itself.
     pub(crate) async fn lane(&self) -> Result<Lane, sqlx::Error> {
         self.express.lane().await
@@ -397,6 +480,35 @@ impl EngineTx {
             self.db.doorbell.ring(self.ready);
         }
         Ok(())
+    }
+}
+
+/// A transaction that seals the record of everybody.
+#[derive(Debug)]
+pub struct AuditorTx {
+    inner: Transaction<'static, Postgres>,
+    db: EngineDb,
+}
+
+impl AuditorTx {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.db.clock.now()
+    }
+
+    pub(crate) fn ids(&self) -> &IdMint {
+        &self.db.ids
+    }
+
+    /// Makes it so.
+    ///
+    /// # Errors
+    /// When the database refuses or went away; then nothing of it happened, or it cannot be known.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await
     }
 }
 

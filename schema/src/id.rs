@@ -21,6 +21,25 @@ pub struct InvalidId {
     pub prefix: &'static str,
 }
 
+/// An id of a known kind of thing.
+pub trait Identifier: std::fmt::Display {
+    /// The name of its type.
+    const TYPE: &'static str;
+
+    /// What it is the id of, as a word: `api_key`.
+    #[must_use]
+    fn kind() -> String {
+        let mut word = String::with_capacity(Self::TYPE.len());
+        for letter in Self::TYPE.strip_suffix("Id").unwrap_or(Self::TYPE).chars() {
+            if letter.is_ascii_uppercase() && !word.is_empty() {
+                word.push('_');
+            }
+            word.push(letter.to_ascii_lowercase());
+        }
+        word
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
@@ -43,6 +62,10 @@ macro_rules! id {
             pub const fn uuid(self) -> Uuid {
                 self.0
             }
+        }
+
+        impl $crate::id::Identifier for $name {
+            const TYPE: &'static str = stringify!($name);
         }
 
         impl std::fmt::Display for $name {
@@ -200,6 +223,12 @@ id!(
 id!(
     /// A request that a bin received.
     InspectedId, "ins");
+id!(
+    /// An entry of the record.
+    AuditEntryId, "aud");
+id!(
+    /// A key that signs checkpoints of the record.
+    AuditKeyId, "auk");
 
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.
@@ -331,6 +360,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<JobId>(), Err(InvalidId { prefix: "job" }), "{text}");
         }
+    }
+
+    #[test]
+    fn a_kind_of_thing_is_called_by_a_word() {
+        assert_eq!((ApiKeyId::kind(), OrganizationId::kind()), ("api_key".to_owned(), "organization".to_owned()));
     }
 
     #[test]

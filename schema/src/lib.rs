@@ -5,6 +5,7 @@
 //! which sees the jobs of everybody and nothing else.
 
 pub mod api_keys;
+pub mod audit;
 pub mod clock;
 pub mod db;
 pub mod digest;
@@ -27,10 +28,10 @@ pub mod webhooks;
 pub mod window;
 
 pub use clock::{Clock, FixedClock, SystemClock};
-pub use db::{CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
+pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId, InvitationId, JobId, OneTimeId,
-    OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
+    ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
+    InvitationId, JobId, OneTimeId, OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
 };
 pub use window::{Order, Window};
 

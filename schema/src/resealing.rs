@@ -5,9 +5,10 @@
 
 use secrecy::ExposeSecret as _;
 
+use crate::audit::{keys as signing, subjects};
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::webhooks::secrets::Secret;
-use crate::{EndpointId, JobTx as _, SecretId, TenantTx};
+use crate::{AuditKeyId, EndpointId, JobTx as _, SecretId, TenantTx};
 
 /// A value could not be sealed again.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,10 @@ pub enum ResealError {
 /// # Errors
 /// When a value does not open, or the database refuses.
 pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
-    Ok(webhook_secrets(tx, keys, limit).await? + webhook_headers(tx, keys, limit).await?)
+    Ok(webhook_secrets(tx, keys, limit).await?
+        + webhook_headers(tx, keys, limit).await?
+        + keys_of_people(tx, keys, limit).await?
+        + keys_of_checkpoints(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -97,6 +101,51 @@ async fn webhook_headers(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> R
         };
         let sealed = again(keys, &place, row.id, &row.headers)?;
         sqlx::query!("update webhook_endpoints set headers = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn keys_of_people(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select subject_id, key as "key!" from audit_subjects
+            where organization_id = $1 and key is not null and substring(key from 3 for get_byte(key, 1)) <> $2
+            order by subject_id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &subjects::place(organization, row.subject_id), row.subject_id, &row.key)?;
+        sqlx::query!(
+            "update audit_subjects set key = $3 where organization_id = $1 and subject_id = $2",
+            organization.uuid(),
+            row.subject_id,
+            sealed
+        )
+        .execute(tx.connection())
+        .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Only the platform's transactions see any.
+async fn keys_of_checkpoints(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let older = sqlx::query!(
+        r#"select id as "id: AuditKeyId", secret from audit_keys
+            where substring(secret from 3 for get_byte(secret, 1)) <> $1 order by id limit $2 for update"#,
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &signing::place(row.id), row.id, &row.secret)?;
+        sqlx::query!("update audit_keys set secret = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
     }

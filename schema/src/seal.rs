@@ -13,7 +13,7 @@ use std::fmt;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    rand,
+    hmac, rand,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretSlice};
@@ -79,6 +79,7 @@ pub struct SealContext<'a> {
 pub struct SealingKey {
     id: String,
     key: LessSafeKey,
+    derivation: hmac::Key,
 }
 
 impl SealingKey {
@@ -90,7 +91,7 @@ impl SealingKey {
         let malformed = || KeyError::Bytes(id.to_owned());
         let bytes = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| malformed())?);
         let key = aes_key(&bytes).map_err(|_| malformed())?;
-        Ok(Self { id: id.to_owned(), key })
+        Ok(Self { id: id.to_owned(), key, derivation: hmac::Key::new(hmac::HMAC_SHA256, &bytes) })
     }
 
     /// The name by which sealed values know this key.
@@ -151,6 +152,14 @@ impl SealingKeys {
         let data_key = decrypt(&key.key, Part::DataKey, &bound, sealed.data_key)?;
         let data_key = aes_key(data_key.expose_secret()).map_err(|_| SealError::Refused)?;
         decrypt(&data_key, Part::Value, &bound, sealed.value)
+    }
+
+    /// A key for another purpose, made from the sealing key of this id; `None`: it is not configured.
+    #[must_use]
+    pub fn derive(&self, id: &str, purpose: &str) -> Option<hmac::Key> {
+        let key = self.find(id).ok()?;
+        let derived = hmac::sign(&key.derivation, format!("gantry derived key\0{purpose}").as_bytes());
+        Some(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
     /// Whether `blob` was sealed with the current key; if not, it should be opened and sealed again.
@@ -335,6 +344,19 @@ mod tests {
         let new = rotated.seal(&context(), b"new").unwrap();
         assert_eq!(rotated.is_current(&new), Ok(true));
         assert_eq!(refusal(keys().open(&context(), &new)), SealError::UnknownKey("2027-05".into()));
+    }
+
+    #[test]
+    fn derived_keys_differ_by_key_and_purpose_and_are_the_same_again() {
+        let both = SealingKeys::new(key("a", 1), vec![key("b", 2)]).unwrap();
+        let tag = |id: &str, purpose: &str| {
+            let key = both.derive(id, purpose).unwrap();
+            hmac::sign(&key, b"text").as_ref().to_vec()
+        };
+        assert_eq!(tag("a", "one"), tag("a", "one"));
+        assert_ne!(tag("a", "one"), tag("a", "two"));
+        assert_ne!(tag("a", "one"), tag("b", "one"));
+        assert!(both.derive("c", "one").is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a story fails by panicking")]
 
 mod attempts;
+mod audit;
 mod backlogs;
 mod controls;
 mod enqueue;

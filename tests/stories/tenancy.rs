@@ -29,8 +29,9 @@ const OF_PEOPLE: &[(&str, &str)] =
     &[("people", "id"), ("passwords", "person_id"), ("sessions", "person_id"), ("session_tokens", "person_id")];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
-/// and sqlx's record of migrations.
-const WITHOUT_TENANT: &[&str] = &["job_leases", "job_workers", "job_leaders", "_sqlx_migrations"];
+/// what the platform signs its record with, and sqlx's record of migrations.
+const WITHOUT_TENANT: &[&str] =
+    &["job_leases", "job_workers", "job_leaders", "audit_keys", "audit_sealing", "_sqlx_migrations"];
 
 /// What the engine may see beside the ledger of jobs and schedules: how organizations share a queue.
 const ENGINE_TABLES: &[&str] = &["organizations"];
@@ -163,6 +164,17 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
         heartbeat_at: platform.now(),
     };
     lease::heartbeat(platform.ledger(), &worker, &[]).await.unwrap();
+    let person: uuid::Uuid = platform.ids().mint();
+    let mut tx = actor.begin().await;
+    let target = gantry_schema::audit::Target::named("person", "somebody").called("Somebody").identifying(person);
+    tx.record("a.furnishing").target(target);
+    tx.commit().await.unwrap();
+    let vouching = Arc::new(gantry_schema::audit::vouching::Vouching::with(platform.sealing_keys()));
+    gantry_schema::audit::sealing::seal(platform.ledger(), &vouching, 100).await.unwrap();
+    gantry_schema::audit::checkpoints::make(platform.ledger(), &vouching, Some(actor.id), 100).await.unwrap();
+    // There is one from 256 entries on.
+    let node = format!("insert into audit_nodes values ('{}', 8, 0, '')", actor.id.uuid());
+    sqlx::raw_sql(AssertSqlSafe(node)).execute(&platform.owner).await.unwrap();
     leader::hold(platform.ledger(), "a duty", worker.id, std::time::Duration::from_mins(1)).await.unwrap();
     actor
 }
@@ -249,14 +261,19 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
                   (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication)";
     assert!(strings(&pool, strong).await.is_empty());
     let owned = "select c.relname::text from pg_class c join pg_roles r on r.oid = c.relowner
-                  where r.rolname in ('gantry_app', 'gantry_engine', 'gantry_tree')";
+                  where r.rolname in ('gantry_app', 'gantry_engine', 'gantry_tree', 'gantry_auditor')";
     assert!(strings(&pool, owned).await.is_empty());
     let owned = "select p.proname::text from pg_proc p join pg_roles r on r.oid = p.proowner
                   where r.rolname in ('gantry_app', 'gantry_engine')";
     assert!(strings(&pool, owned).await.is_empty());
     let members = "select r.rolname || ' in ' || g.rolname from pg_auth_members m join pg_roles r on r.oid = m.member
                    join pg_roles g on g.oid = m.roleid where r.rolname in ('gantry_app', 'gantry_engine')";
-    assert!(strings(&pool, members).await.is_empty());
+    // It becomes the auditor by asking for it, and is nothing of it by itself.
+    assert_eq!(strings(&pool, members).await, ["gantry_engine in gantry_auditor"]);
+    let inherited = "select relname::text from pg_class where relnamespace = 'public'::regnamespace
+                      and relname like 'audit%' and relkind in ('r', 'p')
+                      and has_table_privilege('gantry_engine', oid, 'select, insert, update, delete')";
+    assert!(strings(&pool, inherited).await.is_empty());
     // Policies are the parents'; a partition has none of its own, so nobody may go past its parent.
     let partitions = "select relname || ' by gantry_app' from pg_class
                        where relispartition and relkind = 'r' and relnamespace = 'public'::regnamespace
@@ -267,7 +284,7 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
                          and has_table_privilege('gantry_engine', oid, 'insert, update, delete')";
     assert!(strings(&pool, partitions).await.is_empty());
     let may_create =
-        "select rolname::text from pg_roles where rolname in ('gantry_app', 'gantry_engine', 'gantry_tree')
+        "select rolname::text from pg_roles where rolname in ('gantry_app', 'gantry_engine', 'gantry_tree', 'gantry_auditor')
                          and has_schema_privilege(rolname, 'public', 'create')";
     assert!(strings(&pool, may_create).await.is_empty());
     // Functions that act with their owner's rights are few, and their search path is fixed.

@@ -82,8 +82,9 @@ impl Live {
         let namespace = format!("story-{}", ids.mint::<WorkerId>());
         let doorbell: Arc<dyn Doorbell> = Arc::new(Ringer::start(Bell::new(redis.clone(), &namespace)));
         let options = as_role(&owner.connect_options(), "gantry_app");
-        let db = Db::connect(options, 10, clock, ids.clone(), doorbell).await.expect("gantry_app may connect");
         let sealing_keys = Arc::new(process::sealing_keys().expect("a key"));
+        let db = Db::connect(options, 10, clock, ids.clone(), doorbell).await.expect("gantry_app may connect");
+        let db = db.recording(sealing_keys.clone());
         Self { owner, db, hooks: Arc::default(), redis, namespace, redis_url, ids, sealing_keys }
     }
 
@@ -198,7 +199,9 @@ impl Own {
         let (app, engine) = (as_role(&self.options, "gantry_app"), as_role(&self.options, "gantry_engine"));
         Ok(Runtime {
             worker: self.worker,
-            db: Db::connect(app, 8, clock.clone(), ids.clone(), doorbell.clone()).await?,
+            db: Db::connect(app, 8, clock.clone(), ids.clone(), doorbell.clone())
+                .await?
+                .recording(self.sealing_keys.clone()),
             ledger: EngineDb::connect(engine, 8, clock, ids, doorbell).await?,
             registry: Arc::new(kinds::register(registry::standard())),
             providers: Arc::new(Providers { hooks: self.hooks }),

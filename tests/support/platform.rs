@@ -70,9 +70,11 @@ impl Platform {
         let ids = Arc::new(IdMint::seeded(clock.clone(), 7));
         let rung = Arc::new(Rung::default());
         let options = owner.connect_options();
+        let sealing_keys = Arc::new(process::sealing_keys().expect("a key"));
         let db = Db::connect(as_role(&options, "gantry_app"), 6, clock.clone(), ids.clone(), rung.clone())
             .await
-            .expect("gantry_app may connect");
+            .expect("gantry_app may connect")
+            .recording(sealing_keys.clone());
         let ledger = EngineDb::connect(as_role(&options, "gantry_engine"), 6, clock.clone(), ids.clone(), rung.clone())
             .await
             .expect("gantry_engine may connect");
@@ -83,7 +85,7 @@ impl Platform {
             ledger,
             registry: Arc::new(kinds::register(registry::standard())),
             providers: Arc::new(Providers { hooks: hooks.clone() }),
-            sealing_keys: Arc::new(process::sealing_keys().expect("a key")),
+            sealing_keys,
             news: None,
             shared: Shared::default(),
         };
@@ -357,7 +359,7 @@ impl Platform {
         let hooks = Arc::new(Flaky { hooks: self.hooks.clone(), fault: fault.clone() });
         Runtime {
             // The first calls are those of the connection itself; a fault there leaves nothing to test.
-            db: db.unwrap_or_else(|_| self.db.clone()),
+            db: db.map_or_else(|_| self.db.clone(), |db| db.recording(self.sealing_keys())),
             providers: Arc::new(Providers { hooks }),
             // What handlers have in common works with the database they began with.
             shared: Shared::default(),
@@ -370,7 +372,7 @@ impl Platform {
     pub async fn effects(&self) -> BTreeMap<String, BTreeSet<String>> {
         let tables: Vec<String> = sqlx::query_scalar(
             "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
-                and relname !~ '^(job|schedule|_sqlx)' and relname <> 'webhook_attempts'",
+                and relname !~ '^(job|schedule|audit|_sqlx)' and relname <> 'webhook_attempts'",
         )
         .fetch_all(&self.owner)
         .await

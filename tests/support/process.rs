@@ -60,7 +60,8 @@ impl Servers {
 pub async fn app_db(servers: &Servers) -> anyhow::Result<Db> {
     let clock = Arc::new(SystemClock);
     let ids = Arc::new(IdMint::new(clock.clone()));
-    Ok(Db::connect(servers.app_url.parse()?, 16, clock, ids, doorbell(servers).await?).await?)
+    let db = Db::connect(servers.app_url.parse()?, 16, clock, ids, doorbell(servers).await?).await?;
+    Ok(db.recording(Arc::new(sealing_keys()?)))
 }
 
 /// As [`app_db`], with a doorbell nobody hears.
@@ -70,7 +71,8 @@ pub async fn app_db(servers: &Servers) -> anyhow::Result<Db> {
 pub async fn silent_db(servers: &Servers) -> anyhow::Result<Db> {
     let clock = Arc::new(SystemClock);
     let ids = Arc::new(IdMint::new(clock.clone()));
-    Ok(Db::connect(servers.app_url.parse()?, 16, clock, ids, Arc::new(Silent)).await?)
+    let db = Db::connect(servers.app_url.parse()?, 16, clock, ids, Arc::new(Silent)).await?;
+    Ok(db.recording(Arc::new(sealing_keys()?)))
 }
 
 async fn doorbell(servers: &Servers) -> anyhow::Result<Arc<dyn Doorbell>> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use chrono::{DateTime, Utc};
 use gantry_jobs::By;
 use gantry_providers::Providers;
+use gantry_schema::audit::Author;
 use gantry_schema::jobs::claim::Claimed;
 use gantry_schema::jobs::{log, settle, workflow};
 use gantry_schema::{JobId, OrganizationId, TenantTx};
@@ -118,12 +119,14 @@ impl Context {
         By::job(self.job.id).traced(self.job.traceparent.clone())
     }
 
-    /// Begins a transaction that sees the job's organization.
+    /// Begins a transaction that sees the job's organization. What a handler changes that people look after, it says in the
+    /// record: `tx.record("webhook_endpoint.disable").on(&endpoint)`; the job is who did it, for whoever asked for it.
     ///
     /// # Errors
     /// When the database went away.
     pub async fn begin(&self) -> Result<TenantTx, Failure> {
-        Ok(self.runtime.db.tenant(self.job.organization).await?)
+        let author = Author::job(self.job.id, self.job.traceparent.as_deref());
+        Ok(self.runtime.db.tenant(self.job.organization).await?.by(Arc::new(author)))
     }
 
     /// Commits the transaction and the job's end together: both happen, or neither.

@@ -4,6 +4,7 @@
 //! - [`registry`] joins kinds and handlers, one line each.
 //! - A handler implements [`Run`] for its payload and gets a [`Context`].
 
+mod audit;
 mod context;
 pub mod diagnostics;
 pub mod drain;

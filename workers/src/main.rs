@@ -87,6 +87,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         allow,
         listen,
     ) = configured;
+    let sealing_keys = Arc::new(sealing_keys);
     let telemetry = telemetry::init(logs)?;
     metrics::install(listen)?;
     // After the metrics, for each handler keeps handles of its own.
@@ -100,6 +101,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
     let bell = Arc::new(Ringer::start(Bell::new(redis, namespace.as_str())));
     let db =
         Db::connect(app, connections, clock.clone(), ids.clone(), bell.clone()).await.context("GANTRY_DATABASE_URL")?;
+    let db = db.recording(Arc::clone(&sealing_keys));
     let ledger =
         EngineDb::connect(engine, connections, clock, ids.clone(), bell).await.context("GANTRY_ENGINE_DATABASE_URL")?;
     schedule::ensure_standing(&ledger).await.context("preparing the platform's schedules")?;
@@ -112,7 +114,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         ledger,
         registry: Arc::new(registry),
         providers: Arc::new(Providers::new(&gantry_providers::Config { hooks })?),
-        sealing_keys: Arc::new(sealing_keys),
+        sealing_keys,
         news: None,
         shared: Shared::default(),
     };

@@ -67,6 +67,8 @@ pub enum RegistryError {
 pub fn standard() -> Registry {
     Registry::default()
         .with::<gantry_jobs::diagnostics::Probe>()
+        .with::<gantry_jobs::audit::SealRecord>()
+        .with::<gantry_jobs::audit::CheckpointRecord>()
         .with::<gantry_jobs::maintenance::ForgetJobs>()
         .with::<gantry_jobs::maintenance::ForgetAnswers>()
         .with::<gantry_jobs::maintenance::ForgetEvents>()

@@ -167,6 +167,7 @@ impl Events {
     ) -> Result<Answered<Accepted>, Error> {
         let organization = caller.organization();
         let new = row(body.0)?;
+        let event_type = new.r#type.clone();
         let post = dry_run.run(once, &caller, organization, async |tx| {
             let emitted = webhooks::emit_all(tx, vec![new], caller.by()).await?.pop();
             let posted = Posted::from(emitted.ok_or(sqlx::Error::RowNotFound)?);
@@ -174,6 +175,7 @@ impl Events {
                 return Ok(Accepted::TriedOut(Json(Posted { dry_run: dry_run.shown(), jobs: Vec::new(), ..posted })));
             }
             let location = format!("/events/{}", posted.id);
+            tx.audit().on(&posted.id).set("type", &event_type).set("deliveries", posted.deliveries);
             Ok(Accepted::Accepted(Json(posted), location))
         });
         let answer = post.await?;
@@ -196,7 +198,9 @@ impl Events {
         let new = rows(&body.0.events)?;
         let post = once.run(&caller, organization, async |tx| {
             let emitted = webhooks::emit_all(tx, new, caller.by()).await?;
-            let events = emitted.into_iter().map(Posted::from).collect();
+            let events: Vec<Posted> = emitted.into_iter().map(Posted::from).collect();
+            let ends = (events.first().map(|event| event.id), events.last().map(|event| event.id));
+            tx.audit().set("count", events.len()).set("first", ends.0).set("last", ends.1);
             Ok(BulkAccepted::Accepted(Json(PostedMany { events })))
         });
         let answer = post.await?;

@@ -12,6 +12,7 @@ use gantry_schema::{BinId, InspectedId, JobTx as _};
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
+use poem_openapi::types::ToJSON as _;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
@@ -249,8 +250,9 @@ impl Inspector {
                 created_at: tx.now(),
             };
             queries::insert(tx, &bin).await?;
-            let location = format!("/inspector/bins/{}", bin.id);
-            Ok(Created::Created(Json(Bin::of(&app, bin)), location))
+            let (location, bin) = (format!("/inspector/bins/{}", bin.id), Bin::of(&app, bin));
+            tx.audit().on(&bin.id).called(&bin.name).became(None, bin.to_json().as_ref());
+            Ok(Created::Created(Json(bin), location))
         });
         create.await
     }
@@ -300,11 +302,15 @@ impl Inspector {
         let (status, delay_ms) = (checked_status(body.0.status)?, checked_delay(body.0.delay_ms)?);
         let update = once.run(&caller, organization, async |tx| {
             let name = body.0.name.as_ref().map(Name::as_str);
+            let before = queries::find(tx, bin.0).await?.map(|found| Bin::of(&app, found));
             if !queries::update(tx, bin.0, name, status, delay_ms).await? {
                 return Err(Error::not_found(bin.0));
             }
             let found = queries::find(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
-            Ok(Json(Bin::of(&app, found)))
+            let after = Bin::of(&app, found);
+            let changed = (before.and_then(|before| before.to_json()), after.to_json());
+            tx.audit().called(&after.name).became(changed.0.as_ref(), changed.1.as_ref());
+            Ok(Json(after))
         });
         update.await
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use gantry_jobs::{By, Queue, catalogue, request};
+use gantry_schema::audit;
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::log;
 use gantry_schema::jobs::{Enqueued, NewJob};
@@ -228,11 +229,11 @@ impl Jobs {
             return once.rehearse(organization, async |tx| tried_out(tx, new).await).await;
         }
         let asked = if once.has_key() {
-            let ask = once.run(&caller, organization, async |tx| Ok(Asked::of(enqueue_one(tx, new).await?)));
+            let ask = once.run(&caller, organization, async |tx| Ok(Asked::of(ask_for_one(tx, new).await?)));
             ask.await?
         } else {
             // Nothing else belongs in its transaction.
-            Answered::of(Asked::of(together::enqueue(&app, organization, new).await?))
+            Answered::of(Asked::of(together::enqueue(&app, organization, new, once.author(&caller)).await?))
         };
         match patience {
             Some(patience) => wait_for_end(&app, organization, asked, patience).await,
@@ -256,9 +257,12 @@ impl Jobs {
         let organization = caller.organization();
         let new = ask::new_jobs(&body.0, caller.by(), app.db.now())?;
         let predecessors = ask::Predecessors::of(&new);
+        let kinds: Vec<String> = new.iter().map(|job| job.kind.clone()).collect();
         let ask = dry_run.run(once, &caller, organization, async |tx| {
             let enqueued = request::enqueue_new(tx, organization, new).await;
             let enqueued = enqueued.map_err(|error| predecessors.explain(error))?;
+            let asked: Vec<_> = enqueued.iter().map(|enqueued| enqueued.id).zip(&kinds).collect();
+            audit::asks_for(tx.audit(), &asked);
             let jobs = enqueued.into_iter().map(Receipt::from).collect();
             let receipts = Json(Receipts { jobs, dry_run: dry_run.shown() });
             Ok(if dry_run.is_wanted() { BulkAccepted::TriedOut(receipts) } else { BulkAccepted::Accepted(receipts) })
@@ -393,7 +397,10 @@ impl Jobs {
             ));
         }
         let retry = dry_run.run(once, &caller, organization, async |tx| {
-            Ok(changed(control::retry_all(tx, &body.0.into(), AT_ONCE).await?, dry_run))
+            let filter = Filter::from(body.0);
+            let count = control::retry_all(tx, &filter, AT_ONCE).await?;
+            selected(tx, &filter, count);
+            Ok(changed(count, dry_run))
         });
         retry.await
     }
@@ -425,7 +432,9 @@ impl Jobs {
             ));
         }
         let discard = dry_run.run(once, &caller, organization, async |tx| {
-            Ok(changed(control::discard_all(tx, &filter, &caller.by().to_string(), AT_ONCE).await?, dry_run))
+            let count = control::discard_all(tx, &filter, &caller.by().to_string(), AT_ONCE).await?;
+            selected(tx, &filter, count);
+            Ok(changed(count, dry_run))
         });
         discard.await
     }
@@ -522,6 +531,14 @@ async fn enqueue_one(tx: &mut TenantTx, new: NewJob) -> Result<Enqueued, Error> 
     Ok(enqueued.first().copied().ok_or(sqlx::Error::RowNotFound)?)
 }
 
+/// The same, where this is what the transaction is for.
+async fn ask_for_one(tx: &mut TenantTx, new: NewJob) -> Result<Enqueued, Error> {
+    let kind = new.kind.clone();
+    let enqueued = enqueue_one(tx, new).await?;
+    audit::asks_for(tx.audit(), &[(enqueued.id, &kind)]);
+    Ok(enqueued)
+}
+
 /// The job as it would be, in a transaction that will not be.
 async fn tried_out(tx: &mut TenantTx, new: NewJob) -> Result<Asked, Error> {
     let enqueued = enqueue_one(tx, new).await?;
@@ -551,6 +568,15 @@ async fn wait_for_end(
         Ok(Asked::Shown(Json(receipt), Some(location), Some(applied)))
     };
     asked.instead(shown).await
+}
+
+/// What a call by filter changed, for the record.
+fn selected(tx: &mut TenantTx, filter: &Filter, count: u64) {
+    let draft = tx.audit().set("count", count).set("kinds", &filter.kinds).set("queue", &filter.queue);
+    draft
+        .set("state", filter.state.map(|state| state.to_string()))
+        .set("since", filter.since)
+        .set("until", filter.until);
 }
 
 fn changed(count: u64, dry_run: DryRun) -> Json<Changed> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gantry_jobs::gather::{Together, Unanswered};
-use gantry_schema::jobs::enqueue::enqueue_alone;
+use gantry_schema::audit::{Author, Draft};
 use gantry_schema::jobs::together::{enqueue_together, find_together, may_join};
 use gantry_schema::jobs::{Enqueued, Job, NewJob};
 use gantry_schema::{Db, JobId, OrganizationId};
@@ -12,32 +12,41 @@ use gantry_schema::{Db, JobId, OrganizationId};
 use crate::app::App;
 use crate::error::{Code, Error};
 
+use super::ask_for_one;
+
 /// Writes single jobs down in one commit. Each is answered after it.
 pub(crate) struct Asks(pub(crate) Db);
 
 impl Together for Asks {
-    type Question = NewJob;
+    /// A job, and who asks for it.
+    type Question = (NewJob, Arc<Author>);
     type Answer = Result<Enqueued, Error>;
 
     /// Payloads may be large.
     const AT_ONCE: usize = 100;
 
-    async fn answer(&self, organization: OrganizationId, jobs: Vec<NewJob>) -> Vec<Self::Answer> {
+    async fn answer(&self, organization: OrganizationId, asks: Vec<Self::Question>) -> Vec<Self::Answer> {
         let Self(db) = self;
-        if jobs.len() > 1 {
-            match enqueue_together(db, organization, &jobs).await {
-                Ok(enqueued) => return enqueued.into_iter().map(Ok).collect(),
-                // Nothing was written. Whose fault it is shows when each goes alone.
-                Err(error) if may_be_of_one(&error) => {}
-                Err(error) => return all_fail(jobs.len(), error),
-            }
+        let (jobs, authors): (Vec<NewJob>, Vec<Arc<Author>>) = asks.into_iter().unzip();
+        match enqueue_together(db, organization, &jobs, &authors).await {
+            Ok(enqueued) => return enqueued.into_iter().map(Ok).collect(),
+            // Nothing was written. Whose fault it is shows when each goes alone.
+            Err(error) if jobs.len() > 1 && may_be_of_one(&error) => {}
+            Err(error) => return all_fail(jobs.len(), error),
         }
         let mut answers = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            answers.push(enqueue_alone(db, organization, job).await.map_err(Error::from));
+        for (job, author) in jobs.iter().zip(&authors) {
+            answers.push(alone(db, organization, job, author).await);
         }
         answers
     }
+}
+
+/// Writes one job down that may join others.
+async fn alone(db: &Db, organization: OrganizationId, job: &NewJob, author: &Arc<Author>) -> Result<Enqueued, Error> {
+    let (jobs, authors) = (std::slice::from_ref(job), std::slice::from_ref(author));
+    let enqueued = enqueue_together(db, organization, jobs, authors).await?;
+    Ok(enqueued.first().copied().ok_or(sqlx::Error::RowNotFound)?)
 }
 
 /// Looks at jobs.
@@ -87,13 +96,22 @@ fn all_fail<T>(count: usize, error: sqlx::Error) -> Vec<Result<T, Error>> {
 }
 
 /// Writes a job down that nothing else belongs to, together with others if there are any.
-pub(super) async fn enqueue(app: &App, organization: OrganizationId, job: NewJob) -> Result<Enqueued, Error> {
+pub(super) async fn enqueue(
+    app: &App,
+    organization: OrganizationId,
+    job: NewJob,
+    author: Arc<Author>,
+) -> Result<Enqueued, Error> {
     if !may_join(&job) {
-        return Ok(enqueue_alone(&app.db, organization, job).await?);
+        let mut tx = app.db.tenant(organization).await?.by(author);
+        *tx.audit() = Draft::new("job.ask_for");
+        let enqueued = ask_for_one(&mut tx, job).await?;
+        tx.commit().await?;
+        return Ok(enqueued);
     }
-    match app.asks.ask(organization, job).await {
+    match app.asks.ask(organization, (job, author)).await {
         Ok(answer) => answer,
-        Err(Unanswered::Crowded(job)) => Ok(enqueue_alone(&app.db, organization, job).await?),
+        Err(Unanswered::Crowded((job, author))) => alone(&app.db, organization, &job, &author).await,
         Err(Unanswered::Lost) => Err(lost()),
     }
 }
@@ -119,7 +137,9 @@ mod tests {
 
     use gantry_jobs::catalogue;
     use gantry_jobs::{By, request};
+    use gantry_schema::audit::Actor;
     use gantry_schema::db::Silent;
+    use gantry_schema::seal::{SealingKey, SealingKeys};
     use gantry_schema::{FixedClock, IdMint};
     use serde_json::value::RawValue;
     use sqlx::PgPool;
@@ -131,7 +151,9 @@ mod tests {
         let clock = Shared::new(FixedClock::at(chrono::DateTime::UNIX_EPOCH));
         let ids = Shared::new(IdMint::seeded(clock.clone(), 7));
         let options = (*pool.connect_options()).clone().username("gantry_app");
-        let db = Db::connect(options, 4, clock, ids, Shared::new(Silent)).await.unwrap();
+        let key = SealingKey::from_base64("test", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
+        let keys = Shared::new(SealingKeys::new(key, Vec::new()).unwrap());
+        let db = Db::connect(options, 4, clock, ids, Shared::new(Silent)).await.unwrap().recording(keys);
         let job = |payload: &str| {
             let (kind, empty) = (catalogue::find("diagnostics.probe").unwrap(), RawValue::from_string("{}".to_owned()));
             let (asked, by) = (request::Asked::default(), By::platform("test"));
@@ -139,7 +161,9 @@ mod tests {
             NewJob { payload: payload.to_owned(), ..new }
         };
         // No kind lets such a payload through; this is the net below.
-        let jobs = vec![job(r#"{"a": 1}"#), job(r#"{"a": "\u0000"}"#), job(r#"{"a": 3}"#)];
+        let author = Shared::new(Author::new(Actor::operator()));
+        let asks = [r#"{"a": 1}"#, r#"{"a": "\u0000"}"#, r#"{"a": 3}"#];
+        let jobs = asks.map(|payload| (job(payload), Shared::clone(&author))).to_vec();
         let asks = Asks(db.clone());
         let answers = asks.answer(OrganizationId::PLATFORM, jobs).await;
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
@@ -147,5 +171,8 @@ mod tests {
         let stored: Vec<String> =
             sqlx::query_scalar("select payload::text from jobs order by id").fetch_all(&pool).await.unwrap();
         assert_eq!(stored, [r#"{"a": 1}"#, r#"{"a": 3}"#]);
+        let recorded: Vec<String> =
+            sqlx::query_scalar("select action from audit_entries").fetch_all(&pool).await.unwrap();
+        assert_eq!(recorded, ["job.ask_for", "job.ask_for"]);
     }
 }

@@ -13,6 +13,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::audit::about::About;
 use crate::body::Body;
 use crate::caller::Me;
 use crate::error::{Code, Error};
@@ -30,14 +31,16 @@ const MOST_MEMBERSHIPS: i64 = 1_000;
 #[derive(Debug, Clone, Copy)]
 pub struct People;
 
-/// Does something to a person's own account, in one transaction of the platform's own organization that acts for him.
-/// Whatever people do to their accounts goes through here.
+/// Does something to a person's own account, in one transaction of the platform's own organization that acts for him, and
+/// records it there. Whatever people do to their accounts goes through here.
 pub(crate) async fn act<T>(
     app: &App,
+    about: &About,
     person: PersonId,
     work: impl AsyncFnOnce(&mut TenantTx) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut tx = app.db.tenant_for(OrganizationId::PLATFORM, person).await?;
+    let mut tx = app.db.tenant_for(OrganizationId::PLATFORM, person).await?.by(about.himself(person));
+    *tx.audit() = about.draft();
     let done = work(&mut tx).await?;
     tx.commit().await?;
     Ok(done)
@@ -211,7 +214,13 @@ impl People {
             name: body.0.name.as_ref().map(Name::as_str),
             locale: body.0.locale.as_ref().map(Locale::as_str),
         };
-        let changed = act(&app, me.person(), async |tx| Ok(rows::change(tx, me.person(), change).await?)).await?;
+        let changed = act(&app, me.about(), me.person(), async |tx| {
+            let fields: Vec<&str> =
+                [change.name.map(|_| "name"), change.locale.map(|_| "locale")].into_iter().flatten().collect();
+            tx.audit().on(&me.person()).set("fields", fields);
+            Ok(rows::change(tx, me.person(), change).await?)
+        })
+        .await?;
         changed.map(|person| Json(person.into())).ok_or_else(|| Error::not_found(me.person()))
     }
 
@@ -229,7 +238,8 @@ impl People {
         let person = rows::find(&mut app.db.person(me.person()).await?, me.person()).await?;
         let person = person.ok_or_else(|| Error::not_found(me.person()))?;
         let chosen = choose(&app, &new_password, &person.email, &person.name, "new_password").await?;
-        act(&app, me.person(), async |tx| {
+        act(&app, me.about(), me.person(), async |tx| {
+            tx.audit().on(&me.person());
             passwords::set(tx, me.person(), &chosen.hash, chosen.stands_alone).await?;
             sessions::end_others(tx, me.person(), Some(me.session()), Ended::Changed).await?;
             Ok(())

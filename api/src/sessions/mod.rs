@@ -6,6 +6,7 @@ pub(crate) mod hand_out;
 pub(crate) mod known;
 mod sign_in;
 
+use gantry_schema::audit::{Draft, Outcome};
 use gantry_schema::sessions::{self as rows, Ended};
 use gantry_schema::token::RefreshToken;
 use gantry_schema::{OrganizationId, PersonId, SessionId, memberships};
@@ -18,6 +19,7 @@ use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::audit::about::About;
 use crate::body::Body;
 use crate::caller::Me;
 use crate::error::{Code, Error};
@@ -311,24 +313,36 @@ impl Sessions {
     ///
     /// Refused as `invalid_refresh_token` when it was used before, has expired, or its session has ended.
     #[oai(path = "/refresh", method = "post", operation_id = "refreshSession")]
-    async fn refresh(&self, app: Data<&App>, body: Body<RefreshRequest>) -> Result<Renewed, Error> {
+    async fn refresh(&self, request: &Request, app: Data<&App>, body: Body<RefreshRequest>) -> Result<Renewed, Error> {
         let refused = |detail: &str| Error::new(Code::InvalidRefreshToken, detail).at("refresh_token");
         let unknown = || refused("there is no such refresh token, or its session has ended; sign in again");
         let token = RefreshToken::parse(body.0.refresh_token.expose()).map_err(|error| refused(&error.to_string()))?;
         let mut tx = app.db.credential(token.hash()).await?;
         let person = rows::whose(&mut tx).await?.ok_or_else(unknown)?;
         drop(tx);
-        let exchanged = act(&app, person, async |tx| {
+        let about = About::find(request)?;
+        let exchanged = act(&app, &about, person, async |tx| {
             Ok(match rows::exchange(tx, token.hash()).await? {
                 rows::Exchange::Done(session) if is_active(tx, person).await? => {
                     rows::touch(tx, session.id, None).await?;
+                    tx.audit().on(&session.id);
                     let handed = hand_out(&app, tx, &session).await?;
                     Ok((session, handed))
                 }
-                rows::Exchange::Done(_) | rows::Exchange::Unknown => Err(unknown()),
-                rows::Exchange::Reused(_) => Err(refused(
-                    "this refresh token was used before, so somebody else has it too; the session was ended, sign in again",
-                )),
+                rows::Exchange::Done(_) | rows::Exchange::Unknown => {
+                    // Nothing happened.
+                    *tx.audit() = Draft::default();
+                    Err(unknown())
+                }
+                rows::Exchange::Reused(session) => {
+                    tx.audit()
+                        .on(&session)
+                        .ended(Outcome::Denied, "the refresh token was used before; the session ended");
+                    Err(refused(
+                        "this refresh token was used before, so somebody else has it too; the session was ended, sign in \
+                         again",
+                    ))
+                }
             })
         });
         let exchanged = exchanged.await?;
@@ -352,8 +366,10 @@ impl Sessions {
     /// Everywhere but here, within a second.
     #[oai(path = "/", method = "delete", operation_id = "endOtherSessions")]
     async fn end_others(&self, me: Me, app: Data<&App>) -> Result<Json<EndedCount>, Error> {
-        let ended = act(&app, me.person(), async |tx| {
-            Ok(rows::end_others(tx, me.person(), Some(me.session()), Ended::Revoked).await?)
+        let ended = act(&app, me.about(), me.person(), async |tx| {
+            let count = rows::end_others(tx, me.person(), Some(me.session()), Ended::Revoked).await?;
+            tx.audit().set("count", count);
+            Ok(count)
         });
         let count = ended.await?;
         app.sessions.forget();
@@ -382,7 +398,11 @@ impl Sessions {
     /// Ends the current session, within a second everywhere.
     #[oai(path = "/current", method = "delete", operation_id = "signOut")]
     async fn sign_out(&self, me: Me, app: Data<&App>) -> Result<EndedAnswer, Error> {
-        act(&app, me.person(), async |tx| Ok(rows::end(tx, me.session(), Ended::SignedOut).await?)).await?;
+        act(&app, me.about(), me.person(), async |tx| {
+            tx.audit().on(&me.session());
+            Ok(rows::end(tx, me.session(), Ended::SignedOut).await?)
+        })
+        .await?;
         app.sessions.forget();
         Ok(EndedAnswer::Ended(me.csrf_token().map(|_| cookie::removed())))
     }
@@ -398,9 +418,13 @@ impl Sessions {
         /// The session.
         session: Path<SessionId>,
     ) -> Result<EndedAnswer, Error> {
-        let ended = act(&app, me.person(), async |tx| Ok(rows::end(tx, session.0, Ended::Revoked).await?)).await?;
+        act(&app, me.about(), me.person(), async |tx| {
+            let ended = rows::end(tx, session.0, Ended::Revoked).await?;
+            ended.then_some(()).ok_or_else(|| Error::not_found(session.0))
+        })
+        .await?;
         app.sessions.forget();
-        if ended { Ok(EndedAnswer::Ended(None)) } else { Err(Error::not_found(session.0)) }
+        Ok(EndedAnswer::Ended(None))
     }
 
     /// Act for another organization
@@ -410,11 +434,12 @@ impl Sessions {
     #[oai(path = "/current/organization", method = "post", operation_id = "switchOrganization")]
     async fn switch(&self, me: Me, app: Data<&App>, body: Body<Switch>) -> Result<Renewed, Error> {
         let wanted = body.0.organization_id;
-        let switched = act(&app, me.person(), async |tx| {
+        let switched = act(&app, me.about(), me.person(), async |tx| {
             let missing = || Error::not_found(wanted).at("organization_id");
             if !memberships::counts(tx, me.person(), wanted).await? {
                 return Err(missing());
             }
+            tx.audit().on(&me.session()).set("organization_id", wanted);
             rows::switch(tx, me.session(), Some(wanted)).await?;
             let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
             rows::take_back(tx, session.id).await?;
@@ -436,7 +461,8 @@ impl Sessions {
     #[oai(path = "/current/proof", method = "post", operation_id = "proveAnew")]
     async fn prove(&self, me: Me, app: Data<&App>, body: Body<Proof>) -> Result<Renewed, Error> {
         verify_own(&app, &me, &body.0.password).await?;
-        let proven = act(&app, me.person(), async |tx| {
+        let proven = act(&app, me.about(), me.person(), async |tx| {
+            tx.audit().on(&me.session());
             rows::prove(tx, me.session(), &["pwd"]).await?;
             let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
             rows::take_back(tx, session.id).await?;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use gantry_schema::audit::{Draft, Outcome};
 use gantry_schema::people::hashing::Verdict;
 use gantry_schema::people::passwords::{self, Password};
 use gantry_schema::people::{self, Email, State, Typed};
@@ -14,6 +15,7 @@ use poem::http::header;
 use super::cookie;
 use super::hand_out::{self, HandedOut};
 use crate::app::App;
+use crate::audit::about::About;
 use crate::caller::Me;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
@@ -71,7 +73,8 @@ pub(super) async fn begin(
 ) -> Result<(Session, HandedOut), Error> {
     let address = request.data::<RequestInfo>().and_then(|info| info.address).map(|address| address.to_string());
     let user_agent = request.header(header::USER_AGENT);
-    let begun = act(app, person, async |tx| {
+    let about = About::find(request)?;
+    let begun = act(app, &about, person, async |tx| {
         let organization = match organization {
             Some(wanted) if memberships::counts(tx, person, wanted).await? => Some(wanted),
             Some(wanted) => return Err(Error::not_found(wanted).at("organization_id")),
@@ -94,6 +97,11 @@ pub(super) async fn begin(
             lasts,
         };
         let session = rows::open(tx, &new).await?;
+        tx.audit()
+            .on(&session.id)
+            .set("kind", kind.as_str())
+            .set("methods", methods)
+            .set("organization_id", organization);
         let handed = hand_out::hand_out(app, tx, &session).await?;
         Ok((session, handed))
     });
@@ -106,7 +114,12 @@ async fn end_presented(app: &App, request: &Request) -> Result<(), Error> {
     let mut tx = app.db.credential(token.hash()).await?;
     let Some(known) = rows::authenticate(&mut tx, None).await? else { return Ok(()) };
     drop(tx);
-    act(app, known.person, async |tx| Ok(rows::end(tx, known.session, Ended::SignedOut).await?)).await?;
+    act(app, &About::find(request)?, known.person, async |tx| {
+        *tx.audit() = Draft::new("session.end");
+        tx.audit().on(&known.session).ended(Outcome::Allowed, "somebody signed in in its place");
+        Ok(rows::end(tx, known.session, Ended::SignedOut).await?)
+    })
+    .await?;
     app.sessions.forget();
     Ok(())
 }
@@ -136,15 +149,14 @@ async fn verify(
     let (verdict, anew) = verdict.await?;
     let used_up = kept.as_ref().is_some_and(|kept| kept.failures >= MAX_FAILURES);
     let right = verdict != Verdict::Wrong && !used_up;
-    act(app, person, async |tx| {
-        if right {
-            passwords::succeeded(tx, person, anew.as_ref()).await?;
-        } else {
-            passwords::failed(tx, person).await?;
-        }
-        Ok(())
-    })
-    .await?;
+    // Counted, and not recorded: strangers would fill the record.
+    let mut tx = app.db.tenant_for(OrganizationId::PLATFORM, person).await?;
+    if right {
+        passwords::succeeded(&mut tx, person, anew.as_ref()).await?;
+    } else {
+        passwords::failed(&mut tx, person).await?;
+    }
+    tx.commit().await?;
     if right {
         attempt.succeeded().await;
     } else {

@@ -244,6 +244,7 @@ impl WebhookDeliveries {
             enabled(tx, endpoint.0).await?;
             events::find(tx, event).await?.ok_or_else(|| Error::not_found(event).at("event_id"))?;
             let asked = DeliverWebhook { event, endpoint: endpoint.0 }.request().enqueue(tx, caller.by()).await?;
+            tx.audit().set("event_id", event).set("job_id", asked.id);
             Ok(accepted(asked.id, Some(event)))
         });
         resend.await
@@ -306,6 +307,7 @@ async fn again(
         }
         enabled(tx, endpoint).await?;
         let asked = ReplayEvents { endpoint, from, to, missed }.request().enqueue(tx, caller.by()).await?;
+        tx.audit().set("from", from).set("to", to).set("missed", missed).set("job_id", asked.id);
         Ok(accepted(asked.id, None))
     });
     again.await

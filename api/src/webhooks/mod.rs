@@ -17,7 +17,7 @@ use gantry_schema::{EndpointId, JobTx as _};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::types::{Example, MaybeUndefined};
+use poem_openapi::types::{Example, MaybeUndefined, ToJSON as _};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
@@ -299,6 +299,7 @@ impl WebhookEndpoints {
             let row = secret::seal(&app, tx, organization, id, &signing)?;
             secrets::replace(tx, &row, chrono::Duration::zero()).await?;
             let (secret, public_key) = secret::shown(&signing);
+            tx.audit().on(&id).called(&endpoint.url).became(None, endpoint.to_json().as_ref());
             let etag = Etag::of(&endpoint);
             let made = MadeEndpoint { secret, public_key, id, endpoint, dry_run: None };
             Ok(Created::Created(Json(made), format!("/webhook-endpoints/{id}"), etag))
@@ -384,8 +385,8 @@ impl WebhookEndpoints {
         };
         let update = once.run(&caller, organization, async |tx| {
             let before = endpoints::lock(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
-            let ordered = before.ordered;
-            if_match.check(&Endpoint::from(before))?;
+            let (ordered, before) = (before.ordered, Endpoint::from(before));
+            if_match.check(&before)?;
             endpoints::update(tx, endpoint.0, &change).await?;
             if change.enabled == Some(true) || change.url.is_some() || change.rate_per_second.is_some() {
                 // What waited for it need not wait any longer.
@@ -397,7 +398,9 @@ impl WebhookEndpoints {
                 }
             }
             let after = endpoints::find(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
-            Ok(Tagged::of(after.into()))
+            let after = Endpoint::from(after);
+            tx.audit().called(&after.url).became(before.to_json().as_ref(), after.to_json().as_ref());
+            Ok(Tagged::of(after))
         });
         update.await
     }
@@ -417,8 +420,10 @@ impl WebhookEndpoints {
         let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
             let before = endpoints::lock(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
-            if_match.check(&Endpoint::from(before))?;
+            let before = Endpoint::from(before);
+            if_match.check(&before)?;
             endpoints::delete(tx, endpoint.0).await?;
+            tx.audit().called(&before.url).became(before.to_json().as_ref(), None);
             Ok(Deleted::Deleted)
         });
         delete.await
@@ -482,6 +487,7 @@ impl WebhookEndpoints {
             secrets::replace(tx, &row, overlap).await?;
             let after = secrets::signing(tx, &[endpoint.0]).await?;
             let secrets = secret::describe_all(&app, &after)?;
+            tx.audit().set("secret_id", row.id).set("overlap_seconds", overlap.num_seconds());
             let (secret, public_key) = secret::shown(&signing);
             Ok(Json(Rotated { secret, public_key, secrets }))
         });

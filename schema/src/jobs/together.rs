@@ -1,10 +1,13 @@
 //! What many requests of one organization want at the same moment, in one statement.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use super::enqueue::{is_careful, state_of};
 use super::row::Row;
 use super::{Enqueued, Job, NewJob, Outcome, Ready, State};
+use crate::audit::{Author, asking, rows_alone};
 use crate::{Db, JobId, OrganizationId};
 
 /// Whether a job can be written down together with others that have nothing to do with it.
@@ -13,8 +16,8 @@ pub const fn may_join(job: &NewJob) -> bool {
     job.unique.is_none() && job.after.is_empty()
 }
 
-/// Writes jobs down that each make a transaction of their own otherwise: all of them in one statement that commits by
-/// itself, or none. Only for jobs that [`may_join`].
+/// Writes jobs down that each make a transaction of their own otherwise, and into the record that these authors asked for
+/// them: all in one statement that commits by itself, or nothing. Only for jobs that [`may_join`].
 ///
 /// # Errors
 /// When the database refuses one of them, or went away.
@@ -22,6 +25,7 @@ pub async fn enqueue_together(
     db: &Db,
     organization: OrganizationId,
     jobs: &[NewJob],
+    authors: &[Arc<Author>],
 ) -> Result<Vec<Enqueued>, sqlx::Error> {
     debug_assert!(jobs.iter().all(may_join), "a job with a unique key or predecessors needs a transaction");
     let now = db.now();
@@ -44,6 +48,8 @@ pub async fn enqueue_together(
     let payloads: Vec<&str> = jobs.iter().map(|job| job.payload.as_str()).collect();
     let traceparents: Vec<Option<&str>> = jobs.iter().map(|job| job.traceparent.as_deref()).collect();
     let requested_by: Vec<&str> = jobs.iter().map(|job| job.requested_by.as_str()).collect();
+    let asked: Vec<JobId> = new.iter().map(|(id, _)| *id).collect();
+    let entries = rows_alone(db, organization, asking(jobs, &asked, authors)).await?;
     // As in `enqueue_alone`, the statement sets the scope itself: rows take their organization from what was just set.
     let mut lane = db.lane().await?;
     let written = sqlx::query_file!(
@@ -65,7 +71,19 @@ pub async fn enqueue_together(
         &careful,
         &payloads as _,
         &traceparents as _,
-        &requested_by as _
+        &requested_by as _,
+        &entries.ids,
+        &entries.moments,
+        &entries.actors,
+        &entries.actions,
+        &entries.targets as _,
+        &entries.records,
+        &entries.actor_subjects as _,
+        &entries.macs,
+        entries.key,
+        entries.len(),
+        entries.sum.high,
+        entries.sum.low
     )
     .execute(lane.connection())
     .await;

@@ -3,6 +3,7 @@
 //! its own.
 
 mod ask;
+mod audit;
 mod furnish;
 mod operation;
 mod stored;
@@ -104,21 +105,25 @@ async fn what_is_about_people_needs_a_person(pool: PgPool) {
     assert!(refused > 8, "{refused} operations walked");
 }
 
-#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
-async fn every_example_is_accepted(pool: PgPool) {
-    let (_platform, api, callers) = scene(pool).await;
-    let (things, done) = furnish(&api, &callers).await;
+/// Those that were not done yet: what removes comes last, and what lies deeper before what holds it.
+fn in_order(done: &BTreeSet<&'static str>) -> Vec<Operation> {
     let left = |operation: &Operation| {
         let of_key = !operation.is_of_people() && !OF_STRANGERS.contains(&operation.id);
         of_key && !done.contains(operation.id)
     };
     let mut operations: Vec<Operation> = all().into_iter().filter(left).collect();
-    // What removes comes last, and what lies deeper before what holds it.
     operations.sort_by_key(|operation| {
         let deletes = operation.method() == Method::DELETE;
         (deletes, Reverse(if deletes { operation.path.len() } else { 0 }))
     });
-    for operation in operations {
+    operations
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn every_example_is_accepted(pool: PgPool) {
+    let (_platform, api, callers) = scene(pool).await;
+    let (things, done) = furnish(&api, &callers).await;
+    for operation in in_order(&done) {
         let ask = operation.ask(&things);
         let token = (!operation.is_open()).then(|| callers.of(operation));
         let answer = api.send(&ask, token).await;

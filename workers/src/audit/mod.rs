@@ -1,0 +1,4 @@
+//! Keeping the record.
+
+mod checkpoint;
+mod seal;
