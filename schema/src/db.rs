@@ -75,7 +75,14 @@ async fn connect(
 ) -> Result<(PgPool, Express), ConnectError> {
     let options = options
         // Generic plans: the statements of the engine are fixed, planning them again costs more than running them.
-        .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("timezone", "UTC")])
+        // A plan is kept, and tables that a queue fills and empties look small when it is made: reading them from one end
+        // to the other would be cheapest then, and ruinous later.
+        .options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("jit", "off"),
+            ("timezone", "UTC"),
+        ])
         .application_name("gantry");
     let pool = PgPoolOptions::new()
         .max_connections(connections.div_ceil(2))

@@ -68,12 +68,13 @@ pub async fn claim(
     let claimed = sqlx::query_as!(
         Claimed,
         // Claims of the same ids may come at them in different orders. None waits for a row that another holds, so they
-        // never wait for each other; where that one comes to nothing, the sweep rings again. What is locked is found
-        // by its place, and the jobs by their ids whatever the statistics say: neither costs a second look.
+        // never wait for each other; where that one comes to nothing, the sweep rings again. What is claimed is found by
+        // its ids, what is locked by its place, whatever the statistics said when the plan was made: a join would be
+        // planned for the number of rows there were then.
         r#"with taken as (
                delete from job_dispatch where ctid = any(array(
-                   select d.ctid from job_dispatch d join unnest($1::uuid[]) as u (id) on d.id = u.id
-                    where not d.careful and (d.due_at is null or d.due_at <= $2)
+                   select d.ctid from job_dispatch d
+                    where d.id = any($1) and not d.careful and (d.due_at is null or d.due_at <= $2)
                       and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
                       for update of d skip locked))
             returning id),
