@@ -89,6 +89,19 @@ enum Place {
     Frames,
 }
 
+/// As much as tells HTTP/2 from the methods of HTTP/1.1 that begin like its preface.
+#[derive(Debug, Default)]
+struct Beginning {
+    bytes: [u8; 3],
+    length: usize,
+}
+
+impl Beginning {
+    fn came(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
 /// The end of a head.
 const END: &[u8] = b"\r\n\r\n";
 
@@ -97,9 +110,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// A connection that is cut when the head of a request takes too long: one byte a second holds a place for ever
 /// otherwise.
+///
+/// The server looks for the preface of HTTP/2 first, and hands what it read to HTTP/1.1 as a piece of its own, behind
+/// which a second buffer is made for the rest: 8 KB more for as long as the connection lives. An empty read tells it that
+/// there is no preface, and leaves everything to HTTP/1.1.
 pub struct Connection<S> {
     stream: S,
     place: Place,
+    /// What was read to see whether it begins a preface; `None`: that was seen.
+    beginning: Option<Beginning>,
     deadline: Pin<Box<Sleep>>,
     _counted: OwnedSemaphorePermit,
 }
@@ -107,7 +126,18 @@ pub struct Connection<S> {
 impl<S> Connection<S> {
     fn new(stream: S, counted: OwnedSemaphorePermit) -> Self {
         let deadline = Box::pin(tokio::time::sleep(HEAD));
-        Self { stream, place: Place::Between, deadline, _counted: counted }
+        Self { stream, place: Place::Between, beginning: Some(Beginning::default()), deadline, _counted: counted }
+    }
+
+    /// Reads the first bytes, and answers whether they are none of HTTP/2.
+    fn begin(&mut self, cx: &mut Context<'_>, beginning: &mut Beginning) -> Poll<io::Result<bool>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut first = ReadBuf::new(&mut beginning.bytes);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut first))?;
+        beginning.length = first.filled().len();
+        Poll::Ready(Ok(beginning.length > 0 && !PREFACE.starts_with(beginning.came())))
     }
 
     fn came(&mut self, bytes: &[u8]) {
@@ -139,7 +169,23 @@ impl<S> Connection<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let mut beginning = self.beginning.take();
+        if let Some(unseen) = beginning.as_mut().filter(|beginning| beginning.length == 0) {
+            match self.begin(cx, unseen) {
+                Poll::Ready(Ok(false)) => {}
+                unready_or_http1 => {
+                    self.beginning = beginning;
+                    return unready_or_http1.map_ok(drop);
+                }
+            }
+        }
+        // Of the bytes that were looked at and what is there besides.
+        let held = beginning.as_ref().map_or(&[][..], Beginning::came);
+        buffer.put_slice(held);
+        let read = match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Pending if !held.is_empty() => Poll::Ready(Ok(())),
+            read => read,
+        };
         if read.is_ready() {
             let came = buffer.filled().get(before..).unwrap_or_default();
             self.came(came);
@@ -193,6 +239,29 @@ mod tests {
         (client, Connection::new(server, place))
     }
 
+    /// The first read of a connection of HTTP/1.1.
+    async fn says_it_is_not_http2(server: &mut Connection<DuplexStream>) {
+        assert_eq!(server.read(&mut [0; 24]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_begins_with_is_read_in_one_piece() {
+        let mut buffer = [0; 100];
+        for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\n\r\n", "PUT / HTTP/1.1\r\n\r\n"] {
+            let (mut client, mut server) = connection();
+            client.write_all(request.as_bytes()).await.unwrap();
+            says_it_is_not_http2(&mut server).await;
+            assert_eq!(server.read(&mut buffer).await.unwrap(), request.len());
+            assert_eq!(&buffer[..request.len()], request.as_bytes());
+        }
+        let (mut client, mut server) = connection();
+        client.write_all(PREFACE).await.unwrap();
+        assert_eq!(server.read(&mut buffer).await.unwrap(), PREFACE.len(), "HTTP/2 begins at once");
+        let (client, mut server) = connection();
+        drop(client);
+        assert_eq!(server.read(&mut buffer).await.unwrap(), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_head_that_drips_is_cut() {
         let (mut client, mut server) = connection();
@@ -205,6 +274,7 @@ mod tests {
             }
             client
         });
+        says_it_is_not_http2(&mut server).await;
         let mut read = Vec::new();
         let error = server.read_to_end(&mut read).await.unwrap_err();
         assert_eq!((error.kind(), read.len()), (io::ErrorKind::TimedOut, 10));
@@ -215,8 +285,11 @@ mod tests {
     async fn what_comes_after_a_head_may_take_its_time_and_so_may_the_next_request() {
         let (mut client, mut server) = connection();
         let mut buffer = [0; 100];
-        for _ in 0..3 {
+        for round in 0..3 {
             client.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
+            if round == 0 {
+                says_it_is_not_http2(&mut server).await;
+            }
             assert_ne!(server.read(&mut buffer).await.unwrap(), 0);
             client.write_all(b"\r\nbo").await.unwrap();
             assert_ne!(server.read(&mut buffer).await.unwrap(), 0);
