@@ -12,6 +12,7 @@ mod keys;
 mod kit;
 mod ledger;
 mod queue;
+mod receivers;
 mod resealing;
 mod retention;
 mod schedules;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, Duration, TimeZone as _, Utc};
 use gantry_jobs::Job;
 use gantry_providers::Providers;
-use gantry_providers::hooks::SandboxHooks;
+use gantry_providers::hooks::{HookSender, SandboxHooks};
 use gantry_schema::db::Doorbell;
 use gantry_schema::jobs::claim::{self, Claimed, Paused};
 use gantry_schema::jobs::{Ready, keys, lease, workflow};
@@ -173,6 +173,13 @@ impl Platform {
         let count = ran.len();
         self.ran.lock().unwrap_or_else(PoisonError::into_inner).extend(ran);
         count
+    }
+
+    /// As [`Self::run_jobs`], with this sender of webhooks.
+    pub async fn run_jobs_sending(&self, hooks: Arc<dyn HookSender>) {
+        let providers = Arc::new(Providers { hooks });
+        let runtime = Runtime { providers, shared: Shared::default(), ..self.runtime.clone() };
+        drain::drain(&runtime).await.expect("the database answers");
     }
 
     /// Asks for what is due by schedules, and does it.
