@@ -26,6 +26,7 @@ pub mod inspector;
 pub mod jobs;
 pub mod limits;
 pub mod load;
+pub mod notices;
 pub mod once;
 pub mod organizations;
 pub mod page;
@@ -68,6 +69,7 @@ type Features = (
     webhooks::WebhookDeliveries,
     events::Events,
     event_types::EventTypes,
+    notices::Notices,
     inspector::Inspector,
 );
 
@@ -85,6 +87,7 @@ const FEATURES: Features = (
     webhooks::WebhookDeliveries,
     events::Events,
     event_types::EventTypes,
+    notices::Notices,
     inspector::Inspector,
 );
 

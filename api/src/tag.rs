@@ -28,6 +28,8 @@ pub enum Tag {
     WebhookEndpoints,
     /// What happened, and is told to receivers.
     Events,
+    /// What people must know.
+    Notices,
     /// Receiving bins, to try webhooks without a server of one's own.
     Inspector,
     /// Whether the platform works.

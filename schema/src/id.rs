@@ -218,6 +218,9 @@ id!(
     /// One attempt to deliver an event to a receiver.
     AttemptId, "att");
 id!(
+    /// Something people must know.
+    NoticeId, "ntc");
+id!(
     /// A receiving bin of the inspector.
     BinId, "bin");
 id!(

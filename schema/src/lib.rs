@@ -16,6 +16,7 @@ pub mod inspector;
 pub mod jobs;
 pub mod limits;
 pub mod memberships;
+pub mod notices;
 pub mod organizations;
 pub mod people;
 pub mod resealing;
@@ -31,7 +32,7 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, OneTimeId, OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
+    InvitationId, JobId, NoticeId, OneTimeId, OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -122,7 +122,11 @@ async fn a_receiver_that_says_gone_is_disabled_and_its_owner_told(pool: PgPool) 
 
     let endpoint = acme.endpoint_now(gone.id).await;
     assert_eq!((endpoint.enabled, endpoint.disabled_reason.as_deref()), (false, Some("gone")));
-    assert_eq!(told(&platform, "webhook.endpoint_disabled").await[0]["reason"], "gone");
+    let told = told(&platform, "webhook.endpoint_disabled").await;
+    assert_eq!(told[0]["reason"], "gone");
+    let notices = acme.notices().await;
+    assert_eq!((notices[0].kind.as_str(), &notices[0].facts), ("webhook.endpoint_disabled", &told[0]));
+    assert!(notices[0].message().contains("https://a.example/fail/410 was disabled: it answered 410"));
     let body: Value = serde_json::from_slice(&arrived(&platform, &watcher)[0].body).unwrap();
     assert_eq!(
         (body["type"].as_str(), body["data"]["endpoint_id"].as_str()),
@@ -147,6 +151,9 @@ async fn after_five_days_without_a_success_an_endpoint_is_disabled_after_a_warni
     assert_eq!((endpoint.enabled, endpoint.disabled_reason.as_deref()), (false, Some("failing")));
     assert_eq!(told(&platform, "webhook.endpoint_failing").await.len(), 1);
     assert_eq!(told(&platform, "webhook.endpoint_disabled").await.len(), 1);
+    let notices: Vec<_> = acme.notices().await.into_iter().filter(|notice| notice.dismissed_at.is_none()).collect();
+    assert!(notices.iter().any(|notice| notice.message().contains("was disabled: nothing has reached it since")));
+    assert!(notices.iter().all(|notice| notice.kind != "webhook.endpoint_failing"), "it no longer only fails");
     platform.leaves_jobs();
 }
 
@@ -333,4 +340,24 @@ async fn a_burst_to_an_ordered_endpoint_is_one_job_at_a_time(pool: PgPool) {
     platform.run_jobs().await;
     let states = "select count(*) from jobs where state <> 'succeeded'";
     assert_eq!(platform.count(states).await, 0, "{:?}", State::Succeeded);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_is_for_an_endpoint_that_is_behind_waits_at_once_and_arrives_in_its_turn(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let (behind, well) = (acme.endpoint("https://a.example/").await, acme.endpoint("https://b.example/").await);
+    let mut tx = acme.begin().await;
+    endpoints::fell_behind(&mut tx, &[behind.id]).await.unwrap();
+    tx.commit().await.unwrap();
+
+    post(&acme, 3).await;
+    assert_eq!((acme.backlog(behind.id).await, acme.backlog(well.id).await), (3, 0));
+    platform.run_jobs().await;
+    assert_eq!((arrived(&platform, &behind).len(), arrived(&platform, &well).len()), (3, 3));
+    assert_eq!(acme.endpoint_now(behind.id).await.behind_until, None, "it caught up");
+
+    post(&acme, 1).await;
+    assert_eq!(acme.backlog(behind.id).await, 0, "and gets what is for it directly");
+    platform.run_jobs().await;
 }

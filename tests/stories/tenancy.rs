@@ -38,7 +38,7 @@ const ENGINE_TABLES: &[&str] = &["organizations"];
 
 /// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
 const FORGOTTEN_BY_ID: &[&str] =
-    &["events", "idempotency_keys", "invitations", "one_time_tokens", "sessions", "webhook_attempts"];
+    &["events", "idempotency_keys", "invitations", "notices", "one_time_tokens", "sessions", "webhook_attempts"];
 
 fn is_of_people(table: &str) -> bool {
     OF_PEOPLE.iter().any(|(name, _)| *name == table)
@@ -84,6 +84,8 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     somebody(platform, &format!("{name}@example.com"), &actor).await;
     let mut tx = actor.begin().await;
     gantry_schema::webhooks::event_types::put(&mut tx, &described).await.unwrap();
+    let failing = gantry_schema::webhooks::event_types::PlatformEvent::EndpointFailing;
+    gantry_schema::notices::write(&mut tx, failing, "an endpoint", &json!({})).await.unwrap();
     let bin = gantry_schema::inspector::Bin {
         id: tx.ids().mint(),
         organization: actor.id,

@@ -9,6 +9,7 @@ use gantry_jobs::{By, Job, Request, webhooks};
 use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::{Enqueued, State, pause};
 use gantry_schema::memberships::{self, Role};
+use gantry_schema::notices::{self, Notice};
 use gantry_schema::schedules::Schedule;
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::webhooks::secrets::{self, Secret};
@@ -58,6 +59,15 @@ impl Actor {
     /// A transaction in its scope.
     pub async fn begin(&self) -> TenantTx {
         self.db.tenant(self.id).await.expect("the database answers")
+    }
+
+    /// What its people must know, and knew, newest first.
+    pub async fn notices(&self) -> Vec<Notice> {
+        let mut tx = self.begin().await;
+        let found =
+            notices::list(&mut tx, None, Window::new(Order::Descending, 100)).await.expect("the database answers");
+        tx.rollback().await.expect("the database answers");
+        found
     }
 
     /// Makes somebody a member.
@@ -189,6 +199,7 @@ impl Actor {
             disabled_at: None,
             consecutive_failures: 0,
             open_until: None,
+            behind_until: None,
             failing_since: None,
             created_at: now,
             updated_at: now,

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 
 use gantry_jobs::Job as _;
 use gantry_jobs::webhooks::DrainBacklog;
+use gantry_schema::notices;
 use gantry_schema::organizations::needed::{ManageWebhooks, ReadWebhooks};
 use gantry_schema::seal::SealContext;
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::webhooks::{self as rows};
 use gantry_schema::webhooks::{backlog, endpoints, secrets};
 use gantry_schema::{EndpointId, JobTx as _};
@@ -281,6 +283,7 @@ impl WebhookEndpoints {
                 disabled_at: None,
                 consecutive_failures: 0,
                 open_until: None,
+                behind_until: None,
                 failing_since: None,
                 created_at: now,
                 updated_at: now,
@@ -388,6 +391,9 @@ impl WebhookEndpoints {
             let (ordered, before) = (before.ordered, Endpoint::from(before));
             if_match.check(&before)?;
             endpoints::update(tx, endpoint.0, &change).await?;
+            if change.enabled == Some(true) {
+                notices::settle(tx, &[PlatformEvent::EndpointDisabled], &endpoint.0.to_string()).await?;
+            }
             if change.enabled == Some(true) || change.url.is_some() || change.rate_per_second.is_some() {
                 // What waited for it need not wait any longer.
                 if !ordered {
@@ -423,6 +429,7 @@ impl WebhookEndpoints {
             let before = Endpoint::from(before);
             if_match.check(&before)?;
             endpoints::delete(tx, endpoint.0).await?;
+            notices::settle(tx, &PlatformEvent::OF_AN_ENDPOINT, &endpoint.0.to_string()).await?;
             tx.audit().called(&before.url).became(before.to_json().as_ref(), None);
             Ok(Deleted::Deleted)
         });

@@ -14,6 +14,7 @@ mod health;
 mod inspector;
 mod jobs;
 mod limits;
+mod notices;
 mod once;
 mod paging;
 mod people;

@@ -61,10 +61,10 @@ pub fn permissions_of(role: Role, organization: OrganizationId) -> Vec<Permissio
     let allows = |permission: P| match (role, permission) {
         (Role::Owner | Role::Admin, P::OperatePlatform) => organization == OrganizationId::PLATFORM,
         (Role::Owner | Role::Admin, _) => true,
-        (Role::Member, P::ManageJobs | P::PostEvents) => true,
+        (Role::Member, P::ManageJobs | P::PostEvents | P::ManageNotices) => true,
         (
             Role::Member | Role::Viewer,
-            P::ReadOrganizations | P::ReadJobs | P::ReadSchedules | P::ReadWebhooks | P::ReadEvents,
+            P::ReadOrganizations | P::ReadJobs | P::ReadSchedules | P::ReadWebhooks | P::ReadEvents | P::ReadNotices,
         ) => true,
         (Role::Member | Role::Viewer, _) => false,
     };

@@ -79,6 +79,10 @@ permissions! {
     ReadEvents = "events:read",
     /// Post events.
     PostEvents = "events:write",
+    /// See what people must know.
+    ReadNotices = "notices:read",
+    /// Dismiss what people know.
+    ManageNotices = "notices:write",
     /// See what the organization may ask for, and what it asked for.
     ReadUsage = "usage:read",
     /// Pause queues and kinds, set limits: for the whole installation.

@@ -72,9 +72,9 @@ pub async fn oldest(
     tx: &mut TenantTx,
     endpoint: EndpointId,
     in_order: bool,
-    limit: i64,
+    limit: usize,
 ) -> Result<Vec<Waiting>, sqlx::Error> {
-    let now = tx.now();
+    let (now, limit) = (tx.now(), i64::try_from(limit).unwrap_or(i64::MAX));
     sqlx::query_as!(
         Waiting,
         r#"select place, event_id as "event: EventId", number, tries, due_at

@@ -1,6 +1,6 @@
 //! The receivers of events.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
 
 use crate::window::in_order;
@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub open_until: Option<DateTime<Utc>>,
     /// When the first failure since the last success was.
     pub failing_since: Option<DateTime<Utc>>,
+    /// It does not keep up: until then, what is for it goes to its backlog at once.
+    pub behind_until: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When people changed it last.
@@ -146,7 +148,8 @@ pub async fn find_many(tx: &mut TenantTx, ids: &[EndpointId]) -> Result<Vec<Endp
         Endpoint,
         r#"select id as "id: EndpointId", organization_id as "organization: OrganizationId", url, description,
                   event_types, channels, metadata, headers, header_names, rate_per_second, ordered, thin, enabled,
-                  disabled_reason, disabled_at, consecutive_failures, open_until, failing_since, created_at, updated_at
+                  disabled_reason, disabled_at, consecutive_failures, open_until, failing_since, behind_until,
+                  created_at, updated_at
              from webhook_endpoints where id = any($1)"#,
         &ids
     )
@@ -178,7 +181,7 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter, window: Window) -> Result<
                 r#"select id as "id: EndpointId", organization_id as "organization: OrganizationId", url, description,
                           event_types, channels, metadata, headers, header_names, rate_per_second, ordered, thin,
                           enabled, disabled_reason, disabled_at, consecutive_failures, open_until, failing_since,
-                          created_at, updated_at
+                          behind_until, created_at, updated_at
                      from webhook_endpoints
                     where organization_id = $1 and id > $2 and id < $3 and ($4::boolean is null or enabled = $4)
                       and ($5::text is null or event_types = '{}' or exists (
@@ -248,6 +251,41 @@ pub async fn update(tx: &mut TenantTx, id: EndpointId, change: &Change) -> Resul
     .execute(tx.connection())
     .await
     .map(|done| done.rows_affected() == 1)
+}
+
+/// How long what is for an endpoint that did not keep up goes to its backlog at once.
+const BEHIND: Duration = Duration::seconds(30);
+
+/// Notes that endpoints do not keep up, in one order for everybody; again only when half of the time is over.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn fell_behind(tx: &mut TenantTx, ids: &[EndpointId]) -> Result<(), sqlx::Error> {
+    let now = tx.now();
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    sqlx::query!(
+        "update webhook_endpoints set behind_until = $2
+          where id in (select id from webhook_endpoints
+                        where id = any($1) and (behind_until is null or behind_until < $3)
+                        order by id for no key update)",
+        &ids,
+        now + BEHIND,
+        now + BEHIND / 2
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
+/// Nothing waits for the endpoint any more: what is for it may go to it directly.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn caught_up(tx: &mut TenantTx, id: EndpointId) -> Result<(), sqlx::Error> {
+    sqlx::query!("update webhook_endpoints set behind_until = null where id = $1", id.uuid())
+        .execute(tx.connection())
+        .await
+        .map(drop)
 }
 
 /// Removes an endpoint with its secrets and its backlog; `false`: there is no such endpoint. Deliveries under way

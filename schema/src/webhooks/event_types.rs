@@ -53,6 +53,9 @@ impl PlatformEvent {
         Self::ApiKeyRevoked,
     ];
 
+    /// Those that tell how an endpoint is doing.
+    pub const OF_AN_ENDPOINT: [Self; 3] = [Self::EndpointFailing, Self::EndpointDisabled, Self::DeliveryExhausted];
+
     /// Its type.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -297,5 +297,13 @@ pub async fn forget(db: &EngineDb, before: DateTime<Utc>, limit: i64) -> Result<
     .execute(db.pool())
     .await?
     .rows_affected();
-    Ok(events + attempts)
+    let notices = sqlx::query!(
+        "delete from notices where id in (select id from notices where id < id_at($1) order by id limit $2)",
+        before,
+        limit
+    )
+    .execute(db.pool())
+    .await?
+    .rows_affected();
+    Ok(events + attempts + notices)
 }

@@ -27,7 +27,7 @@ pub struct FannedOut {
     pub events: Vec<Written>,
     /// The deliveries that can be made now.
     pub deliveries: Vec<(EventId, EndpointId)>,
-    /// Endpoints of which the backlog grew, and whether it has to wait all the same: for its turn, or for the circuit.
+    /// Endpoints of which the backlog grew, and whether it has to wait all the same: for its turn, or for the endpoint.
     pub held: Vec<(EndpointId, bool)>,
 }
 

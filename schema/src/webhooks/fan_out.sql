@@ -8,8 +8,9 @@ with fresh as (
     returning id, type, channels
 ), wanted as (
     select f.id as event_id, w.id as endpoint_id, w.ordered,
-           w.ordered or w.rate_per_second is not null or coalesce(w.open_until > $7, false) as held,
-           w.ordered or coalesce(w.open_until > $7, false) as waits
+           w.ordered or w.rate_per_second is not null or coalesce(greatest(w.open_until, w.behind_until) > $7, false)
+               as held,
+           w.ordered or coalesce(greatest(w.open_until, w.behind_until) > $7, false) as waits
       from fresh f
       join webhook_endpoints w
         on w.organization_id = $1 and w.enabled

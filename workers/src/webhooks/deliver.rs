@@ -11,7 +11,7 @@ impl Run for DeliverWebhook {
         let (desk, tries) = (Desk::of(cx), cx.counted_attempt() - 1);
         let wait = |due_at| Parked { endpoint: self.endpoint, event: self.event, tries, due_at };
         if desk.is_behind(self.endpoint) {
-            return desk.park(cx, wait(cx.now())).await;
+            return desk.park(cx, wait(cx.now()), true).await;
         }
         let (receiver, event) = desk.load(cx, self.endpoint, self.event).await?;
         let (Some(receiver), Some(event)) = (receiver, event) else {
@@ -23,10 +23,10 @@ impl Run for DeliverWebhook {
             return Ok(Done::With(json!({ "skipped": "the endpoint is disabled" })));
         }
         if let Some(until) = receiver.endpoint.open_until.filter(|until| *until > cx.now()) {
-            return desk.park(cx, wait(until)).await;
+            return desk.park(cx, wait(until), false).await;
         }
         let Some(turn) = desk.turn(self.endpoint).await else {
-            return desk.park(cx, wait(cx.now())).await;
+            return desk.park(cx, wait(cx.now()), true).await;
         };
         let (made, latency) = desk::send(cx, &receiver, &event, None, tries, cx.is_last_attempt()).await;
         turn.end(latency);

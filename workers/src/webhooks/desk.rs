@@ -12,7 +12,7 @@ use gantry_schema::jobs::enqueue::EnqueueError;
 use gantry_schema::webhooks::backlog::Parked;
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::webhooks::{Attempt, Event, attempts, endpoints, health};
-use gantry_schema::{EndpointId, EventId, JobTx as _, TenantTx};
+use gantry_schema::{EndpointId, EventId, JobTx as _, TenantTx, notices};
 use serde_json::json;
 use tracing::warn;
 
@@ -76,9 +76,9 @@ impl Desk {
         together(&self.records, cx, made).await
     }
 
-    /// Puts a delivery into its endpoint's backlog, and ends the job with it.
-    pub(super) async fn park(&self, cx: &Context, parked: Parked) -> Result<Done, Failure> {
-        let parking = Parking { parked, job: cx.job(), attempt: cx.attempt() };
+    /// Puts a delivery into its endpoint's backlog, and ends the job with it. `behind`: the endpoint does not keep up.
+    pub(super) async fn park(&self, cx: &Context, parked: Parked, behind: bool) -> Result<Done, Failure> {
+        let parking = Parking { parked, behind, job: cx.job(), attempt: cx.attempt() };
         if together(&self.parks, cx, parking).await? { Ok(Done::Committed) } else { Err(Failure::Lost) }
     }
 }
@@ -151,6 +151,9 @@ pub(super) async fn write_down(tx: &mut TenantTx, made: &[Made]) -> Result<(), s
         tallies.iter().filter(|(_, tally)| tally.recovered).map(|(endpoint, _)| *endpoint).collect();
     if !recovered.is_empty() {
         health::succeeded(tx, &recovered).await?;
+        for endpoint in &recovered {
+            notices::settle(tx, &[PlatformEvent::EndpointFailing], &endpoint.to_string()).await?;
+        }
     }
     for (endpoint, tally) in tallies {
         if tally.gone {
@@ -172,7 +175,7 @@ pub(super) async fn write_down(tx: &mut TenantTx, made: &[Made]) -> Result<(), s
         if !made.event_type.starts_with("webhook.") {
             let facts = json!({ "endpoint_id": made.attempt.endpoint, "event_id": made.attempt.event,
                                 "tries": made.attempt.number });
-            tell(tx, PlatformEvent::DeliveryExhausted, facts).await?;
+            tell(tx, PlatformEvent::DeliveryExhausted, made.attempt.endpoint, facts).await?;
         }
     }
     Ok(())
@@ -208,7 +211,8 @@ async fn tell_disabled(tx: &mut TenantTx, endpoint: EndpointId, reason: &str) ->
     metrics::counter!("gantry_webhook_endpoints_disabled_total", "reason" => reason.to_owned()).increment(1);
     let since = found.failing_since.unwrap_or(tx.now());
     let facts = json!({ "endpoint_id": endpoint, "url": found.url, "reason": reason, "failing_since": since });
-    tell(tx, PlatformEvent::EndpointDisabled, facts).await
+    notices::settle(tx, &[PlatformEvent::EndpointFailing], &endpoint.to_string()).await?;
+    tell(tx, PlatformEvent::EndpointDisabled, endpoint, facts).await
 }
 
 async fn tell_failing(tx: &mut TenantTx, endpoint: EndpointId) -> Result<(), sqlx::Error> {
@@ -217,10 +221,17 @@ async fn tell_failing(tx: &mut TenantTx, endpoint: EndpointId) -> Result<(), sql
     let since = found.failing_since.unwrap_or(tx.now());
     let facts = json!({ "endpoint_id": endpoint, "url": found.url, "failing_since": since,
                         "disabled_at": since + health::DISABLES_AFTER });
-    tell(tx, PlatformEvent::EndpointFailing, facts).await
+    tell(tx, PlatformEvent::EndpointFailing, endpoint, facts).await
 }
 
-async fn tell(tx: &mut TenantTx, what: PlatformEvent, facts: serde_json::Value) -> Result<(), sqlx::Error> {
+/// Tells programs, and people.
+async fn tell(
+    tx: &mut TenantTx,
+    what: PlatformEvent,
+    endpoint: EndpointId,
+    facts: serde_json::Value,
+) -> Result<(), sqlx::Error> {
+    notices::write(tx, what, &endpoint.to_string(), &facts).await?;
     webhooks::emit(tx, what.name(), facts, &By::platform("webhooks")).await.map(drop).map_err(database)
 }
 

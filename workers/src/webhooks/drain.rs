@@ -20,16 +20,16 @@ use crate::{Context, Done, Failure, Run};
 /// How long one job works before it makes room for others and asks for its successor.
 const BUDGET: Duration = Duration::from_secs(20);
 
-/// Deliveries read and written down together.
-const BATCH: i64 = 100;
-
-/// Deliveries under way at a time, where the order does not matter.
-const AT_A_TIME: usize = 16;
+/// Deliveries that are read, sent at the same time where the order does not matter, and written down together: so many
+/// at first and after each failure, and twice as many each time that all arrive. One job holds one slot, whatever it
+/// sends at a time.
+const FEWEST: usize = 16;
+const MOST: usize = 128;
 
 impl Run for DrainBacklog {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
         let (desk, ends) = (Desk::of(cx), Instant::now() + BUDGET);
-        let mut shift = Shift { cx, endpoint: self.endpoint, ends, pace: Pace::default() };
+        let mut shift = Shift { cx, endpoint: self.endpoint, ends, pace: Pace::default(), at_a_time: FEWEST };
         loop {
             let mut tx = cx.begin().await?;
             let endpoint = endpoints::find(&mut tx, self.endpoint).await?;
@@ -44,7 +44,7 @@ impl Run for DrainBacklog {
                 return shift.again_at(tx, cx.now()).await;
             }
             let half_open = endpoint.consecutive_failures >= health::OPENS_AFTER;
-            let limit = if half_open { 1 } else { BATCH };
+            let limit = if half_open { 1 } else { shift.at_a_time };
             let waiting = backlog::oldest(&mut tx, self.endpoint, endpoint.ordered, limit).await?;
             // What comes first in an ordered backlog is waited for; in others whatever is due goes.
             let due = match waiting.first() {
@@ -54,7 +54,12 @@ impl Run for DrainBacklog {
             };
             match due.filter(|due| *due > cx.now()) {
                 Some(due) => return shift.again_at(tx, due).await,
-                None if waiting.is_empty() => return cx.complete(tx).await,
+                None if waiting.is_empty() => {
+                    if endpoint.behind_until.is_some() {
+                        endpoints::caught_up(&mut tx, self.endpoint).await?;
+                    }
+                    return cx.complete(tx).await;
+                }
                 None => {}
             }
             let wanted: Vec<(EndpointId, EventId)> =
@@ -88,6 +93,7 @@ struct Shift<'a> {
     endpoint: EndpointId,
     ends: Instant,
     pace: Pace,
+    at_a_time: usize,
 }
 
 impl Shift<'_> {
@@ -133,13 +139,15 @@ impl Shift<'_> {
             let (made, _) = desk::send(cx, receiver, &event, None, waiting.tries, last).await;
             (waiting, made)
         });
-        let made: Vec<(Waiting, Made)> = sending.buffer_unordered(AT_A_TIME).collect().await;
+        let made: Vec<(Waiting, Made)> = sending.buffer_unordered(self.at_a_time).collect().await;
         self.write_down(made, false).await
     }
 
     /// Writes down what came of deliveries, and takes them out of the backlog or puts them off.
-    async fn write_down(&self, made: Vec<(Waiting, Made)>, ordered: bool) -> Result<(), Failure> {
+    async fn write_down(&mut self, made: Vec<(Waiting, Made)>, ordered: bool) -> Result<(), Failure> {
         let now = self.cx.now();
+        let all_taken = made.iter().all(|(_, made)| made.verdict == Verdict::Taken);
+        self.at_a_time = if all_taken { (self.at_a_time * 2).min(MOST) } else { FEWEST };
         let mut tx = self.cx.begin().await?;
         let mut done = Vec::new();
         for (waiting, Made { verdict, last, .. }) in &made {

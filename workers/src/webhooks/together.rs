@@ -101,6 +101,8 @@ impl Together for Records {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parking {
     pub(super) parked: Parked,
+    /// Its endpoint does not keep up.
+    pub(super) behind: bool,
     pub(super) job: JobId,
     pub(super) attempt: i32,
 }
@@ -125,6 +127,11 @@ impl Together for Parks {
             let mine = settle::succeed_together(&mut tx, &ended, &result).await?;
             let parked: Vec<Parked> =
                 parking.iter().filter(|parking| mine.contains(&parking.job)).map(|parking| parking.parked).collect();
+            let behind: BTreeSet<EndpointId> =
+                parking.iter().filter(|parking| parking.behind).map(|parking| parking.parked.endpoint).collect();
+            if !behind.is_empty() {
+                endpoints::fell_behind(&mut tx, &behind.into_iter().collect::<Vec<_>>()).await?;
+            }
             for (endpoint, due) in backlog::park(&mut tx, &parked).await? {
                 let drain = DrainBacklog::when_due(endpoint);
                 let asked = drain.request().at(due).enqueue(&mut tx, &By::platform("webhooks")).await;

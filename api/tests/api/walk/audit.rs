@@ -56,7 +56,7 @@ async fn entries(pool: &PgPool) -> Vec<Entry> {
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn every_operation_that_changes_something_leaves_an_entry(pool: PgPool) {
     let (platform, api, callers) = scene(pool).await;
-    let (things, done) = furnish(&api, &callers).await;
+    let (things, done) = furnish(&platform, &api, &callers).await;
     let seen: BTreeSet<String> = entries(&platform.pool).await.into_iter().map(|entry| entry.action).collect();
     for operation in all().into_iter().filter(|operation| done.contains(operation.id)) {
         assert_eq!(seen.contains(&action(operation.id)), changes_something(operation), "{}", operation.id);

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use gantry_schema::notices;
+use gantry_schema::webhooks::event_types::PlatformEvent;
+use serde_json::{Value, json};
 
 use super::ask::Api;
 use super::operation::{Operation, Things, all, ids, prefix_of};
 use super::{Callers, skipped};
+use crate::support::Platform;
 
 /// Something of every kind that ids in paths name, and the operations that made it.
-pub async fn furnish(api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static str>) {
+pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static str>) {
     let wanted: BTreeSet<String> =
         all().into_iter().filter(|operation| !skipped(*operation)).flat_map(Operation::ids_in_path).collect();
-    let (mut things, mut asked) = (Things::new(), BTreeSet::new());
+    let (mut things, mut asked) = (told(platform, callers).await, BTreeSet::new());
     let is_known = |things: &Things, prefix: &String| things.contains_key(prefix);
     while !wanted.iter().all(|prefix| is_known(&things, prefix)) {
         let makes = |operation: &Operation| {
@@ -43,4 +46,13 @@ pub async fn furnish(api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static
         }
     }
     (things, asked)
+}
+
+/// What no operation makes, because the platform tells it by itself.
+async fn told(platform: &Platform, callers: &Callers) -> Things {
+    let mut tx = platform.app.db.tenant(callers.actor.organization).await.unwrap();
+    let facts = json!({ "url": "https://receiver.example/", "reason": "gone" });
+    let notice = notices::write(&mut tx, PlatformEvent::EndpointDisabled, "an endpoint", &facts).await.unwrap();
+    tx.commit().await.unwrap();
+    Things::from([("ntc".to_owned(), notice.to_string())])
 }

@@ -65,7 +65,7 @@ async fn scene(pool: PgPool) -> (Platform, Api, Callers) {
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn no_operation_lets_anybody_in_who_may_not(pool: PgPool) {
     let (platform, api, callers) = scene(pool).await;
-    let (things, _) = furnish(&api, &callers).await;
+    let (things, _) = furnish(&platform, &api, &callers).await;
     let everything_elsewhere = platform.key(callers.actor.organization, Permission::ALL).await;
     let before = stored(&platform.pool).await;
     let mut refused = 0;
@@ -121,8 +121,8 @@ fn in_order(done: &BTreeSet<&'static str>) -> Vec<Operation> {
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn every_example_is_accepted(pool: PgPool) {
-    let (_platform, api, callers) = scene(pool).await;
-    let (things, done) = furnish(&api, &callers).await;
+    let (platform, api, callers) = scene(pool).await;
+    let (things, done) = furnish(&platform, &api, &callers).await;
     for operation in in_order(&done) {
         let ask = operation.ask(&things);
         let token = (!operation.is_open()).then(|| callers.of(operation));
@@ -137,8 +137,8 @@ async fn every_example_is_accepted(pool: PgPool) {
 async fn what_is_somebody_elses_is_not_there(pool: PgPool) {
     let (platform, api, acme) = scene(pool).await;
     let other = Callers { operator: acme.operator.clone(), actor: platform.organization("other").await };
-    let (of_acme, _) = furnish(&api, &acme).await;
-    let (of_other, _) = furnish(&api, &other).await;
+    let (of_acme, _) = furnish(&platform, &api, &acme).await;
+    let (of_other, _) = furnish(&platform, &api, &other).await;
     let before = stored(&platform.pool).await;
     let (mut asked, mut seen) = ([0; 3], BTreeSet::new());
     for operation in walked().into_iter().filter(|it| !it.permissions().contains(&Permission::OperatePlatform)) {
@@ -227,7 +227,7 @@ fn with_foreign_ids(schema: &Value, right: &Value, things: &Things) -> Vec<(Stri
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn a_request_that_is_wrong_is_refused_and_nothing_is_stored(pool: PgPool) {
     let (platform, api, callers) = scene(pool).await;
-    let (things, _) = furnish(&api, &callers).await;
+    let (things, _) = furnish(&platform, &api, &callers).await;
     let before = stored(&platform.pool).await;
     let wrong = walked()
         .into_iter()
