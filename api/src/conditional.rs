@@ -6,6 +6,8 @@
 //!   before it changes anything (412 when it is another by now). Where it overwrites a whole thing, it calls
 //!   `if_match.demand(&thing)?`, which refuses a change without a condition too (428).
 //! - It answers [`Tagged::of`] the changed thing, so that the next change has its condition.
+//! - A `PUT` that makes what is not there yet takes its turn ([`gantry_schema::turn`]), for there is nothing to lock, and
+//!   answers [`IfMatch::put`] of the thing before and after; what removes it calls [`IfMatch::check_if_there`].
 //!
 //! The tag is a digest of the representation: a change that is sent again because its answer was lost finds the tag
 //! it would have made, and [`IfMatch`] allows what comes out as it is already.
@@ -151,6 +153,40 @@ impl IfMatch {
         }
         if Etag::of(current) == Etag::of(after) { Ok(()) } else { self.check(current) }
     }
+
+    /// As [`Self::check`], of what may not be there: then a condition does not hold.
+    ///
+    /// # Errors
+    /// 412 when it looks otherwise, or is gone.
+    pub fn check_if_there(&self, current: Option<&impl ToJSON>) -> Result<(), Error> {
+        match current {
+            Some(current) => self.check(current),
+            None if self.0.is_none() => Ok(()),
+            None => Err(Error::new(
+                Code::PreconditionFailed,
+                "there is nothing that the condition could hold of; leave If-Match out",
+            )
+            .at("If-Match")),
+        }
+    }
+
+    /// What a `PUT` answers: making a thing needs no condition, and overwriting one [demands](Self::demand) it, unless
+    /// it looks so already.
+    ///
+    /// # Errors
+    /// 412 when it looks otherwise, or is gone; 428 when there is no condition.
+    pub fn put<T: ToJSON>(&self, current: Option<&T>, after: T) -> Result<Put<T>, Error> {
+        let etag = Etag::of(&after);
+        match current {
+            None => {
+                self.check_if_there(None::<&T>)?;
+                return Ok(Put::Made(after, etag));
+            }
+            Some(current) if Etag::of(current) == etag => {}
+            Some(current) => self.demand(current, &after)?,
+        }
+        Ok(Put::There(after, etag))
+    }
 }
 
 /// What the caller has already: the header `If-None-Match`.
@@ -252,6 +288,47 @@ impl<T: ToJSON> ApiResponse for Tagged<T> {
     }
 }
 
+/// A thing that was put where it is, with the tag of what it looks like.
+#[derive(Debug)]
+pub enum Put<T> {
+    /// It was not there before.
+    Made(T, Etag),
+    /// It was there already, and looks like this now.
+    There(T, Etag),
+}
+
+impl<T: ToJSON> IntoResponse for Put<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Made(thing, etag) => {
+                let mut response = Tagged::Thing(thing, etag).into_response();
+                response.set_status(StatusCode::CREATED);
+                response
+            }
+            Self::There(thing, etag) => Tagged::Thing(thing, etag).into_response(),
+        }
+    }
+}
+
+impl<T: ToJSON> ApiResponse for Put<T> {
+    fn meta() -> MetaResponses {
+        let meta = |status: StatusCode, description| {
+            Json::<T>::meta().responses.into_iter().map(move |response| MetaResponse {
+                status: Some(status.as_u16()),
+                description,
+                headers: vec![etag_header()],
+                ..response
+            })
+        };
+        let there = meta(StatusCode::OK, "It was there, and looks like this now.");
+        MetaResponses { responses: there.chain(meta(StatusCode::CREATED, "It was made.")).collect() }
+    }
+
+    fn register(registry: &mut Registry) {
+        Json::<T>::register(registry);
+    }
+}
+
 fn etag_header() -> MetaHeader {
     MetaHeader {
         name: "ETag".to_owned(),
@@ -295,6 +372,21 @@ mod tests {
         assert_eq!(code(saw(&old).demand(&other, &new)), Code::PreconditionFailed);
         // The answer was lost: what is there is what the change would make.
         assert!(saw(&old).demand(&new, &new).is_ok() && IfMatch(Some(Condition::Any)).demand(&other, &new).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_there_is_made_without_a_condition_and_not_overwritten_without_one() {
+        let (old, new) = ("old".to_owned(), "new".to_owned());
+        let saw = |thing: &String| IfMatch(Some(Condition::Of(vec![Etag::of(thing)])));
+        let code = |result: Result<Put<String>, Error>| result.unwrap_err().code();
+        assert!(matches!(IfMatch(None).put(None, new.clone()), Ok(Put::Made(..))));
+        assert!(matches!(IfMatch(None).put(Some(&new), new.clone()), Ok(Put::There(..))));
+        assert_eq!(code(IfMatch(None).put(Some(&old), new.clone())), Code::PreconditionRequired);
+        assert!(matches!(saw(&old).put(Some(&old), new.clone()), Ok(Put::There(..))));
+        assert_eq!(code(saw(&old).put(None, new.clone())), Code::PreconditionFailed);
+        assert_eq!(code(IfMatch(Some(Condition::Any)).put(None, new.clone())), Code::PreconditionFailed);
+        assert!(IfMatch(None).check_if_there(None::<&String>).is_ok());
+        assert!(saw(&old).check_if_there(Some(&new)).is_err() && saw(&old).check_if_there(Some(&old)).is_ok());
     }
 
     #[test]

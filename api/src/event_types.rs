@@ -3,10 +3,10 @@
 use gantry_schema::audit::Target;
 use gantry_schema::organizations::needed::{ManageWebhooks, ReadEvents};
 use gantry_schema::webhooks::event_types as rows;
+use gantry_schema::{TenantTx, turn};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::Json;
-use poem_openapi::types::{Any, ToJSON as _};
+use poem_openapi::types::{Any, ToJSON};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
+use crate::conditional::{IfMatch, IfNoneMatch, Put, Tagged};
 use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{AnyJson, EventType as Name};
@@ -146,22 +147,23 @@ impl EventTypes {
         &self,
         caller: May<ReadEvents>,
         app: Data<&App>,
+        if_none_match: IfNoneMatch,
         /// What it is called.
         name: Path<Name>,
         /// Which version.
         version: Query<Option<i32>>,
-    ) -> Result<Json<EventType>, Error> {
+    ) -> Result<Tagged<EventType>, Error> {
         let organization = caller.organization();
         let platform = rows::platform()
             .into_iter()
             .find(|described| described.name == name.0.as_str() && version.0.is_none_or(|it| it == described.version));
         if let Some(described) = platform {
-            return Ok(Json(answer(described, Source::Platform)));
+            return Ok(if_none_match.answer(answer(described, Source::Platform)));
         }
         let mut tx = app.db.tenant(organization).await?;
         let found = rows::find(&mut tx, name.0.as_str(), version.0).await?;
         let found = found.ok_or_else(|| Error::not_found(&name.0))?;
-        Ok(Json(answer(found, Source::Organization)))
+        Ok(if_none_match.answer(answer(found, Source::Organization)))
     }
 
     /// Describe a version of an event type
@@ -169,19 +171,21 @@ impl EventTypes {
     /// Of the organization's own; describing it again replaces what was there. A payload that old readers cannot read is
     /// a new version.
     ///
-    /// Refused as `name_taken` when it is one of the platform's, and as `too_many` when the organization describes 1 000.
+    /// Refused as `name_taken` when it is one of the platform's, as `too_many` when the organization describes 1 000, and as
+    /// `precondition_required` when it is described, and there is no `If-Match`.
     #[oai(path = "/:name/versions/:version", method = "put", operation_id = "putEventType")]
     async fn put(
         &self,
         caller: May<ManageWebhooks>,
         once: Once,
+        if_match: IfMatch,
         /// What it is called.
         name: Path<Name>,
         /// Which version, 1 to 1 000.
         #[oai(example = "first_version")]
         version: Path<i32>,
         body: Body<EventTypeDescription>,
-    ) -> Result<Answered<Json<EventType>>, Error> {
+    ) -> Result<Answered<Put<EventType>>, Error> {
         let organization = caller.organization();
         if !(1..=1_000).contains(&version.0) {
             return Err(Error::parameter("version", "versions are 1 to 1 000; begin with 1"));
@@ -202,17 +206,17 @@ impl EventTypes {
             return Err(Error::field("schema", "a JSON Schema is an object; write at least {}"));
         }
         let put = once.run(&caller, organization, async |tx| {
-            if rows::count(tx).await? >= MAX_TYPES {
+            let before = held(tx, &described.name, described.version).await?;
+            if before.is_none() && rows::count(tx).await? >= MAX_TYPES {
                 let detail = format!("an organization describes at most {MAX_TYPES} types; remove those nobody needs");
                 return Err(Error::new(Code::TooMany, detail));
             }
-            let before = rows::find(tx, &described.name, Some(described.version)).await?;
             rows::put(tx, &described).await?;
-            let before = before.and_then(|before| answer(before, Source::Organization).to_json());
             let after = answer(described, Source::Organization);
+            let changed = (before.as_ref().and_then(ToJSON::to_json), after.to_json());
             let target = version_of(&after.name, after.version);
-            tx.audit().target(target).became(before.as_ref(), after.to_json().as_ref());
-            Ok(Json(after))
+            tx.audit().target(target).became(changed.0.as_ref(), changed.1.as_ref());
+            if_match.put(before.as_ref(), after)
         });
         put.await
     }
@@ -227,6 +231,7 @@ impl EventTypes {
         &self,
         caller: May<ManageWebhooks>,
         once: Once,
+        if_match: IfMatch,
         /// What it is called.
         name: Path<Name>,
         /// Which version.
@@ -236,11 +241,10 @@ impl EventTypes {
         let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
             tx.audit().target(version_of(name.0.as_str(), version.0));
-            if rows::delete(tx, name.0.as_str(), version.0).await? {
-                Ok(Deleted::Deleted)
-            } else {
-                Err(Error::not_found(format!("{} of version {}", name.0, version.0)))
-            }
+            let none = || Error::not_found(format!("{} of version {}", name.0, version.0));
+            if_match.check(&held(tx, name.0.as_str(), version.0).await?.ok_or_else(none)?)?;
+            rows::delete(tx, name.0.as_str(), version.0).await?;
+            Ok(Deleted::Deleted)
         });
         delete.await
     }
@@ -248,6 +252,12 @@ impl EventTypes {
 
 fn first_version() -> i32 {
     1
+}
+
+/// The organization's own description there is, or is not, until the transaction ends.
+async fn held(tx: &mut TenantTx, name: &str, version: i32) -> Result<Option<EventType>, Error> {
+    turn::take(tx, &format!("event type {name} {version}")).await?;
+    Ok(rows::find(tx, name, Some(version)).await?.map(|found| answer(found, Source::Organization)))
 }
 
 /// Where it stands in the catalogue.

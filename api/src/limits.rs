@@ -1,9 +1,9 @@
 //! How much organizations may ask for: tiers, what one organization was given, and what is counted before anybody is known.
 
-use gantry_schema::OrganizationId;
 use gantry_schema::limits::Tier as TierRow;
 use gantry_schema::limits::{self, Allowance as AllowanceRow, Class, FIRST_TIER, Given, Rate, Rule as RuleRow};
 use gantry_schema::organizations::needed::{OperatePlatform, ReadUsage};
+use gantry_schema::{OrganizationId, TenantTx, turn};
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
+use crate::conditional::{IfMatch, IfNoneMatch, Put, Tagged};
 use crate::error::{Code, Error, OnConstraint as _};
 use crate::example::{self, example};
 use crate::field::Word;
@@ -185,12 +186,12 @@ struct NewRule {
 
 example!(NewRule, { "per_minute": 300, "burst": 100 });
 
-/// Something was changed.
+/// A tier was removed.
 #[derive(ApiResponse)]
-enum Done {
-    /// It is so, in every process of the API within a second.
+enum Removed {
+    /// It is gone.
     #[oai(status = 204)]
-    Done,
+    Removed,
 }
 
 #[OpenApi(tag = "Tag::RateLimits")]
@@ -200,9 +201,14 @@ impl RateLimits {
     /// How often the caller's organization may ask. What is left is said with every answer, in `RateLimit-Policy` and
     /// `RateLimit`.
     #[oai(path = "/rate-limits", method = "get", operation_id = "getRateLimits")]
-    async fn own(&self, caller: May<ReadUsage>, app: Data<&App>) -> Result<Json<Allowance>, Error> {
+    async fn own(
+        &self,
+        caller: May<ReadUsage>,
+        app: Data<&App>,
+        if_none_match: IfNoneMatch,
+    ) -> Result<Tagged<Allowance>, Error> {
         let mut tx = app.db.tenant(caller.organization()).await?;
-        Ok(Json(limits::allowance(&mut tx).await?.into()))
+        Ok(if_none_match.answer(limits::allowance(&mut tx).await?.into()))
     }
 
     /// See an organization's limits
@@ -217,18 +223,21 @@ impl RateLimits {
         &self,
         caller: May<ReadUsage>,
         app: Data<&App>,
+        if_none_match: IfNoneMatch,
         /// The organization.
         organization: Path<OrganizationId>,
-    ) -> Result<Json<Allowance>, Error> {
+    ) -> Result<Tagged<Allowance>, Error> {
         let organization = caller.may_for(&app.db, Some(organization.0)).await?;
         let mut tx = app.db.tenant(organization).await?;
-        Ok(Json(limits::allowance(&mut tx).await?.into()))
+        Ok(if_none_match.answer(limits::allowance(&mut tx).await?.into()))
     }
 
     /// Give an organization limits
     ///
-    /// Instead of those it has: a tier, its own number, or none at all, and how much it may ask for in a month. Needs a key
-    /// of the platform.
+    /// Instead of those it has: a tier, its own number, or none at all, and how much it may ask for in a month. In force in
+    /// every process of the API within a second. Needs a key of the platform.
+    ///
+    /// Refused as `precondition_required` without `If-Match`.
     #[oai(
         path = "/organizations/:organization/rate-limits",
         method = "put",
@@ -239,10 +248,11 @@ impl RateLimits {
         caller: May<OperatePlatform>,
         app: Data<&App>,
         once: Once,
+        if_match: IfMatch,
         /// The organization.
         organization: Path<OrganizationId>,
         body: Body<NewAllowance>,
-    ) -> Result<Answered<Done>, Error> {
+    ) -> Result<Answered<Tagged<Allowance>>, Error> {
         let organization = caller.may_for(&app.db, Some(organization.0)).await?;
         let NewAllowance { tier, per_minute, bypass, monthly_calls, monthly_bytes } = body.0;
         let number = per_minute.map(|number| countable("per_minute", number)).transpose()?;
@@ -256,10 +266,14 @@ impl RateLimits {
         let given = Given { tier, number, bypass: bypass.unwrap_or(false), monthly_calls, monthly_bytes };
         let answer = once
             .run(&caller, organization, async |tx| {
+                turn::take(tx, "rate limits").await?;
+                let before = limits::allowance(tx).await?;
                 limits::give(tx, &given)
                     .await
                     .on_constraint("organization_limits_tier_fkey", || Error::field("tier", unknown))?;
-                Ok(Done::Done)
+                let after = limits::allowance(tx).await?.into();
+                if_match.demand(&before.into(), &after)?;
+                Ok(Tagged::of(after))
             })
             .await?;
         app.standings.forget(Some(organization));
@@ -275,20 +289,44 @@ impl RateLimits {
         Ok(Json(limits::tiers(&mut tx).await?.into_iter().map(Tier::from).collect()))
     }
 
+    /// Get a tier
+    ///
+    /// Needs a key of the platform.
+    ///
+    /// Refused as `not_found` when there is none of this name.
+    #[oai(path = "/rate-tiers/:tier", method = "get", operation_id = "getRateTier")]
+    async fn tier(
+        &self,
+        caller: May<OperatePlatform>,
+        app: Data<&App>,
+        if_none_match: IfNoneMatch,
+        /// The tier's name.
+        #[oai(example = "example_tier")]
+        tier: Path<Word>,
+    ) -> Result<Tagged<Tier>, Error> {
+        let mut tx = app.db.tenant(caller.organization()).await?;
+        let found = find_tier(&mut tx, tier.as_str()).await?;
+        Ok(if_none_match.answer(found.ok_or_else(|| unknown("tier", tier.as_str()))?))
+    }
+
     /// Set a tier
     ///
-    /// Makes it, or changes it for all organizations that have it. Needs a key of the platform.
+    /// Makes it, or changes it for all organizations that have it, in every process of the API within a second. Needs a key
+    /// of the platform.
+    ///
+    /// Refused as `precondition_required` when it is there, and there is no `If-Match`.
     #[oai(path = "/rate-tiers/:tier", method = "put", operation_id = "setRateTier")]
     async fn set_tier(
         &self,
         caller: May<OperatePlatform>,
         app: Data<&App>,
         once: Once,
+        if_match: IfMatch,
         /// The tier's name: a letter, then up to 49 letters, digits and `_`.
         #[oai(example = "example_tier")]
         tier: Path<Word>,
         body: Body<NewTier>,
-    ) -> Result<Answered<Done>, Error> {
+    ) -> Result<Answered<Put<Tier>>, Error> {
         let new = body.0;
         let tier = TierRow {
             name: tier_name(tier.0)?,
@@ -300,8 +338,10 @@ impl RateLimits {
             address_percent: percent("address_percent", new.address_percent)?,
         };
         let set = once.run(&caller, caller.organization(), async |tx| {
+            turn::take(tx, &format!("tier {}", tier.name)).await?;
+            let before = find_tier(tx, &tier.name).await?;
             limits::set_tier(tx, &tier).await?;
-            Ok(Done::Done)
+            if_match.put(before.as_ref(), tier.into())
         });
         let answer = set.await?;
         app.standings.forget(None);
@@ -319,10 +359,11 @@ impl RateLimits {
         &self,
         caller: May<OperatePlatform>,
         once: Once,
+        if_match: IfMatch,
         /// The tier's name.
         #[oai(example = "example_tier")]
         tier: Path<Word>,
-    ) -> Result<Answered<Done>, Error> {
+    ) -> Result<Answered<Removed>, Error> {
         let name = tier.as_str();
         let in_use = || {
             let detail = format!("organizations have the tier {name}; give them another one first");
@@ -332,11 +373,10 @@ impl RateLimits {
             return Err(in_use());
         }
         once.run(&caller, caller.organization(), async |tx| {
-            let removed = limits::remove_tier(tx, name).await;
-            if !removed.on_constraint("organization_limits_tier_fkey", in_use)? {
-                return Err(unknown("tier", name));
-            }
-            Ok(Done::Done)
+            turn::take(tx, &format!("tier {name}")).await?;
+            if_match.check(&find_tier(tx, name).await?.ok_or_else(|| unknown("tier", name))?)?;
+            limits::remove_tier(tx, name).await.on_constraint("organization_limits_tier_fkey", in_use)?;
+            Ok(Removed::Removed)
         })
         .await
     }
@@ -350,30 +390,52 @@ impl RateLimits {
         Ok(Json(limits::rules(&mut tx).await?.into_iter().map(Rule::from).collect()))
     }
 
-    /// Set a limit of strangers
+    /// Get a limit of strangers
     ///
-    /// Changes one of those there are. Needs a key of the platform.
+    /// Needs a key of the platform.
     ///
     /// Refused as `not_found` when there is none of this name.
+    #[oai(path = "/rate-rules/:rule", method = "get", operation_id = "getRateRule")]
+    async fn rule(
+        &self,
+        caller: May<OperatePlatform>,
+        app: Data<&App>,
+        if_none_match: IfNoneMatch,
+        /// What is counted.
+        #[oai(example = "example_rule")]
+        rule: Path<Word>,
+    ) -> Result<Tagged<Rule>, Error> {
+        let mut tx = app.db.tenant(caller.organization()).await?;
+        Ok(if_none_match.answer(find_rule(&mut tx, rule.as_str()).await?))
+    }
+
+    /// Set a limit of strangers
+    ///
+    /// Changes one of those there are, in every process of the API within a second. Needs a key of the platform.
+    ///
+    /// Refused as `not_found` when there is none of this name, and as `precondition_required` without `If-Match`.
     #[oai(path = "/rate-rules/:rule", method = "put", operation_id = "setRateRule")]
     async fn set_rule(
         &self,
         caller: May<OperatePlatform>,
         app: Data<&App>,
         once: Once,
+        if_match: IfMatch,
         /// What is counted.
         #[oai(example = "example_rule")]
         rule: Path<Word>,
         body: Body<NewRule>,
-    ) -> Result<Answered<Done>, Error> {
+    ) -> Result<Answered<Tagged<Rule>>, Error> {
         let number = countable("per_minute", body.0.per_minute)?;
         let burst = countable("burst", body.0.burst.unwrap_or(number))?;
         let rule = RuleRow { name: rule.0.into(), number, burst };
         let set = once.run(&caller, caller.organization(), async |tx| {
-            if !limits::set_rule(tx, &rule).await? {
-                return Err(unknown("rule", &rule.name));
-            }
-            Ok(Done::Done)
+            turn::take(tx, &format!("rule {}", rule.name)).await?;
+            let before = find_rule(tx, &rule.name).await?;
+            limits::set_rule(tx, &rule).await?;
+            let after = rule.into();
+            if_match.demand(&before, &after)?;
+            Ok(Tagged::of(after))
         });
         let answer = set.await?;
         app.standings.forget(None);
@@ -387,6 +449,15 @@ fn example_tier() -> Word {
 
 fn example_rule() -> Word {
     example::read("anonymous".into())
+}
+
+async fn find_tier(tx: &mut TenantTx, name: &str) -> Result<Option<Tier>, Error> {
+    Ok(limits::tiers(tx).await?.into_iter().find(|tier| tier.name == name).map(Tier::from))
+}
+
+async fn find_rule(tx: &mut TenantTx, name: &str) -> Result<Rule, Error> {
+    let found = limits::rules(tx).await?.into_iter().find(|rule| rule.name == name);
+    Ok(found.ok_or_else(|| unknown("rule", name))?.into())
 }
 
 fn unknown(what: &str, name: &str) -> Error {

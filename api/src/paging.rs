@@ -113,13 +113,27 @@ impl<K: Sorting> Paging<K> {
             let (issued, list) = (self.now.to_be_bytes(), self.list(organization));
             Cursor::of_bytes([&issued[..], &list, place(row).bytes()].concat())
         });
-        let next = next_cursor.as_ref().map(|cursor| {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.extend_pairs(&self.filters);
-            query.append_pair("limit", &self.count().to_string()).append_pair("cursor", &cursor.to_string());
-            format!("<{}?{}>; rel=\"next\"", self.path, query.finish())
-        });
+        let next = next_cursor.as_ref().map(|cursor| self.link("cursor", &cursor.to_string()));
         Paged { page: Page { items: rows.into_iter().map(item).collect(), next_cursor }, next }
+    }
+
+    /// Things after which the list goes on where a parameter of its own says, when it is known.
+    pub fn going_on<T: ParseFromJSON + ToJSON + Send + Sync>(
+        &self,
+        items: Vec<T>,
+        parameter: &str,
+        next: Option<String>,
+    ) -> Paged<T> {
+        let next = next.map(|next| self.link(parameter, &next));
+        Paged { page: Page { items, next_cursor: None }, next }
+    }
+
+    /// The same list from elsewhere.
+    fn link(&self, parameter: &str, value: &str) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.filters.iter().filter(|(name, _)| name != parameter));
+        query.append_pair("limit", &self.count().to_string()).append_pair(parameter, value);
+        format!("<{}?{}>; rel=\"next\"", self.path, query.finish())
     }
 
     /// What a cursor belongs to.
@@ -175,14 +189,6 @@ impl<'a, K: Sorting> ApiExtractor<'a> for Paging<K> {
 pub struct Paged<T: ParseFromJSON + ToJSON + Send + Sync> {
     page: Page<T>,
     next: Option<String>,
-}
-
-impl<T: ParseFromJSON + ToJSON + Send + Sync> Paged<T> {
-    /// Things after which no page follows.
-    #[must_use]
-    pub fn last(items: Vec<T>) -> Self {
-        Self { page: Page { items, next_cursor: None }, next: None }
-    }
 }
 
 impl<T: ParseFromJSON + ToJSON + Send + Sync> IntoResponse for Paged<T> {

@@ -25,6 +25,12 @@ const SHARED: &[(&str, &str, &str, &[Code])] = &[
          answered as before and done once.",
         &[Code::IdempotencyKeyInFlight, Code::IdempotencyAnswerNotKept, Code::IdempotencyKeyReused],
     ),
+    (
+        "prefer",
+        "Prefer",
+        "`wait=10`: answer when the job ended, or after so many seconds, at most 60, as it is then.",
+        &[],
+    ),
     ("dry_run", "dry_run", "`true`: everything is checked, nothing is stored, and the answer says what would be.", &[]),
     (
         "if_match",

@@ -21,7 +21,7 @@ use crate::dry_run::DryRun;
 use crate::error::{Code, Error, OnConstraint as _};
 use crate::example::example;
 use crate::field::{AnyJson, Moment, Name, Word};
-use crate::jobs::{self, Receipt};
+use crate::jobs::{self, Asked, Prefer, Receipt};
 use crate::once::{Answered, Once};
 use crate::page::{Limit, Place};
 use crate::paging::{Paged, Paging};
@@ -194,7 +194,15 @@ example!(Upcoming, { "times": ["2026-01-19T02:00:00Z", "2026-01-26T02:00:00Z"] }
 enum Created {
     /// It asks for jobs from now on.
     #[oai(status = 201)]
-    Created(Json<Schedule>, #[oai(header = "Location")] String, #[oai(header = "ETag")] Etag),
+    Created(
+        Json<Schedule>,
+        /// Where it is.
+        #[oai(header = "Location")]
+        String,
+        /// The tag of what it looks like: for `If-Match`, and for `If-None-Match`.
+        #[oai(header = "ETag")]
+        Etag,
+    ),
     /// It was only tried out: it could be set up, and would have these times.
     #[oai(status = 200)]
     TriedOut(Json<Schedule>),
@@ -206,22 +214,6 @@ enum Deleted {
     /// It asks for nothing any more.
     #[oai(status = 204)]
     Deleted,
-}
-
-/// A job was asked for.
-#[derive(ApiResponse)]
-enum Started {
-    /// It was written down, and will be done.
-    #[oai(status = 202)]
-    Accepted(
-        Json<Receipt>,
-        /// The job.
-        #[oai(header = "Location")]
-        String,
-        /// When to look at it, in seconds.
-        #[oai(header = "Retry-After")]
-        u32,
-    ),
 }
 
 #[OpenApi(prefix_path = "/schedules", tag = "Tag::Schedules")]
@@ -328,14 +320,17 @@ impl Schedules {
     ///
     /// All of it, as it is to be from now on: what is left out is as in a new one. It keeps its id and its pause; where
     /// its times change, it goes on with the next of the new ones. Needs `If-Match`, so that nobody else's change is
-    /// overwritten unseen.
+    /// overwritten unseen. With `dry_run=true` the answer has the times it would have; its `ETag` is of nothing that is there.
     ///
     /// Refused as `precondition_required` without `If-Match`.
     #[oai(path = "/:schedule", method = "put", operation_id = "replaceSchedule")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn replace(
         &self,
         caller: May<ManageSchedules>,
+        app: Data<&App>,
         once: Once,
+        dry_run: DryRun,
         if_match: IfMatch,
         /// The schedule.
         schedule: Path<ScheduleId>,
@@ -343,12 +338,16 @@ impl Schedules {
     ) -> Result<Answered<Tagged<Schedule>>, Error> {
         let organization = caller.organization();
         let new = new_schedule(body.0)?;
-        let replace = once.run(&caller, organization, async |tx| {
+        let replace = dry_run.run(once, &caller, organization, async |tx| {
             let before = find_to_change(tx, schedule.0).await?;
             let after = schedule::changed(&before, new, tx.now())?;
             let (shown, after_shown) = (Schedule::from(before), Schedule::from(after.clone()));
             if_match.demand(&shown, &after_shown)?;
             queries::update(tx, &after).await.on_constraint("schedules_name_key", name_taken)?;
+            if dry_run.is_wanted() {
+                let next_times = Some(upcoming(&CronSchedule::parse(&after.cron, &after.time_zone)?, &app, 10).times);
+                return Ok(Tagged::of(Schedule { next_times, dry_run: dry_run.shown(), ..after_shown }));
+            }
             let changed = (shown.to_json(), after_shown.to_json());
             tx.audit().called(&after_shown.name).became(changed.0.as_ref(), changed.1.as_ref());
             Ok(Tagged::of(after_shown))
@@ -431,26 +430,28 @@ impl Schedules {
 
     /// Run a schedule now
     ///
-    /// Asks for its job at once, paused or not; its times stay as they are.
+    /// Asks for its job at once, paused or not; its times stay as they are. With `Prefer: wait=10` the answer comes when the
+    /// job ended, with the job, or after so many seconds.
     ///
     /// Refused as `unknown_kind`, as `invalid_payload` or as `payload_too_large` when its job can no longer be asked for.
     #[oai(path = "/:schedule/run", method = "post", operation_id = "runSchedule")]
     async fn run(
         &self,
         caller: May<ManageSchedules>,
+        app: Data<&App>,
         once: Once,
+        prefer: Prefer,
         /// The schedule.
         schedule: Path<ScheduleId>,
-    ) -> Result<Answered<Started>, Error> {
+    ) -> Result<Answered<Asked<Receipt>>, Error> {
         let organization = caller.organization();
         let run = once.run(&caller, organization, async |tx| {
             let found = find(tx, schedule.0).await?;
             let receipt = jobs::ask_again(tx, &found.kind, &found.payload, caller.by()).await?;
-            let location = format!("/jobs/{}", receipt.id);
             tx.audit().called(&found.name).set("job_id", receipt.id);
-            Ok(Started::Accepted(Json(receipt), location, jobs::LOOK_AFTER))
+            Ok(jobs::asked(receipt))
         });
-        run.await
+        prefer.wait(&app, organization, run.await?).await
     }
 }
 

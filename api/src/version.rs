@@ -7,7 +7,8 @@
 
 use chrono::DateTime;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
-use poem_openapi::registry::MetaApi;
+use poem_openapi::registry::{MetaApi, MetaHeader};
+use poem_openapi::types::Type as _;
 
 use crate::error::{Code, Error};
 
@@ -96,7 +97,26 @@ pub(crate) fn mark(document: &mut [MetaApi]) {
 
 fn mark_all(document: &mut [MetaApi], deprecated: &[(&str, Deprecation)]) {
     for operation in document.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
-        operation.deprecated |= operation.operation_id.is_some_and(|id| ending(deprecated, id).is_some());
+        let Some(deprecation) = operation.operation_id.and_then(|id| ending(deprecated, id)) else { continue };
+        operation.deprecated = true;
+        let sunset = deprecation.sunset.map(|_| ("Sunset", "When it stops working (RFC 8594)."));
+        let said = [
+            ("Deprecation", "Since when it should not be used (RFC 9745)."),
+            ("Link", "With `rel=\"deprecation\"`: what to do instead."),
+        ];
+        for (name, description) in said.into_iter().chain(sunset) {
+            for response in &mut operation.responses.responses {
+                if !response.headers.iter().any(|header| header.name == name) {
+                    response.headers.push(MetaHeader {
+                        name: name.to_owned(),
+                        description: Some(description.to_owned()),
+                        required: true,
+                        deprecated: false,
+                        schema: String::schema_ref(),
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -148,6 +168,12 @@ mod tests {
         let marked: Vec<_> =
             operations.filter(|operation| operation.deprecated).map(|operation| operation.operation_id).collect();
         assert_eq!(marked, [Some("getJob")]);
+        let ends = document.iter().flat_map(|api| &api.paths).flat_map(|path| &path.operations);
+        let ends = ends.filter(|operation| operation.deprecated).flat_map(|operation| &operation.responses.responses);
+        for answer in ends {
+            let named: Vec<&str> = answer.headers.iter().map(|header| header.name.as_str()).collect();
+            assert_eq!(named, ["Deprecation", "Link", "Sunset"]);
+        }
         assert_eq!(
             (ending(&[("getJob", GOING)], "getJob"), ending(&[("getJob", GOING)], "listJobs")),
             (Some(GOING), None)

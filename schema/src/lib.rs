@@ -25,6 +25,7 @@ pub mod seal;
 pub mod sessions;
 pub mod setup;
 pub mod token;
+pub mod turn;
 pub mod webhooks;
 pub mod window;
 

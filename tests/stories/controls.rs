@@ -374,4 +374,27 @@ async fn an_organization_cannot_lift_or_take_the_place_of_anothers_pause(pool: P
     let in_force = pause::all(platform.ledger()).await.unwrap();
     assert_eq!((in_force.len(), in_force[0].name.as_str()), (1, name.as_str()));
     assert_ne!(globex.id, OrganizationId::PLATFORM);
+    // Nor can it pause what is not below it, or what is everybody's.
+    for (subject, name) in [(Subject::Organization, name.as_str()), (Subject::Queue, "default")] {
+        let mut tx = globex.begin().await;
+        assert!(pause::pause(&mut tx, subject, name, "story").await.is_err(), "{subject:?}");
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_pause_from_above_holds_whatever_the_organization_does_with_its_own(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (operator, acme) = (platform.operator(), platform.organization("acme").await);
+    let name = acme.id.uuid().to_string();
+    let job = acme.enqueue(Scripted::fine("a")).await;
+    acme.pause(Subject::Organization, &name).await;
+    operator.pause(Subject::Organization, &name).await;
+    acme.resume(Subject::Organization, &name).await;
+    assert_eq!(platform.run_jobs().await, 0);
+    acme.pause(Subject::Organization, &name).await;
+    operator.resume(Subject::Organization, &name).await;
+    assert_eq!(platform.run_jobs().await, 0, "its own holds as well");
+    acme.resume(Subject::Organization, &name).await;
+    assert_eq!(platform.run_jobs().await, 1);
+    assert_eq!(acme.state(job).await, State::Succeeded);
 }

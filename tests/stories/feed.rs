@@ -25,7 +25,7 @@ async fn emit(acme: &Actor, events: Vec<NewEvent>) -> Vec<Emitted> {
 
 async fn read(acme: &Actor, after: Place) -> Vec<events::Placed> {
     let mut tx = acme.begin().await;
-    events::feed(&mut tx, &Filter::default(), after, 100).await.unwrap()
+    events::feed(&mut tx, &Filter::default(), after, 100).await.unwrap().events
 }
 
 /// Reads until there are so many: transactions of other stories on the same server are waited for as well.
@@ -98,6 +98,32 @@ async fn nothing_appears_behind_a_reader_of_the_feed(pool: PgPool) {
     let rest = read_all(&acme, seen[0].place, 2).await;
     assert_eq!(rest.len(), 2);
     assert!(read(&acme, seen[2].place).await.is_empty());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_hardly_anything_passes_is_looked_for_a_bounded_stretch_at_a_time(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    for _ in 0..3 {
+        emit(&acme, (0..1_000).map(|_| new("common.thing", &[], None)).collect()).await;
+    }
+    let rare = emit(&acme, vec![new("rare.thing", &[], None)]).await.remove(0).event.id;
+    read_all(&acme, Place::BEGINNING, 100).await;
+    for types in [vec!["rare.thing".to_owned()], vec!["rare.*".to_owned()]] {
+        let filter = Filter { types, channel: None };
+        let (mut place, mut looks, mut found) = (Place::BEGINNING, 0, Vec::new());
+        while found.is_empty() {
+            let mut tx = acme.begin().await;
+            let look = events::feed(&mut tx, &filter, place, 10).await.unwrap();
+            assert!(look.is_end || look.place > place, "it goes on");
+            looks += usize::from(look.place > place);
+            (place, found) = (look.place, look.events);
+        }
+        assert_eq!((found[0].event.id, found[0].place, looks), (rare, place, 2));
+        let mut tx = acme.begin().await;
+        let look = events::feed(&mut tx, &filter, place, 10).await.unwrap();
+        assert_eq!((look.events.len(), look.place, look.is_end), (0, place, true));
+    }
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -67,7 +67,10 @@ impl After {
     }
 }
 
-/// A page of the feed; waits for something to be in it as long as `patience` lasts.
+/// How often one request looks at the feed for what it wants, before it says how far it came.
+const LOOKS: usize = 50;
+
+/// A page of the feed, and how far it was looked at; waits for something to be in it as long as `patience` lasts.
 ///
 /// # Errors
 /// When the place is none.
@@ -78,18 +81,27 @@ pub(super) async fn read(
     after: After,
     limit: usize,
     patience: Duration,
-) -> Result<Vec<Event>, Error> {
+) -> Result<(Vec<Event>, Option<EventId>), Error> {
     let (deadline, limit) = (Instant::now() + patience, i64::try_from(limit).unwrap_or(i64::MAX));
     let watch = app.signals.watch_events(organization);
     let mut tx = app.db.tenant(organization).await?;
-    let place = after.place(&mut tx).await?;
+    let beginning = after.place(&mut tx).await?;
+    let (mut place, mut looks) = (beginning, 0);
     loop {
         let notified = watch.notified();
-        let found = events::feed(&mut tx, filter, place, limit).await?;
-        drop(tx);
-        if !found.is_empty() || Instant::now() >= deadline || app.is_stopping() {
-            return Ok(found.into_iter().map(|placed| placed.event.into()).collect());
+        let look = events::feed(&mut tx, filter, place, limit).await?;
+        (place, looks) = (look.place, looks + 1);
+        let gives_up = if look.is_end { Instant::now() >= deadline || app.is_stopping() } else { looks == LOOKS };
+        if !look.events.is_empty() || gives_up {
+            let found = look.events.into_iter().map(|placed| placed.event.into()).collect();
+            return Ok((found, (place != beginning).then_some(place.event)));
         }
+        if !look.is_end {
+            continue;
+        }
+        // What was looked at is not counted while it is waited for more.
+        looks = 0;
+        drop(tx);
         tokio::select! {
             () = watch.changed(notified) => {}
             () = tokio::time::sleep_until(deadline) => {}

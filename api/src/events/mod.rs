@@ -125,6 +125,9 @@ struct Delivery {
 struct PostedMany {
     /// One for each event of the request.
     events: Vec<Posted>,
+    /// `true`: it was only tried out, and none was stored.
+    #[oai(skip_serializing_if_is_none)]
+    dry_run: Option<bool>,
 }
 
 /// An event was posted.
@@ -149,6 +152,9 @@ enum BulkAccepted {
     /// They were written down, and are being delivered.
     #[oai(status = 202)]
     Accepted(Json<PostedMany>),
+    /// They could be posted; nothing was stored.
+    #[oai(status = 200)]
+    TriedOut(Json<PostedMany>),
 }
 
 #[OpenApi(prefix_path = "/events", tag = "Tag::Events")]
@@ -192,16 +198,21 @@ impl Events {
         caller: May<PostEvents>,
         app: Data<&App>,
         once: Once,
+        dry_run: DryRun,
         body: Body<NewEvents, { 32 * MIB }>,
     ) -> Result<Answered<BulkAccepted>, Error> {
         let organization = caller.organization();
         let new = rows(&body.0.events)?;
-        let post = once.run(&caller, organization, async |tx| {
+        let post = dry_run.run(once, &caller, organization, async |tx| {
             let emitted = webhooks::emit_all(tx, new, caller.by()).await?;
             let events: Vec<Posted> = emitted.into_iter().map(Posted::from).collect();
+            if dry_run.is_wanted() {
+                let events = events.into_iter().map(|posted| Posted { jobs: Vec::new(), ..posted }).collect();
+                return Ok(BulkAccepted::TriedOut(Json(PostedMany { events, dry_run: dry_run.shown() })));
+            }
             let ends = (events.first().map(|event| event.id), events.last().map(|event| event.id));
             tx.audit().set("count", events.len()).set("first", ends.0).set("last", ends.1);
-            Ok(BulkAccepted::Accepted(Json(PostedMany { events })))
+            Ok(BulkAccepted::Accepted(Json(PostedMany { events, dry_run: None })))
         });
         let answer = post.await?;
         app.tell_events(organization);
@@ -212,7 +223,8 @@ impl Events {
     ///
     /// Newest first, in pages. With `after` it is the feed instead: what happened after that event, oldest first and in
     /// the order of the commits, the same events that are pushed. Continue with the id of the last event; with `wait`
-    /// the answer comes as soon as there is one.
+    /// the answer comes as soon as there is one. Where a filter lets hardly anything through, a request looks at 100 000
+    /// events, and the header `Link` says where to go on, also of a page that is empty.
     #[oai(path = "/", method = "get", operation_id = "listEvents")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
@@ -235,8 +247,8 @@ impl Events {
         if let Some(after) = after.0 {
             only_of_a_list(&paging, during)?;
             let patience = wait.0.map_or(Duration::ZERO, wait::Seconds::duration);
-            let found = feed::read(&app, organization, &filter, after, paging.count(), patience).await?;
-            return Ok(Paged::last(found));
+            let (found, next) = feed::read(&app, organization, &filter, after, paging.count(), patience).await?;
+            return Ok(paging.going_on(found, "after", next.map(|event| event.to_string())));
         }
         if wait.0.is_some() {
             return Err(Error::parameter("wait", "only the feed can be waited for; say after, or leave wait out"));

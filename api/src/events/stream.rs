@@ -168,7 +168,7 @@ async fn read_on(app: App, organization: OrganizationId, feed: Weak<Feed>, mut p
 
 async fn read(app: &App, organization: OrganizationId, after: Place) -> Result<Vec<Arc<Line>>, sqlx::Error> {
     let mut tx = app.db.tenant(organization).await?;
-    let found = events::feed(&mut tx, &Filter::default(), after, BATCH).await?;
+    let found = events::feed(&mut tx, &Filter::default(), after, BATCH).await?.events;
     tx.rollback().await?;
     Ok(found.into_iter().map(|placed| Arc::new(Line::of(placed))).collect())
 }

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
+use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{Moment, Name};
@@ -206,6 +207,9 @@ enum Created {
         /// Where it is.
         #[oai(header = "Location")]
         String,
+        /// The tag of what it looks like: for `If-Match`, and for `If-None-Match`.
+        #[oai(header = "ETag")]
+        Etag,
     ),
 }
 
@@ -252,7 +256,8 @@ impl Inspector {
             queries::insert(tx, &bin).await?;
             let (location, bin) = (format!("/inspector/bins/{}", bin.id), Bin::of(&app, bin));
             tx.audit().on(&bin.id).called(&bin.name).became(None, bin.to_json().as_ref());
-            Ok(Created::Created(Json(bin), location))
+            let etag = Etag::of(&bin);
+            Ok(Created::Created(Json(bin), location, etag))
         });
         create.await
     }
@@ -276,13 +281,14 @@ impl Inspector {
         &self,
         caller: May<ReadWebhooks>,
         app: Data<&App>,
+        if_none_match: IfNoneMatch,
         /// The bin.
         bin: Path<BinId>,
-    ) -> Result<Json<Bin>, Error> {
+    ) -> Result<Tagged<Bin>, Error> {
         let organization = caller.organization();
         let mut tx = app.db.tenant(organization).await?;
         let found = queries::find(&mut tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
-        Ok(Json(Bin::of(&app, found)))
+        Ok(if_none_match.answer(Bin::of(&app, found)))
     }
 
     /// Change a bin
@@ -294,23 +300,23 @@ impl Inspector {
         caller: May<ManageWebhooks>,
         app: Data<&App>,
         once: Once,
+        if_match: IfMatch,
         /// The bin.
         bin: Path<BinId>,
         body: Body<BinChange>,
-    ) -> Result<Answered<Json<Bin>>, Error> {
+    ) -> Result<Answered<Tagged<Bin>>, Error> {
         let organization = caller.organization();
         let (status, delay_ms) = (checked_status(body.0.status)?, checked_delay(body.0.delay_ms)?);
         let update = once.run(&caller, organization, async |tx| {
             let name = body.0.name.as_ref().map(Name::as_str);
-            let before = queries::find(tx, bin.0).await?.map(|found| Bin::of(&app, found));
-            if !queries::update(tx, bin.0, name, status, delay_ms).await? {
-                return Err(Error::not_found(bin.0));
-            }
+            let before = queries::lock(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
+            let before = Bin::of(&app, before);
+            if_match.check(&before)?;
+            queries::update(tx, bin.0, name, status, delay_ms).await?;
             let found = queries::find(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
             let after = Bin::of(&app, found);
-            let changed = (before.and_then(|before| before.to_json()), after.to_json());
-            tx.audit().called(&after.name).became(changed.0.as_ref(), changed.1.as_ref());
-            Ok(Json(after))
+            tx.audit().called(&after.name).became(before.to_json().as_ref(), after.to_json().as_ref());
+            Ok(Tagged::of(after))
         });
         update.await
     }
@@ -322,13 +328,18 @@ impl Inspector {
     async fn delete(
         &self,
         caller: May<ManageWebhooks>,
+        app: Data<&App>,
         once: Once,
+        if_match: IfMatch,
         /// The bin.
         bin: Path<BinId>,
     ) -> Result<Answered<Deleted>, Error> {
         let organization = caller.organization();
         let delete = once.run(&caller, organization, async |tx| {
-            if queries::delete(tx, bin.0).await? { Ok(Deleted::Deleted) } else { Err(Error::not_found(bin.0)) }
+            let before = queries::lock(tx, bin.0).await?.ok_or_else(|| Error::not_found(bin.0))?;
+            if_match.check(&Bin::of(&app, before))?;
+            queries::delete(tx, bin.0).await?;
+            Ok(Deleted::Deleted)
         });
         delete.await
     }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod ask;
+pub(crate) mod asked;
 pub(crate) mod feed;
 mod follow;
 pub(crate) mod together;
@@ -17,12 +18,11 @@ use gantry_schema::jobs::control::{self, Change, Filter};
 use gantry_schema::jobs::log;
 use gantry_schema::jobs::{Enqueued, NewJob};
 use gantry_schema::organizations::needed::{ManageJobs, ReadJobs};
-use gantry_schema::{JobId, JobTx as _, OrganizationId, TenantTx};
-use poem::http::{StatusCode, header};
+use gantry_schema::{JobId, JobTx as _, TenantTx};
+use poem::http::StatusCode;
 use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::{EventStream, Json};
-use poem_openapi::types::ParseFromJSON as _;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
@@ -42,6 +42,7 @@ use crate::tag::Tag;
 
 pub use answer::{Job, JobState, JobSummary, LogLine};
 pub use ask::{BulkRequest, JobRequest, Outcome};
+pub use asked::{Asked, Prefer, Shows};
 pub use follow::News;
 
 /// Jobs that one call by filter changes at most.
@@ -83,39 +84,17 @@ pub struct Receipts {
     pub dry_run: Option<bool>,
 }
 
-/// What came of asking for a job.
+/// What came of asking for a job to stop.
 #[derive(ApiResponse)]
-enum Asked {
-    /// It was written down, and will be done.
-    #[oai(status = 202)]
-    Accepted(
-        Json<Receipt>,
-        /// The job.
-        #[oai(header = "Location")]
-        String,
-        /// When to look at it, in seconds.
-        #[oai(header = "Retry-After")]
-        u32,
-    ),
-    /// The caller preferred to wait, and it ended; or it was only tried out, and would look like this.
+enum Stopped {
+    /// It waited for its turn, and is cancelled; or it ran, the caller preferred to wait, and it ended.
     #[oai(status = 200)]
-    Shown(
-        Json<Receipt>,
-        /// The job.
-        #[oai(header = "Location")]
-        Option<String>,
+    Ended(
+        Json<Job>,
         /// The preference that was honoured.
         #[oai(header = "Preference-Applied")]
         Option<String>,
     ),
-}
-
-/// What came of asking for a job to stop.
-#[derive(ApiResponse)]
-enum Stopped {
-    /// It waited, and is cancelled.
-    #[oai(status = 200)]
-    AtOnce(Json<Job>),
     /// It runs; its worker was told, and stops it within seconds.
     #[oai(status = 202)]
     Told(
@@ -217,28 +196,22 @@ impl Jobs {
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
-        /// `wait=N`: answer when the job ended, or after N seconds.
-        #[oai(name = "Prefer")]
-        prefer: Header<Option<String>>,
+        prefer: Prefer,
         body: Body<JobRequest>,
-    ) -> Result<Answered<Asked>, Error> {
+    ) -> Result<Answered<Asked<Receipt>>, Error> {
         let organization = caller.organization();
-        let patience = wait::preferred(prefer.0.as_deref())?;
         let new = ask::new_job(body.0, caller.by(), app.db.now())?;
         if dry_run.is_wanted() {
             return once.rehearse(organization, async |tx| tried_out(tx, new).await).await;
         }
-        let asked = if once.has_key() {
-            let ask = once.run(&caller, organization, async |tx| Ok(Asked::of(ask_for_one(tx, new).await?)));
+        let receipt = if once.has_key() {
+            let ask = once.run(&caller, organization, async |tx| Ok(asked(ask_for_one(tx, new).await?)));
             ask.await?
         } else {
             // Nothing else belongs in its transaction.
-            Answered::of(Asked::of(together::enqueue(&app, organization, new, once.author(&caller)).await?))
+            Answered::of(asked(together::enqueue(&app, organization, new, once.author(&caller)).await?))
         };
-        match patience {
-            Some(patience) => wait_for_end(&app, organization, asked, patience).await,
-            None => Ok(asked),
-        }
+        prefer.wait(&app, organization, receipt).await
     }
 
     /// Ask for many jobs
@@ -325,7 +298,7 @@ impl Jobs {
     /// Cancel a job
     ///
     /// At once if it waits. If it runs, its worker is told: the handler hears of it within a second, and is stopped hard
-    /// after its grace.
+    /// after its grace. With `Prefer: wait=10` the answer comes when it ended, or after so many seconds.
     ///
     /// Refused as `wrong_state` when it has ended.
     #[oai(path = "/jobs/:job/cancel", method = "post", operation_id = "cancelJob")]
@@ -334,6 +307,7 @@ impl Jobs {
         caller: May<ManageJobs>,
         app: Data<&App>,
         once: Once,
+        prefer: Prefer,
         /// The job.
         job: Path<JobId>,
     ) -> Result<Answered<Stopped>, Error> {
@@ -344,14 +318,17 @@ impl Jobs {
             let after = control::find(tx, job.0).await?.ok_or_else(|| Error::not_found(job.0))?;
             Ok(match change {
                 Change::Asked => Stopped::Told(Json(after.into()), format!("/jobs/{}", job.0), LOOK_AFTER),
-                _ => Stopped::AtOnce(Json(after.into())),
+                _ => Stopped::Ended(Json(after.into()), None),
             })
         });
         let stopped = cancel.await?;
         if stopped.status() == StatusCode::OK && !stopped.is_replayed() {
             app.tell_ended(&[job.0]).await;
         }
-        Ok(stopped)
+        match prefer.ended(&app, organization, &stopped).await? {
+            Some((_, job, applied)) => stopped.instead(|_| Ok(Stopped::Ended(Json(job), Some(applied)))).await,
+            None => Ok(stopped),
+        }
     }
 
     /// Retry a job
@@ -502,11 +479,15 @@ enum BulkAccepted {
     TriedOut(Json<Receipts>),
 }
 
-impl Asked {
-    fn of(enqueued: Enqueued) -> Self {
-        let location = format!("/jobs/{}", enqueued.id);
-        Self::Accepted(Json(enqueued.into()), location, LOOK_AFTER)
+impl Shows for Receipt {
+    fn showing(self, job: Job) -> Self {
+        Self { job: Some(Box::new(job)), ..self }
     }
+}
+
+pub(crate) fn asked(receipt: impl Into<Receipt>) -> Asked<Receipt> {
+    let receipt = receipt.into();
+    Asked::accepted(receipt.id, receipt)
 }
 
 /// The kinds that are meant: the one that is named, or those of the queue, for the ledger finds jobs by their kinds.
@@ -540,34 +521,11 @@ async fn ask_for_one(tx: &mut TenantTx, new: NewJob) -> Result<Enqueued, Error> 
 }
 
 /// The job as it would be, in a transaction that will not be.
-async fn tried_out(tx: &mut TenantTx, new: NewJob) -> Result<Asked, Error> {
+async fn tried_out(tx: &mut TenantTx, new: NewJob) -> Result<Asked<Receipt>, Error> {
     let enqueued = enqueue_one(tx, new).await?;
     let found = control::find(tx, enqueued.id).await?.ok_or(sqlx::Error::RowNotFound)?;
     let receipt = Receipt { job: Some(Box::new(found.into())), dry_run: Some(true), ..enqueued.into() };
-    Ok(Asked::Shown(Json(receipt), None, None))
-}
-
-/// The job with its receipt, if it ends while there is patience: also where the receipt was a replayed one.
-async fn wait_for_end(
-    app: &App,
-    organization: OrganizationId,
-    asked: Answered<Asked>,
-    patience: Duration,
-) -> Result<Answered<Asked>, Error> {
-    let id = asked.header(&header::LOCATION).and_then(|location| location.strip_prefix("/jobs/")?.parse().ok());
-    let Some(id) = id else { return Ok(asked) };
-    let job = wait::until_ended(app, organization, id, patience).await?;
-    if !job.state.is_final() {
-        return Ok(asked);
-    }
-    let (location, applied) = (format!("/jobs/{id}"), format!("wait={}", patience.as_secs()));
-    let job = Arc::unwrap_or_clone(job);
-    let shown = |receipt| {
-        let receipt = Receipt::parse_from_json(Some(receipt)).map_err(|error| Error::internal(error.into_message()))?;
-        let receipt = Receipt { job: Some(Box::new(job.into())), ..receipt };
-        Ok(Asked::Shown(Json(receipt), Some(location), Some(applied)))
-    };
-    asked.instead(shown).await
+    Ok(Asked::tried_out(receipt))
 }
 
 /// What a call by filter changed, for the record.

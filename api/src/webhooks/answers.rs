@@ -54,6 +54,9 @@ pub struct Endpoint {
     pub created_at: Moment,
     /// When it was changed last.
     pub updated_at: Moment,
+    /// What looks like a mistake, such as types nobody has heard of: where it was made or changed.
+    #[oai(skip_serializing_if_is_none)]
+    pub warnings: Option<Vec<String>>,
 }
 
 example!(Endpoint, {
@@ -106,6 +109,7 @@ impl From<rows::Endpoint> for Endpoint {
             open_until: row.open_until.map(Into::into),
             created_at: row.created_at.into(),
             updated_at: row.updated_at.into(),
+            warnings: None,
         }
     }
 }

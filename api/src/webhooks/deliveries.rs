@@ -10,17 +10,19 @@ use gantry_schema::{EndpointId, EventId, JobId, JobTx as _, TenantTx};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
 
 use super::answers::{Attempt, Statistics};
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
+use crate::dry_run::DryRun;
 use crate::during::During;
 use crate::error::{Code, Error};
 use crate::example::example;
 use crate::field::{EventType, Moment};
+use crate::jobs::{Asked, Job, Prefer, Shows};
 use crate::once::{Answered, Once};
 use crate::page::Place;
 use crate::paging::{Paged, Paging};
@@ -30,6 +32,9 @@ use crate::tag::Tag;
 /// How far back events can be sent again: as long as they are kept.
 const KEPT: Duration = Duration::days(30);
 
+/// Events that are counted to say how many would be sent again.
+const COUNTED: i64 = 10_000;
+
 /// The operations on what was, or is to be, delivered.
 #[derive(Debug, Clone, Copy)]
 pub struct WebhookDeliveries;
@@ -37,34 +42,33 @@ pub struct WebhookDeliveries;
 /// A job that was asked for.
 #[derive(Debug, Object)]
 #[oai(rename = "WebhookJob", example)]
-struct Asked {
-    /// The job that does it.
+struct Task {
+    /// The job that does it, or would.
     job_id: JobId,
     /// What it delivers, where that is one event.
     #[oai(skip_serializing_if_is_none)]
     event_id: Option<EventId>,
+    /// The job itself: where the request waited for it.
+    #[oai(skip_serializing_if_is_none)]
+    job: Option<Box<Job>>,
+    /// How many events would be sent, of up to 10 000 that are counted: where it was only tried out.
+    #[oai(skip_serializing_if_is_none)]
+    events: Option<u64>,
+    /// `true`: it was only tried out, and nothing is sent.
+    #[oai(skip_serializing_if_is_none)]
+    dry_run: Option<bool>,
 }
 
-example!(Asked, { "job_id": "job_01h455vb4pex5vsknk084sn02q", "event_id": "evt_01h455vb4pex5vsknk084sn02q" });
+example!(Task, { "job_id": "job_01h455vb4pex5vsknk084sn02q", "event_id": "evt_01h455vb4pex5vsknk084sn02q" });
 
-/// It was asked for.
-#[derive(ApiResponse)]
-enum Accepted {
-    /// It was written down, and will be done.
-    #[oai(status = 202)]
-    Accepted(
-        Json<Asked>,
-        /// The job.
-        #[oai(header = "Location")]
-        String,
-        /// When to look at it, in seconds.
-        #[oai(header = "Retry-After")]
-        u32,
-    ),
+impl Shows for Task {
+    fn showing(self, job: Job) -> Self {
+        Self { job: Some(Box::new(job)), ..self }
+    }
 }
 
-fn accepted(job: JobId, event: Option<EventId>) -> Accepted {
-    Accepted::Accepted(Json(Asked { job_id: job, event_id: event }), format!("/jobs/{job}"), 1)
+fn accepted(job: JobId, event: Option<EventId>) -> Asked<Task> {
+    Asked::accepted(job, Task { job_id: job, event_id: event, job: None, events: None, dry_run: None })
 }
 
 /// A test of an endpoint.
@@ -190,11 +194,13 @@ impl WebhookDeliveries {
     async fn test(
         &self,
         caller: May<ManageWebhooks>,
+        app: Data<&App>,
         once: Once,
+        prefer: Prefer,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Test>,
-    ) -> Result<Answered<Accepted>, Error> {
+    ) -> Result<Answered<Asked<Task>>, Error> {
         let organization = caller.organization();
         let wanted = body.0.event_type.as_ref().map_or(PlatformEvent::Ping.name(), EventType::as_str);
         let test = once.run(&caller, organization, async |tx| {
@@ -221,7 +227,7 @@ impl WebhookDeliveries {
             let asked = delivery.request().enqueue(tx, caller.by()).await?;
             Ok(accepted(asked.id, Some(event.id)))
         });
-        test.await
+        prefer.wait(&app, organization, test.await?).await
     }
 
     /// Send an event to an endpoint again
@@ -233,11 +239,13 @@ impl WebhookDeliveries {
     async fn resend(
         &self,
         caller: May<ManageWebhooks>,
+        app: Data<&App>,
         once: Once,
+        prefer: Prefer,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Resend>,
-    ) -> Result<Answered<Accepted>, Error> {
+    ) -> Result<Answered<Asked<Task>>, Error> {
         let organization = caller.organization();
         let event = body.0.event_id;
         let resend = once.run(&caller, organization, async |tx| {
@@ -247,57 +255,68 @@ impl WebhookDeliveries {
             tx.audit().set("event_id", event).set("job_id", asked.id);
             Ok(accepted(asked.id, Some(event)))
         });
-        resend.await
+        prefer.wait(&app, organization, resend.await?).await
     }
 
     /// Recover what an endpoint missed
     ///
-    /// Every event since a moment that it wants, and of which no delivery to it succeeded, is delivered again.
+    /// Every event since a moment that it wants, and of which no delivery to it succeeded, is delivered again. With
+    /// `dry_run=true` the answer says how many those are.
     ///
     /// Refused as `wrong_state` when the endpoint is disabled.
     #[oai(path = "/webhook-endpoints/:endpoint/recover", method = "post", operation_id = "recoverWebhooks")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn recover(
         &self,
         caller: May<ManageWebhooks>,
+        app: Data<&App>,
         once: Once,
+        dry_run: DryRun,
+        prefer: Prefer,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Recovery>,
-    ) -> Result<Answered<Accepted>, Error> {
+    ) -> Result<Answered<Asked<Task>>, Error> {
         let replay = Replay { from: body.0.since, to: None };
-        again(&caller, once, endpoint.0, &replay, true, "since").await
+        let recover = again(&caller, once, dry_run, endpoint.0, &replay, true).await?;
+        prefer.wait(&app, caller.organization(), recover).await
     }
 
     /// Replay events to an endpoint
     ///
     /// Every event of a stretch of time that it wants is delivered again, whatever became of it before. Receivers know
-    /// by `webhook-id` what they have.
+    /// by `webhook-id` what they have. With `dry_run=true` the answer says how many those are.
     ///
     /// Refused as `wrong_state` when the endpoint is disabled.
     #[oai(path = "/webhook-endpoints/:endpoint/replay", method = "post", operation_id = "replayWebhooks")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn replay(
         &self,
         caller: May<ManageWebhooks>,
+        app: Data<&App>,
         once: Once,
+        dry_run: DryRun,
+        prefer: Prefer,
         /// The endpoint.
         endpoint: Path<EndpointId>,
         body: Body<Replay>,
-    ) -> Result<Answered<Accepted>, Error> {
-        again(&caller, once, endpoint.0, &body.0, false, "from").await
+    ) -> Result<Answered<Asked<Task>>, Error> {
+        let replay = again(&caller, once, dry_run, endpoint.0, &body.0, false).await?;
+        prefer.wait(&app, caller.organization(), replay).await
     }
 }
 
 async fn again(
     caller: &May<ManageWebhooks>,
     once: Once,
+    dry_run: DryRun,
     endpoint: EndpointId,
     replay: &Replay,
     missed: bool,
-    field: &str,
-) -> Result<Answered<Accepted>, Error> {
+) -> Result<Answered<Asked<Task>>, Error> {
     let organization = caller.organization();
-    let again = once.run(caller, organization, async |tx| {
-        let now = tx.now();
+    let again = dry_run.run(once, caller, organization, async |tx| {
+        let (now, field) = (tx.now(), if missed { "since" } else { "from" });
         let (from, to) = (replay.from.0, replay.to.map_or(now, |to| to.0.min(now)));
         if from < now - KEPT {
             return Err(Error::field(field, "events are kept for 30 days; write a later moment"));
@@ -307,6 +326,11 @@ async fn again(
         }
         enabled(tx, endpoint).await?;
         let asked = ReplayEvents { endpoint, from, to, missed }.request().enqueue(tx, caller.by()).await?;
+        if dry_run.is_wanted() {
+            let found = events::wanted_between(tx, endpoint, from, to, missed, None, COUNTED).await?;
+            let (events, dry_run) = (Some(found.len() as u64), dry_run.shown());
+            return Ok(Asked::tried_out(Task { job_id: asked.id, event_id: None, job: None, events, dry_run }));
+        }
         tx.audit().set("from", from).set("to", to).set("missed", missed).set("job_id", asked.id);
         Ok(accepted(asked.id, None))
     });

@@ -14,8 +14,8 @@ use gantry_schema::organizations::needed::{ManageWebhooks, ReadWebhooks};
 use gantry_schema::seal::SealContext;
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::webhooks::{self as rows};
-use gantry_schema::webhooks::{backlog, endpoints, secrets};
-use gantry_schema::{EndpointId, JobTx as _};
+use gantry_schema::webhooks::{backlog, endpoints, event_types, secrets};
+use gantry_schema::{EndpointId, JobTx as _, TenantTx};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
@@ -290,6 +290,8 @@ impl WebhookEndpoints {
             };
             endpoints::insert(tx, &endpoint).await?;
             let endpoint = Endpoint::from(endpoint);
+            let etag = Etag::of(&endpoint);
+            let endpoint = with_warnings(tx, endpoint).await?;
             if dry_run.is_wanted() {
                 return Ok(Created::TriedOut(Json(MadeEndpoint {
                     secret: None,
@@ -302,8 +304,8 @@ impl WebhookEndpoints {
             let row = secret::seal(&app, tx, organization, id, &signing)?;
             secrets::replace(tx, &row, chrono::Duration::zero()).await?;
             let (secret, public_key) = secret::shown(&signing);
-            tx.audit().on(&id).called(&endpoint.url).became(None, endpoint.to_json().as_ref());
-            let etag = Etag::of(&endpoint);
+            let told = Endpoint { warnings: None, ..endpoint.clone() };
+            tx.audit().on(&id).called(&told.url).became(None, told.to_json().as_ref());
             let made = MadeEndpoint { secret, public_key, id, endpoint, dry_run: None };
             Ok(Created::Created(Json(made), format!("/webhook-endpoints/{id}"), etag))
         });
@@ -406,7 +408,8 @@ impl WebhookEndpoints {
             let after = endpoints::find(tx, endpoint.0).await?.ok_or_else(|| Error::not_found(endpoint.0))?;
             let after = Endpoint::from(after);
             tx.audit().called(&after.url).became(before.to_json().as_ref(), after.to_json().as_ref());
-            Ok(Tagged::of(after))
+            let etag = Etag::of(&after);
+            Ok(Tagged::Thing(with_warnings(tx, after).await?, etag))
         });
         update.await
     }
@@ -500,6 +503,19 @@ impl WebhookEndpoints {
         });
         rotate.await
     }
+}
+
+/// The endpoint with what looks like a mistake in it. Its tag is of the endpoint without.
+async fn with_warnings(tx: &mut TenantTx, endpoint: Endpoint) -> Result<Endpoint, Error> {
+    let unheard_of = event_types::unheard_of(tx, &endpoint.event_types).await?;
+    let warning = |pattern: String| {
+        format!(
+            "event_types: nobody has heard of {pattern}; GET /event-types lists what there is, check the spelling, or \
+             describe the type if its events are yet to come"
+        )
+    };
+    let warnings: Vec<String> = unheard_of.into_iter().map(warning).collect();
+    Ok(Endpoint { warnings: (!warnings.is_empty()).then_some(warnings), ..endpoint })
 }
 
 fn seal_headers(

@@ -86,3 +86,29 @@ async fn pausing_and_removing_may_have_a_condition(pool: PgPool) {
     assert_eq!(replaced.expect(200)["next_tick_at"], Value::Null);
     acme.delete(&path).await.expect(204);
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn bins_and_descriptions_of_events_are_changed_on_condition(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let described = |description: &str| json!({ "description": description, "schema": {}, "example": {} });
+    let path = "/event-types/order.sent/versions/1";
+    let made = acme.put(path, &described("one")).await;
+    let etag = made.header("ETag").to_owned();
+    made.expect(201);
+    assert_eq!(acme.get("/event-types/order.sent").await.header("ETag"), etag);
+    acme.put(path, &described("one")).await.expect(200);
+    acme.put(path, &described("two")).await.problem(428, "precondition_required", Some("If-Match"));
+    acme.with(&[("If-Match", &etag)], Method::PUT, path, Some(&described("two"))).await.expect(200);
+    let bin = acme.post("/inspector/bins", &json!({ "name": "first" })).await;
+    let (bin, etag_of_bin) = (bin.header("Location").to_owned(), bin.header("ETag").to_owned());
+    assert_eq!(acme.get(&bin).await.header("ETag"), etag_of_bin);
+    let changed =
+        acme.with(&[("If-Match", &etag_of_bin)], Method::PATCH, &bin, Some(&json!({ "name": "second" }))).await;
+    assert_ne!(changed.header("ETag"), etag_of_bin);
+    for (path, etag) in [(path, &etag), (bin.as_str(), &etag_of_bin)] {
+        let late = acme.with(&[("If-Match", etag)], Method::DELETE, path, None).await;
+        late.problem(412, "precondition_failed", Some("If-Match"));
+        acme.delete(path).await.expect(204);
+    }
+}

@@ -39,6 +39,45 @@ fn the_guide_to_errors_has_every_code() {
     assert!(guide.contains(&gantry_api::error::table()), "run: scripts/openapi");
 }
 
+/// Whether an operation takes a parameter of this name.
+fn takes(operation: &Value, name: &str) -> bool {
+    operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == name)
+}
+
+#[test]
+fn headers_are_described_and_a_job_that_is_asked_for_can_be_waited_for() {
+    let (document, mut jobs) = (document(), 0);
+    for (path, method, operation) in operations(&document) {
+        for (status, answer) in operation["responses"].as_object().unwrap() {
+            let headers = &resolve(&document, answer)["headers"];
+            for (name, header) in headers.as_object().into_iter().flatten() {
+                assert!(header["description"].is_string(), "{method} {path}: {status} has a header {name}");
+            }
+            if status == "202" && headers["Location"]["description"] == "The job." {
+                assert!(takes(operation, "Prefer"), "{method} {path}");
+                jobs += 1;
+            }
+        }
+    }
+    assert!(jobs > 5, "{jobs} operations ask for a job");
+}
+
+#[test]
+fn what_can_be_seen_and_changed_is_changed_on_condition() {
+    let (document, mut changes) = (document(), 0);
+    let operations = operations(&document);
+    for (path, _, seen) in operations.iter().filter(|(_, method, seen)| *method == "get" && !takes(seen, "limit")) {
+        for (_, method, change) in operations.iter().filter(|(of, ..)| of == path) {
+            if ["put", "patch", "delete"].contains(method) {
+                assert!(seen["responses"]["200"]["headers"]["ETag"].is_object(), "get {path} has no ETag");
+                assert!(takes(change, "If-Match"), "{method} {path} takes no If-Match");
+                changes += 1;
+            }
+        }
+    }
+    assert!(changes > 15, "{changes} changes");
+}
+
 #[test]
 fn every_operation_is_described() {
     let document = document();

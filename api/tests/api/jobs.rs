@@ -108,7 +108,8 @@ async fn a_running_job_is_told_to_stop(pool: PgPool) {
     let acme = platform.organization("acme").await;
     let job = acme.probe(None).await;
     let worker = platform.claim(&job).await;
-    let told = acme.send(Method::POST, &format!("/jobs/{job}/cancel"), None).await.expect(202);
+    let cancel = format!("/jobs/{job}/cancel");
+    let told = acme.with(&[("Prefer", "wait=0")], Method::POST, &cancel, None).await.expect(202);
     assert_eq!((&told["state"], &told["cancel_requested_at"]), (&json!("running"), &json!(BEGINNING)));
     let attempt = json!({ "attempt": 1, "started_at": BEGINNING, "outcome": "running", "worker": worker });
     assert_eq!(told["attempts"], json!([attempt]));
@@ -173,6 +174,64 @@ async fn who_prefers_to_wait_gets_the_job_if_it_ended_and_a_receipt_if_not(pool:
     let ended = answer.expect(200);
     assert_eq!((&ended["id"], &ended["outcome"]), (&cancelled["id"], &json!("inserted")));
     assert_eq!((&ended["job"]["id"], &ended["job"]["state"]), (&cancelled["id"], &json!("cancelled")));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn whatever_asks_for_a_job_can_be_waited_for(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let schedule = json!({ "name": "nightly", "kind": "diagnostics.probe", "cron": "0 3 * * *" });
+    let schedule = acme.post("/schedules", &schedule).await.expect(201);
+    let endpoint = acme.post("/webhook-endpoints", &json!({ "url": "https://example.com/hooks" })).await.expect(201);
+    let endpoint = format!("/webhook-endpoints/{}", endpoint["id"].as_str().unwrap());
+    let test = json!({});
+    let recover = json!({ "since": BEGINNING });
+    platform.clock.advance(chrono::Duration::seconds(1));
+    let mut seen = 0;
+    for (path, body) in [
+        (format!("/schedules/{}/run", schedule["id"].as_str().unwrap()), None),
+        (format!("{endpoint}/test"), Some(&test)),
+        (format!("{endpoint}/recover"), Some(&recover)),
+    ] {
+        let ask = async |prefer| acme.with(&[("Prefer", prefer)], Method::POST, &path, body).await;
+        ask("wait=forever").await.problem(400, "invalid_parameter", Some("Prefer"));
+        ask("wait=0").await.expect(202);
+        seen += 2;
+        let end = async {
+            while platform.count("jobs").await < seen {}
+            let listed = acme.get("/jobs?limit=1").await.expect(200);
+            let newest = listed["items"][0]["id"].as_str().unwrap().to_owned();
+            acme.send(Method::POST, &format!("/jobs/{newest}/cancel"), None).await.expect(200);
+            newest
+        };
+        let (answer, ended) = tokio::join!(ask("wait=30"), end);
+        assert_eq!(answer.header("Preference-Applied"), "wait=30");
+        assert_eq!(answer.header("Location"), format!("/jobs/{ended}"));
+        let answer = answer.expect(200);
+        assert_eq!((&answer["job"]["id"], &answer["job"]["state"]), (&json!(ended), &json!("cancelled")), "{path}");
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_would_be_sent_again_is_counted_and_not_sent(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let endpoint = json!({ "url": "https://example.com/hooks", "event_types": ["invoice.paid"] });
+    let endpoint = acme.post("/webhook-endpoints", &endpoint).await.expect(201);
+    let endpoint = format!("/webhook-endpoints/{}", endpoint["id"].as_str().unwrap());
+    let event = |event_type: &str| json!({ "type": event_type, "payload": {} });
+    let events = json!({ "events": [event("invoice.paid"), event("invoice.paid"), event("invoice.sent")] });
+    let tried = acme.post("/events/bulk?dry_run=true", &events).await.expect(200);
+    assert_eq!((tried["events"].as_array().unwrap().len(), &tried["dry_run"]), (3, &json!(true)));
+    assert_eq!((platform.count("events").await, platform.count("jobs").await), (0, 0));
+    acme.post("/events/bulk", &events).await.expect(202);
+    platform.clock.advance(chrono::Duration::seconds(1));
+    let jobs = platform.count("jobs").await;
+    for (path, body) in [("recover", json!({ "since": BEGINNING })), ("replay", json!({ "from": BEGINNING }))] {
+        let tried = acme.post(&format!("{endpoint}/{path}?dry_run=true"), &body).await.expect(200);
+        assert_eq!((&tried["events"], &tried["dry_run"]), (&json!(2), &json!(true)), "{path}");
+    }
+    assert_eq!(platform.count("jobs").await, jobs);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

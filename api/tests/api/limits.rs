@@ -16,11 +16,21 @@ fn left(answer: &Answer) -> &str {
 
 async fn give(platform: &Platform, to: &Actor, body: Value) {
     let path = format!("/organizations/{}/rate-limits", to.organization);
-    platform.operator().await.put(&path, &body).await.expect(204);
+    change(&platform.operator().await, &path, &body).await.expect(200);
+}
+
+/// Whatever is there by now.
+async fn change(operator: &Actor, path: &str, body: &Value) -> Answer {
+    operator.with(&[("If-Match", "*")], Method::PUT, path, Some(body)).await
 }
 
 async fn set_tier(platform: &Platform, body: Value) {
-    platform.operator().await.put("/rate-tiers/small", &body).await.expect(204);
+    let operator = platform.operator().await;
+    let answer = operator.put("/rate-tiers/small", &body).await;
+    match answer.status.as_u16() {
+        428 => change(&operator, "/rate-tiers/small", &body).await.expect(200),
+        _ => answer.expect(201),
+    };
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
@@ -143,7 +153,7 @@ fn nobody(path: &str) -> Request {
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn strangers_are_counted_by_their_address_before_anything_is_done_for_them(pool: PgPool) {
     let platform = Platform::counting(pool).await;
-    platform.operator().await.put("/rate-rules/anonymous", &json!({ "per_minute": 2 })).await.expect(204);
+    change(&platform.operator().await, "/rate-rules/anonymous", &json!({ "per_minute": 2 })).await.expect(200);
     let app = behind_a_proxy(&platform);
     let asks = async |path: &str, address| send(&app, from(nobody(path), address)).await;
     assert_eq!(left(&asks("/openapi.json", "203.0.113.1").await), "\"anonymous\";r=1;t=30");
@@ -161,7 +171,7 @@ async fn strangers_are_counted_by_their_address_before_anything_is_done_for_them
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn who_tries_keys_is_not_looked_at_after_a_while_and_his_neighbour_is(pool: PgPool) {
     let platform = Platform::counting(pool).await;
-    platform.operator().await.put("/rate-rules/credentials", &json!({ "per_minute": 3 })).await.expect(204);
+    change(&platform.operator().await, "/rate-rules/credentials", &json!({ "per_minute": 3 })).await.expect(200);
     let app = behind_a_proxy(&platform);
     let acme = platform.organization("acme").await;
     let well = || from(acme.request(Method::GET, "/jobs", None), "203.0.113.1");
@@ -190,8 +200,15 @@ async fn an_own_number_and_a_month_are_given_by_the_operator_alone(pool: PgPool)
     let path = format!("/organizations/{}/rate-limits", branch.organization);
     let own = json!({ "tier": "enterprise", "per_minute": 300, "monthly_calls": 1_000_000, "monthly_bytes": 5_000 });
     acme.put(&path, &own).await.problem(403, "forbidden", None);
-    operator.put(&path, &own).await.expect(204);
+    operator.put(&path, &own).await.problem(428, "precondition_required", Some("If-Match"));
+    let etag = operator.get(&path).await.header("ETag").to_owned();
+    let given = operator.with(&[("If-Match", &etag)], Method::PUT, &path, Some(&own)).await;
+    assert_eq!(given.header("ETag"), branch.get("/rate-limits").await.header("ETag"));
+    let other = json!({ "tier": "starter" });
+    let late = operator.with(&[("If-Match", &etag)], Method::PUT, &path, Some(&other)).await;
+    late.problem(412, "precondition_failed", Some("If-Match"));
     let seen = branch.get("/rate-limits").await.expect(200);
+    assert_eq!(given.expect(200), seen);
     assert_eq!(seen, acme.get(&path).await.expect(200), "those above see it");
     assert_eq!((seen["tier"].as_str(), seen["per_minute"].as_u64()), (Some("enterprise"), Some(300)));
     assert_eq!(seen["limits"][1], json!({ "class": "write", "per_minute": 300, "burst": 300 }));
@@ -216,7 +233,15 @@ async fn tiers_are_made_changed_and_removed_while_everything_runs(pool: PgPool) 
     let platform = Platform::new(pool).await;
     let (operator, acme) = (platform.operator().await, platform.organization("acme").await);
     let tier = json!({ "read_per_minute": 30, "write_per_minute": 20, "deploy_per_minute": 10, "burst_percent": 50 });
-    operator.put("/rate-tiers/gold", &tier).await.expect(204);
+    let made = operator.put("/rate-tiers/gold", &tier).await;
+    let etag = made.header("ETag").to_owned();
+    let made = made.expect(201);
+    assert_eq!(operator.put("/rate-tiers/gold", &tier).await.expect(200), made, "it looks so already");
+    assert_eq!(operator.get("/rate-tiers/gold").await.header("ETag"), etag);
+    let larger = json!({ "read_per_minute": 300, "write_per_minute": 20, "deploy_per_minute": 10 });
+    operator.put("/rate-tiers/gold", &larger).await.problem(428, "precondition_required", Some("If-Match"));
+    let unseen = operator.with(&[("If-Match", "\"x\"")], Method::PUT, "/rate-tiers/gold", Some(&larger)).await;
+    unseen.problem(412, "precondition_failed", Some("If-Match"));
     give(&platform, &acme, json!({ "tier": "gold" })).await;
     let answer = acme.get("/rate-limits").await;
     assert_eq!(left(&answer), "\"read\";r=14;t=2");
@@ -246,6 +271,13 @@ async fn tiers_are_made_changed_and_removed_while_everything_runs(pool: PgPool) 
     }
     operator.put("/rate-tiers/1x", &tier).await.problem(400, "invalid_parameter", Some("tier"));
     operator.put("/rate-rules/everybody", &json!({ "per_minute": 1 })).await.problem(404, "not_found", Some("rule"));
+    operator.get("/rate-rules/everybody").await.problem(404, "not_found", Some("rule"));
+    operator.get("/rate-tiers/silver").await.problem(404, "not_found", Some("tier"));
+    let rule = operator.get("/rate-rules/anonymous").await;
+    let (etag, new) = (rule.header("ETag").to_owned(), json!({ "per_minute": 200 }));
+    operator.put("/rate-rules/anonymous", &new).await.problem(428, "precondition_required", Some("If-Match"));
+    let set = operator.with(&[("If-Match", &etag)], Method::PUT, "/rate-rules/anonymous", Some(&new)).await;
+    assert_eq!(set.expect(200), operator.get("/rate-rules/anonymous").await.expect(200));
     assert_eq!(operator.get("/rate-rules").await.expect(200).as_array().unwrap().len(), 4);
 }
 

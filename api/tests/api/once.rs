@@ -150,9 +150,9 @@ async fn the_largest_answer_there_is_is_kept_and_answers_without_a_body_too(pool
     assert_eq!((again.status.as_u16(), again.text == first.text), (202, true));
     assert_eq!(platform.count("jobs").await, 10_000);
 
-    let pause = [("Idempotency-Key", "pause")];
+    let resume = [("Idempotency-Key", "resume")];
     for replayed in ["", "true"] {
-        let answer = acme.with(&pause, Method::PUT, "/organization/pause", None).await;
+        let answer = acme.with(&resume, Method::DELETE, "/organization/pause", None).await;
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
         assert_eq!(answer.header("Idempotency-Replayed"), replayed);
     }

@@ -95,7 +95,7 @@ async fn five_of_everything(platform: &Platform, acme: &Actor) -> [(&'static str
         let schedule = json!({ "name": name, "kind": "diagnostics.probe", "cron": "@daily" });
         acme.post("/schedules", &schedule).await.expect(201);
         let described = json!({ "description": "", "schema": {}, "example": {} });
-        acme.put(&format!("/event-types/own.type{number}/versions/1"), &described).await.expect(200);
+        acme.put(&format!("/event-types/own.type{number}/versions/1"), &described).await.expect(201);
         let request = Request::builder().method(Method::POST).uri_str(format!("/{received}")).finish();
         send(&platform.app, request).await.expect(200);
     }

@@ -14,8 +14,9 @@ use gantry_schema::people::hashing::Hasher;
 use gantry_schema::people::{self, NewPerson, Typed, passwords};
 use gantry_schema::seal::{SealingKey, SealingKeys};
 use gantry_schema::{Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, SystemClock, WorkerId};
+use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderMap, Method, StatusCode};
-use poem::{Body, Endpoint as _, Request, Response};
+use poem::{Body, Endpoint as _, EndpointExt as _, Request, Response};
 use rand::SeedableRng as _;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -32,12 +33,37 @@ pub struct Platform {
     pub app: App,
     pub clock: Arc<FixedClock>,
     pub pool: PgPool,
+    pub api: Api,
+}
+
+/// The API, made once for many requests.
+#[derive(Clone)]
+pub struct Api(Arc<BoxEndpoint<'static, Response>>);
+
+impl Api {
+    pub fn of(app: &App) -> Self {
+        Self(Arc::new(gantry_api::app(app.clone()).boxed()))
+    }
+
+    /// Sends a request as it is.
+    pub async fn answer(&self, request: Request) -> Response {
+        // The whole of the API's future; a test that has several at a time would hold them on its stack.
+        Box::pin(self.0.get_response(request)).await
+    }
+
+    /// As [`Self::answer`]. What is answered is what the document says.
+    pub async fn send(&self, request: Request) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = Answer::of(self.answer(request).await).await;
+        documented::check(&method, &path, &answer);
+        answer
+    }
 }
 
 /// An organization, and a key with which to act for it.
 #[derive(Clone)]
 pub struct Actor {
-    app: App,
+    api: Api,
     pub organization: OrganizationId,
     pub token: String,
 }
@@ -45,7 +71,7 @@ pub struct Actor {
 /// Somebody who signed in with a program.
 #[derive(Clone)]
 pub struct Human {
-    app: App,
+    api: Api,
     pub id: PersonId,
     pub access_token: String,
     pub refresh_token: String,
@@ -88,7 +114,7 @@ impl Platform {
         // As cheap as it can be: these tests are not about how long guessing takes.
         let hasher = Hasher::costing((8, 1, 1), None, &mut rand::rngs::StdRng::seed_from_u64(1)).unwrap();
         let app = App::new(db, redis, namespace, Signals::default(), sealing, false).hashing(hasher);
-        Self { app, clock, pool }
+        Self { api: Api::of(&app), app, clock, pool }
     }
 
     /// Somebody who may do everything to the whole installation.
@@ -116,7 +142,7 @@ impl Platform {
         let mut tx = self.app.db.tenant(organization).await.unwrap();
         api_keys::create(&mut tx, "test", &token, scopes, None).await.unwrap();
         tx.commit().await.unwrap();
-        Actor { app: self.app.clone(), organization, token: token.expose().to_owned() }
+        Actor { api: self.api.clone(), organization, token: token.expose().to_owned() }
     }
 
     /// Somebody with an account and a password, who is a member of nothing.
@@ -141,7 +167,7 @@ impl Platform {
 
     /// Sends a request that nobody is known by.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        send(&self.app, post(path, body)).await
+        self.api.send(post(path, body)).await
     }
 
     /// Signs in with the password everybody has here.
@@ -149,7 +175,7 @@ impl Platform {
         let body = serde_json::json!({ "email": email, "password": PASSWORD, "kind": "program" });
         let opened = self.post("/sessions", &body).await.expect(201);
         let nothing = String::new();
-        Human { app: self.app.clone(), id, access_token: nothing.clone(), refresh_token: nothing }.with(&opened)
+        Human { api: self.api.clone(), id, access_token: nothing.clone(), refresh_token: nothing }.with(&opened)
     }
 
     /// Somebody who is a member, signed in.
@@ -211,7 +237,7 @@ impl Human {
             Some(body) => request.header("Content-Type", "application/json").body(body.to_string()),
             None => request.finish(),
         };
-        send(&self.app, request).await
+        self.api.send(request).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -235,13 +261,9 @@ impl Human {
     }
 }
 
-/// Sends a request as it is. The answer is one that the document knows.
+/// Sends one request to an API that is made for it, as it is.
 pub async fn send(app: &App, request: Request) -> Answer {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // The whole of the API's future; a test that has several at a time would hold them on its stack.
-    let answer = Answer::of(Box::pin(gantry_api::app(app.clone()).get_response(request)).await).await;
-    documented::check(&method, &path, &answer);
-    answer
+    Api::of(app).send(request).await
 }
 
 impl Actor {
@@ -255,11 +277,11 @@ impl Actor {
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<Body>) -> Answer {
-        send(&self.app, self.request(method, path, body)).await
+        self.api.send(self.request(method, path, body)).await
     }
 
     pub async fn send_as_is(&self, request: Request) -> Answer {
-        send(&self.app, request).await
+        self.api.send(request).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

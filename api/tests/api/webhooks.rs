@@ -4,6 +4,7 @@ use gantry_schema::SecretId;
 use gantry_schema::seal::{SealingKey, SealingKeys};
 use gantry_schema::webhooks::secrets::Secret;
 use gantry_schema::webhooks::signature::SigningSecret;
+use poem::http::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -14,13 +15,13 @@ use crate::support::{BEGINNING, Platform};
 async fn the_signing_secret_is_shown_once_and_lies_sealed_in_its_row(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
-    let body = json!({ "url": "https://Receiver.example/hooks", "event_types": ["invoice.*"], "description": "Ours" });
+    let body = json!({ "url": "https://Receiver.example/hooks", "event_types": ["webhook.*"], "description": "Ours" });
     let made = acme.post("/webhook-endpoints", &body).await.expect(201);
     let secret = SigningSecret::parse(made["secret"].as_str().unwrap()).unwrap();
     assert_eq!(
         made["endpoint"],
         json!({ "id": made["id"], "url": "https://receiver.example/hooks", "description": "Ours",
-                "event_types": ["invoice.*"], "channels": [], "metadata": {}, "header_names": [], "ordered": false,
+                "event_types": ["webhook.*"], "channels": [], "metadata": {}, "header_names": [], "ordered": false,
                 "thin": false, "enabled": true, "created_at": BEGINNING, "updated_at": BEGINNING })
     );
 
@@ -120,7 +121,7 @@ async fn an_endpoint_is_changed_in_part_and_removed(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
     let made = acme
-        .post("/webhook-endpoints", &json!({ "url": "https://receiver.example/", "event_types": ["a"] }))
+        .post("/webhook-endpoints", &json!({ "url": "https://receiver.example/", "event_types": ["webhook.ping"] }))
         .await
         .expect(201);
     let path = format!("/webhook-endpoints/{}", made["id"].as_str().unwrap());
@@ -132,6 +133,47 @@ async fn an_endpoint_is_changed_in_part_and_removed(pool: PgPool) {
     acme.delete(&path).await.expect(204);
     acme.get(&path).await.problem(404, "not_found", None);
     acme.patch(&path, &json!({})).await.problem(404, "not_found", None);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn types_that_nobody_has_heard_of_are_warned_of(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let (acme, other) = (platform.organization("acme").await, platform.organization("other").await);
+    let described = json!({ "description": "d", "schema": {}, "example": {} });
+    acme.put("/event-types/order.sent/versions/1", &described).await.expect(201);
+    other.put("/event-types/parcel.sent/versions/1", &described).await.expect(201);
+    acme.post("/events", &json!({ "type": "refund.made", "payload": {} })).await.expect(202);
+    let warned = |answer: &Value| -> Vec<String> {
+        let warnings = answer["warnings"].as_array().into_iter().flatten();
+        let named = warnings.map(|warning| warning.as_str().unwrap().split_once("heard of ").unwrap().1);
+        named.map(|rest| rest.split_once(';').unwrap().0.to_owned()).collect()
+    };
+    let types = json!([
+        "webhook.ping",
+        "webhook.*",
+        "webhook.pong",
+        "order.sent",
+        "order.*",
+        "order.*",
+        "parcel.*",
+        "refund.made",
+        "refund.*",
+        "invoice.pai"
+    ]);
+    let made =
+        acme.post("/webhook-endpoints", &json!({ "url": "https://receiver.example/", "event_types": types })).await;
+    let (etag, made) = (made.header("ETag").to_owned(), made.expect(201));
+    assert_eq!(warned(&made["endpoint"]), ["webhook.pong", "parcel.*", "invoice.pai"]);
+    let path = format!("/webhook-endpoints/{}", made["id"].as_str().unwrap());
+    let seen = acme.get(&path).await;
+    assert_eq!(seen.header("ETag"), etag, "a warning is nothing of the endpoint");
+    assert!(seen.expect(200)["warnings"].is_null());
+    let changed = acme.with(&[("If-Match", &etag)], Method::PATCH, &path, Some(&json!({ "event_types": ["a"] }))).await;
+    assert_eq!(changed.header("ETag"), acme.get(&path).await.header("ETag"));
+    assert_eq!(warned(&changed.expect(200)), ["a"]);
+    // What could never be a type is refused.
+    let never = json!({ "event_types": ["invoice.pai*"] });
+    acme.patch(&path, &never).await.problem(422, "invalid_field", Some("event_types[0]"));
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

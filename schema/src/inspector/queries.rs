@@ -108,6 +108,17 @@ pub async fn find(tx: &mut TenantTx, id: BinId) -> Result<Option<Bin>, sqlx::Err
     .await
 }
 
+/// As [`find`], and nobody else changes it until the transaction ends.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn lock(tx: &mut TenantTx, id: BinId) -> Result<Option<Bin>, sqlx::Error> {
+    sqlx::query!("select id from inspector_bins where id = $1 for update", id.uuid())
+        .fetch_optional(tx.connection())
+        .await?;
+    find(tx, id).await
+}
+
 /// The bins of the organization, oldest first; there are few.
 ///
 /// # Errors

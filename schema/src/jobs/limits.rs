@@ -75,6 +75,22 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Limit>, sqlx::Error> {
     Ok(rows.into_iter().map(Limit::from).collect())
 }
 
+/// One of them: `queue` or `rate`, and its name.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn find(tx: &mut TenantTx, subject: &str, name: &str) -> Result<Option<Limit>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        "select name, amount, period_seconds, burst from job_limits where subject = $1 and name = $2",
+        subject,
+        name
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    Ok(row.map(Limit::from))
+}
+
 /// The organizations whose share is not the ordinary one.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use crate::{EngineDb, JobId, JobTx, TenantTx};
+use crate::{EngineDb, JobId, JobTx, OrganizationId, TenantTx};
 
 /// Where PostgreSQL tells workers what changed: `settings`, or `cancel job_…`.
 pub const CHANNEL: &str = "gantry_control";
@@ -38,6 +38,8 @@ pub struct Pause {
     pub subject: String,
     /// Its name, or the organization's id as a uuid.
     pub name: String,
+    /// Whose it is: the organization itself, or one above it.
+    pub organization: OrganizationId,
     /// Since when.
     pub paused_at: DateTime<Utc>,
     /// Who did it.
@@ -64,27 +66,52 @@ pub async fn pause(tx: &mut TenantTx, subject: Subject, name: &str, by: &str) ->
     notify(tx.connection()).await
 }
 
-/// Resumes; `false`: it was not paused.
+/// The pause that the transaction's organization has made.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn find(tx: &mut TenantTx, subject: Subject, name: &str) -> Result<Option<Pause>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_as!(
+        Pause,
+        r#"select subject, name, organization_id as "organization: OrganizationId", paused_at, paused_by from job_pauses
+            where subject = $1 and name = $2 and organization_id = $3"#,
+        subject.as_str(),
+        name,
+        organization.uuid()
+    )
+    .fetch_optional(tx.connection())
+    .await
+}
+
+/// Lifts the pause that the transaction's organization has made; `false`: it had made none.
 ///
 /// # Errors
 /// When the database refuses or went away.
 pub async fn resume(tx: &mut TenantTx, subject: Subject, name: &str) -> Result<bool, sqlx::Error> {
-    let resumed = sqlx::query!("delete from job_pauses where subject = $1 and name = $2", subject.as_str(), name)
-        .execute(tx.connection())
-        .await?
-        .rows_affected();
+    let organization = tx.organization();
+    let resumed = sqlx::query!(
+        "delete from job_pauses where subject = $1 and name = $2 and organization_id = $3",
+        subject.as_str(),
+        name,
+        organization.uuid()
+    )
+    .execute(tx.connection())
+    .await?
+    .rows_affected();
     notify(tx.connection()).await?;
     Ok(resumed == 1)
 }
 
-/// The pauses the transaction's organization has made.
+/// The pauses the transaction's organization has made, and those of itself that were made above it.
 ///
 /// # Errors
 /// When the database refuses or went away.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<Pause>, sqlx::Error> {
     sqlx::query_as!(
         Pause,
-        "select subject, name, paused_at, paused_by from job_pauses order by subject, name limit 1000"
+        r#"select subject, name, organization_id as "organization: OrganizationId", paused_at, paused_by from job_pauses
+            order by subject, name, organization_id limit 1000"#
     )
     .fetch_all(tx.connection())
     .await
@@ -95,7 +122,12 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Pause>, sqlx::Error> {
 /// # Errors
 /// When the database refuses or went away.
 pub async fn all(db: &EngineDb) -> Result<Vec<Pause>, sqlx::Error> {
-    sqlx::query_as!(Pause, "select subject, name, paused_at, paused_by from job_pauses").fetch_all(db.pool()).await
+    sqlx::query_as!(
+        Pause,
+        r#"select subject, name, organization_id as "organization: OrganizationId", paused_at, paused_by from job_pauses"#
+    )
+    .fetch_all(db.pool())
+    .await
 }
 
 /// Tells the workers that pauses, limits or shares changed.

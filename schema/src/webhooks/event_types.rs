@@ -188,6 +188,35 @@ pub async fn list(tx: &mut TenantTx, after: Option<(&str, i32)>, limit: i64) -> 
     .await
 }
 
+/// Which of these patterns select nothing that anybody knows of: neither a type of the catalogue, nor one of an event that
+/// is kept. Of beginnings such as `invoice.*`, the newest thousand events are looked at.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn unheard_of(tx: &mut TenantTx, patterns: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    let organization = tx.organization();
+    let platform: Vec<String> = PlatformEvent::ALL.into_iter().map(|event| event.name().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select pattern as "pattern!" from unnest($2::text[]) with ordinality as asked (pattern, number)
+            where not exists (
+                      select from (select name from event_types where organization_id = $1
+                                   union all select unnest($3::text[])) as described (name)
+                       where name = pattern or (right(pattern, 2) = '.*' and starts_with(name, left(pattern, -1))))
+              and not exists (
+                      select from events where organization_id = $1 and type = pattern and endpoint_id is null)
+              and not exists (
+                      select from (select type from events where organization_id = $1 and endpoint_id is null
+                                    order by id desc limit 1000) as newest
+                       where right(pattern, 2) = '.*' and starts_with(type, left(pattern, -1)))
+            order by number"#,
+        organization.uuid(),
+        patterns,
+        &platform
+    )
+    .fetch_all(tx.connection())
+    .await
+}
+
 /// A type of the organization's own, of one version or the newest.
 ///
 /// # Errors

@@ -143,34 +143,60 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter, window: Window) -> Result<
     if filter.names_types() { in_order!(window.order, of_types) } else { in_order!(window.order, any) }
 }
 
+/// What a look at the feed found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// What was wanted, oldest first.
+    pub events: Vec<Placed>,
+    /// Everything up to here was looked at.
+    pub place: Place,
+    /// There is nothing behind it yet.
+    pub is_end: bool,
+}
+
+/// Events that one look at the feed passes over at most to find those that are wanted.
+const LOOKED_AT: i64 = 2_000;
+
 /// The events after a place, oldest first: the same that are pushed, in an order in which nothing appears behind a
-/// reader. What transactions that still run may yet write comes with the next look.
+/// reader. What transactions that still run may yet write comes with the next look. A filter that hardly anything
+/// passes costs no more than one that everything does: then the next look goes on from [`Look::place`].
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn feed(tx: &mut TenantTx, filter: &Filter, after: Place, limit: i64) -> Result<Vec<Placed>, sqlx::Error> {
+pub async fn feed(tx: &mut TenantTx, filter: &Filter, after: Place, limit: i64) -> Result<Look, sqlx::Error> {
     let organization = tx.organization();
+    let looked_at = if *filter == Filter::default() { limit } else { limit.max(LOOKED_AT) };
     let rows = sqlx::query!(
-        r#"select id as "id: EventId", type, payload, channels, key, created_at, position::text::bigint as "position!"
-             from events
-            where organization_id = $1 and endpoint_id is null
-              and position < pg_snapshot_xmin(pg_current_snapshot())
-              and (position, id) > ($2::bigint::text::xid8, $3)
-              and ($4::text[] = '{}' or exists (
-                      select from unnest($4) as wanted
-                       where wanted = type or (right(wanted, 2) = '.*' and starts_with(type, left(wanted, -1)))))
-              and ($5::text is null or $5 = any(channels))
+        r#"select id as "id: EventId", type, payload, channels, key, created_at, position::text::bigint as "position!",
+                  wanted as "wanted!", number = total as "is_last!", total as "total!"
+             from (select *,
+                          ($4::text[] = '{}' or exists (
+                               select from unnest($4) as pattern
+                                where pattern = type
+                                   or (right(pattern, 2) = '.*' and starts_with(type, left(pattern, -1)))))
+                          and ($5::text is null or $5 = any(channels)) as wanted,
+                          row_number() over (order by position, id) as number, count(*) over () as total
+                     from (select * from events
+                            where organization_id = $1 and endpoint_id is null
+                              and position < pg_snapshot_xmin(pg_current_snapshot())
+                              and (position, id) > ($2::bigint::text::xid8, $3)
+                            order by position, id limit $7) as following) as looked_at
+            where wanted or number = total
             order by position, id limit $6"#,
         organization.uuid(),
         after.position,
         after.event.uuid(),
         &filter.types,
         filter.channel,
-        limit
+        limit,
+        looked_at
     )
     .fetch_all(tx.connection())
     .await?;
-    let placed = rows.into_iter().map(|row| Placed {
+    let last =
+        rows.last().map(|row| (Place { position: row.position, event: row.id }, row.is_last && row.total < looked_at));
+    let (place, is_end) = last.unwrap_or((after, true));
+    let events = rows.into_iter().filter(|row| row.wanted).map(|row| Placed {
         place: Place { position: row.position, event: row.id },
         event: Event {
             id: row.id,
@@ -181,7 +207,7 @@ pub async fn feed(tx: &mut TenantTx, filter: &Filter, after: Place, limit: i64) 
             created_at: row.created_at,
         },
     });
-    Ok(placed.collect())
+    Ok(Look { events: events.collect(), place, is_end })
 }
 
 /// Where an event stands in the feed; `None`: it does not, or no longer.

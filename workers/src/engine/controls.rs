@@ -105,6 +105,7 @@ async fn read(parts: &Parts) -> Result<Settings, sqlx::Error> {
     }
     settings.paused.kinds.sort_unstable();
     settings.paused.organizations.sort_unstable();
+    settings.paused.organizations.dedup();
     for limit in limits::all(ledger).await? {
         match limit {
             Limit::Queue { name, running } => drop(settings.queue_limits.insert(name, running)),

@@ -1,14 +1,12 @@
 //! A request as it is sent: also one that no client would make.
 
 use futures::stream;
-use gantry_api::App;
-use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderValue, Method};
-use poem::{Body, Endpoint as _, EndpointExt as _, Request, Response};
+use poem::{Body, Request};
 use serde_json::Value;
 
 use crate::documented;
-use crate::support::Answer;
+use crate::support::{self, Answer};
 
 /// A request.
 #[derive(Clone)]
@@ -109,17 +107,13 @@ pub fn encoded(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
-/// The API, made once for many requests.
-pub struct Api(BoxEndpoint<'static, Response>);
+/// The API, that is sent what no client would send.
+pub struct Api(pub support::Api);
 
 impl Api {
-    pub fn of(app: &App) -> Self {
-        Self(gantry_api::app(app.clone()).boxed())
-    }
-
     /// Sends it. The answer is one that the document knows; of one that does not end by itself, nothing is read.
     pub async fn send(&self, ask: &Ask, token: Option<&str>) -> Answer {
-        let response = self.0.get_response(ask.request(token)).await;
+        let response = self.0.answer(ask.request(token)).await;
         let streams = response.content_type().is_some_and(|media_type| media_type.starts_with("text/event-stream"));
         let answer = if streams {
             let (parts, _) = response.into_parts();

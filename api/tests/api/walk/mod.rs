@@ -58,7 +58,7 @@ fn walked() -> Vec<Operation> {
 async fn scene(pool: PgPool) -> (Platform, Api, Callers) {
     let platform = Platform::new(pool).await;
     let (operator, actor) = (platform.operator().await, platform.organization("acme").await);
-    let api = Api::of(&platform.app);
+    let api = Api(platform.api.clone());
     (platform, api, Callers { operator, actor })
 }
 
@@ -105,7 +105,8 @@ async fn what_is_about_people_needs_a_person(pool: PgPool) {
     assert!(refused > 8, "{refused} operations walked");
 }
 
-/// Those that were not done yet: what removes comes last, and what lies deeper before what holds it.
+/// Those that were not done yet: what makes something comes first, what removes comes last, and what lies deeper before
+/// what holds it.
 fn in_order(done: &BTreeSet<&'static str>) -> Vec<Operation> {
     let left = |operation: &Operation| {
         let of_key = !operation.is_of_people() && !OF_STRANGERS.contains(&operation.id);
@@ -113,8 +114,8 @@ fn in_order(done: &BTreeSet<&'static str>) -> Vec<Operation> {
     };
     let mut operations: Vec<Operation> = all().into_iter().filter(left).collect();
     operations.sort_by_key(|operation| {
-        let deletes = operation.method() == Method::DELETE;
-        (deletes, Reverse(if deletes { operation.path.len() } else { 0 }))
+        let (makes, deletes) = (operation.method() == Method::PUT, operation.method() == Method::DELETE);
+        (deletes, !makes, Reverse(if deletes { operation.path.len() } else { 0 }))
     });
     operations
 }

@@ -99,7 +99,9 @@ impl Operation {
         for parameter in self.parameters("query").filter(|parameter| parameter["required"] == true) {
             ask = ask.query(parameter["name"].as_str().unwrap(), &text(&parameter["schema"]["example"]));
         }
-        if self.described["responses"].get("428").is_some() {
+        let answers = &self.described["responses"];
+        // What it makes is not there yet, and is not overwritten.
+        if answers.get("428").is_some() && answers.get("201").is_none() {
             ask = ask.header("If-Match", "*");
         }
         match self.example(things) {
