@@ -88,6 +88,11 @@ async fn read<T: DeserializeOwned>(request: &Request, body: &mut RequestBody, li
 }
 
 fn check_media_type(request: &Request) -> Result<(), Error> {
+    let encoding = request.header("Content-Encoding").filter(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+    if encoding.is_some() {
+        let detail = "bodies are read as they are, not compressed; send the JSON itself, without Content-Encoding";
+        return Err(Error::new(Code::UnsupportedMediaType, detail).at("Content-Encoding"));
+    }
     let Some(media_type) = request.content_type() else {
         return Err(Error::new(Code::UnsupportedMediaType, "say Content-Type: application/json").at("Content-Type"));
     };

@@ -83,7 +83,12 @@ example!(NewOrganization, { "name": "Acme" });
 enum Created {
     /// It is there.
     #[oai(status = 201)]
-    Created(Json<Organization>, #[oai(header = "Location")] String),
+    Created(
+        Json<Organization>,
+        /// Where it is.
+        #[oai(header = "Location")]
+        String,
+    ),
 }
 
 #[OpenApi(prefix_path = "/organizations", tag = "Tag::Organizations")]

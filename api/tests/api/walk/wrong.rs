@@ -149,6 +149,7 @@ fn texts(right: &Ask, example: &Value) -> Vec<Wrong> {
     {
         wrong.push(refused(media_type, right.clone().header("Content-Type", media_type), 415));
     }
+    wrong.push(refused("a compressed body", right.clone().header("Content-Encoding", "gzip"), 415));
     wrong.push(refused("no content type", right.clone().without("Content-Type"), 415));
     let announced = right.clone().header("Content-Length", "100000000000");
     wrong.push(refused("a body said to be too large", announced, 413));
