@@ -71,6 +71,7 @@ pub struct App {
     pub(crate) standings: Arc<Standings>,
     pub(crate) refusals: Arc<Refusals>,
     public_url: Arc<str>,
+    base_domain: Option<Arc<str>>,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
 }
@@ -115,6 +116,7 @@ impl App {
             load: Arc::new(Load::within(Limits::default())),
             rates: Arc::default(),
             public_url: "http://127.0.0.1:8080".into(),
+            base_domain: None,
             namespace: namespace.into(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
@@ -158,6 +160,24 @@ impl App {
     #[must_use]
     pub fn public_url(&self) -> &str {
         &self.public_url
+    }
+
+    /// With host names for organizations: one label before this domain.
+    #[must_use]
+    pub fn under(mut self, base_domain: Option<&str>) -> Self {
+        self.base_domain = base_domain.map(|domain| domain.trim_matches('.').to_ascii_lowercase().into());
+        self
+    }
+
+    /// The domain below which organizations have host names; `None`: they have none.
+    #[must_use]
+    pub fn base_domain(&self) -> Option<&str> {
+        self.base_domain.as_deref()
+    }
+
+    /// Who may do what has changed: nothing is believed from memory any more.
+    pub(crate) fn access_changed(&self) {
+        self.keys.forget();
     }
 
     /// Tells requests that only wait to come to an end.

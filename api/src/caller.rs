@@ -186,6 +186,23 @@ impl<P: Needed> May<P> {
         self.organization
     }
 
+    /// The organization, if the caller acts inside it.
+    ///
+    /// # Errors
+    /// When it acts above it, or there is no such organization.
+    pub async fn inside(&self, db: &Db, wanted: OrganizationId) -> Result<OrganizationId, Error> {
+        let own = self.organization();
+        if wanted == own {
+            return Ok(own);
+        }
+        let mut tx = db.tenant(own).await?;
+        organizations::find(&mut tx, wanted).await?.ok_or_else(|| Error::not_found(wanted))?;
+        Err(Error::new(
+            Code::Forbidden,
+            "whoever stands above an organization sees it, and acts inside it only with a role there",
+        ))
+    }
+
     /// The organization to act for: the caller's, or one below it.
     ///
     /// # Errors

@@ -133,6 +133,12 @@ codes! {
     /// A change that needs a condition.
     PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The change needs a condition",
         "Send `If-Match` with the `ETag` of what you last saw, or `*`.";
+    /// It may not stand there.
+    WrongPlace = "wrong_place", CONFLICT, "It may not stand there",
+        "Choose another type or another place; `detail` says which types stand below which.";
+    /// Something needs it.
+    InUse = "in_use", CONFLICT, "It is in use",
+        "Remove, pause or move first what `detail` lists.";
     /// The organization has as many as it may.
     TooMany = "too_many", CONFLICT, "There are as many as there may be",
         "Remove what nobody needs.";

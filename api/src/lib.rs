@@ -54,13 +54,17 @@ use poem_openapi::OpenApiService;
 pub use app::App;
 use parameters::Described;
 
-/// Every feature, one line each.
+/// Every feature, one line each; those that belong together are together, for a tuple has sixteen places.
 type Features = (
     health::Health,
-    organizations::Organizations,
-    people::People,
-    sessions::Sessions,
-    api_keys::ApiKeys,
+    (
+        organizations::Organizations,
+        organizations::Tree,
+        organizations::Lifecycle,
+        organizations::Settings,
+        organizations::Hosts,
+    ),
+    (people::People, sessions::Sessions, api_keys::ApiKeys),
     jobs::Jobs,
     queues::Queues,
     limits::RateLimits,
@@ -75,10 +79,14 @@ type Features = (
 
 const FEATURES: Features = (
     health::Health,
-    organizations::Organizations,
-    people::People,
-    sessions::Sessions,
-    api_keys::ApiKeys,
+    (
+        organizations::Organizations,
+        organizations::Tree,
+        organizations::Lifecycle,
+        organizations::Settings,
+        organizations::Hosts,
+    ),
+    (people::People, sessions::Sessions, api_keys::ApiKeys),
     jobs::Jobs,
     queues::Queues,
     limits::RateLimits,

@@ -9,7 +9,7 @@ use gantry_schema::api_keys::{self, Token};
 use gantry_schema::audit::{Actor, Author};
 use gantry_schema::db::Silent;
 use gantry_schema::limits::{self, FIRST_TIER, Given};
-use gantry_schema::organizations::{self, Permission};
+use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::setup::{self, Login};
 use gantry_schema::{Db, IdMint, Order, OrganizationId, SystemClock, TenantTx, Window};
 use url::Url;
@@ -202,7 +202,7 @@ async fn below(tx: &mut TenantTx, parent: OrganizationId, name: &str) -> anyhow:
             return Ok(found.id);
         }
         let Some(last) = page.last() else {
-            let made = organizations::create(tx, parent, name, 1, None).await?;
+            let made = organizations::create(tx, &NewOrganization::below(parent, name)).await?;
             tx.record("organization.create").on(&made.id).called(name);
             return Ok(made.id);
         };

@@ -114,6 +114,12 @@ impl Place {
         Self([&version.to_be_bytes(), name.as_bytes()].concat())
     }
 
+    /// After the thing of this level of a tree with this id.
+    #[must_use]
+    pub fn level(depth: i32, id: Uuid) -> Self {
+        Self([&depth.to_be_bytes()[..], id.as_bytes()].concat())
+    }
+
     /// After this line.
     #[must_use]
     pub fn line(attempt: i32, line: i32) -> Self {
@@ -143,6 +149,15 @@ impl Place {
     pub fn to_version(&self) -> Result<(&str, i32), Error> {
         let (version, name) = self.0.split_first_chunk::<4>().ok_or_else(foreign)?;
         Ok((str::from_utf8(name).map_err(|_| foreign())?, i32::from_be_bytes(*version)))
+    }
+
+    /// The level and id of [`Self::level`].
+    ///
+    /// # Errors
+    /// When it is another list's place.
+    pub fn to_level<Id: From<Uuid>>(&self) -> Result<(i32, Id), Error> {
+        let (depth, id) = self.0.split_first_chunk::<4>().ok_or_else(foreign)?;
+        Ok((i32::from_be_bytes(*depth), Id::from(Uuid::from_slice(id).map_err(|_| foreign())?)))
     }
 
     /// The attempt and line of [`Self::line`].
@@ -215,6 +230,8 @@ mod tests {
         assert_eq!(Place::version("invoice.paid", 3).to_version().unwrap(), ("invoice.paid", 3));
         assert_eq!(Place::line(3, 9).to_line().unwrap(), (3, 9));
         assert!(Place::line(3, 9).to_id().is_err() && Place::id(id).to_line().is_err());
+        assert_eq!(Place::level(3, id).to_level::<Uuid>().unwrap(), (3, id));
+        assert!(Place::id(id).to_level::<Uuid>().is_err() && Place::level(3, id).to_id().is_err());
         assert!(Place(vec![0xff]).to_name().is_err() && Place(vec![]).to_version().is_err());
     }
 

@@ -53,11 +53,12 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
     )
         .together()?;
-    let (public_url, proxies, proxy_header, hosts) = (
+    let (public_url, proxies, proxy_header, hosts, base_domain) = (
         settings.optional::<url::Url>("PUBLIC_URL"),
         settings.optional::<Proxies>("TRUSTED_PROXIES"),
         settings.required::<ProxyHeader>("PROXY_HEADER"),
         settings.optional::<Hosts>("ALLOWED_HOSTS"),
+        settings.optional::<String>("BASE_DOMAIN"),
     )
         .together()?;
     let surface = Surface {
@@ -91,7 +92,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private)
         .with(surface)
         .letting_through(receivers.unwrap_or_default())
-        .at(&public_url);
+        .at(&public_url)
+        .under(base_domain.as_deref());
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let listening = {

@@ -50,6 +50,7 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::maintenance::ForgetJobs>(),
         internal::<crate::maintenance::ForgetAnswers>(),
         internal::<crate::maintenance::ForgetEvents>(),
+        internal::<crate::maintenance::PurgeOrganizations>(),
         internal::<crate::maintenance::Reseal>(),
         internal::<crate::webhooks::DeliverWebhook>(),
         internal::<crate::webhooks::DrainBacklog>(),

@@ -46,6 +46,19 @@ impl Job for ForgetEvents {
     }
 }
 
+/// Removes everything of organizations that were deleted too long ago to be restored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeOrganizations {}
+
+impl Job for PurgeOrganizations {
+    const KIND: &'static str = "maintenance.purge_organizations";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_hours(1));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
 /// Seals again, with the current key, whatever an older one sealed; afterwards the older one can be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {}

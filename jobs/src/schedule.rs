@@ -132,6 +132,7 @@ fn standing() -> Vec<Standing> {
         every("seal with the current key", "7 4 * * *", &crate::maintenance::Reseal::default()),
         every("seal the record", "*/15 * * * * *", &crate::audit::SealRecord::default()),
         every("sign where the record ends", "3 * * * *", &crate::audit::CheckpointRecord::default()),
+        every("purge deleted organizations", "37 2 * * *", &crate::maintenance::PurgeOrganizations::default()),
         every("forget old events", "47 3 * * *", &crate::maintenance::ForgetEvents::default()),
     ]
 }

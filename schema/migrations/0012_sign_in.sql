@@ -13,7 +13,7 @@ create table sessions (
     id               uuid primary key,
     person_id        uuid not null references people (id),
     -- For which of his organizations he acts; null: for none.
-    organization_id  uuid references organizations (id),
+    organization_id  uuid references organizations (id) on delete set null,
     kind             text not null check (kind in ('browser', 'program')),
     -- When he last proved who he is, and how (the words of RFC 8176).
     authenticated_at timestamptz not null,

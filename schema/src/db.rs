@@ -221,6 +221,19 @@ impl Db {
         Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
     }
 
+    /// Begins a transaction that sees whose this host name is, and nothing else.
+    ///
+    /// # Errors
+    /// When no connection can be had, or the text can be no host name.
+    pub async fn presented_host(&self, host: &str) -> Result<CredentialTx, sqlx::Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        if !host.bytes().all(plain) {
+            return Err(sqlx::Error::RowNotFound);
+        }
+        let begin = format!("begin; set local gantry.presented_host = '{host}'");
+        Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
+    }
+
     /// A connection for one statement that commits by itself.
     pub(crate) async fn lane(&self) -> Result<Lane, sqlx::Error> {
         self.express.lane().await

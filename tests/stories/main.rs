@@ -17,5 +17,6 @@ mod resealing;
 mod retention;
 mod schedules;
 mod tenancy;
+mod tree;
 mod webhooks;
 mod workflows;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use gantry_schema::jobs::{leader, lease, log, pause, workflow};
 use gantry_schema::limits::Given;
 use gantry_schema::memberships::{self, Role};
-use gantry_schema::organizations::{self, Permission};
+use gantry_schema::organizations::settings::Setting;
+use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::{
     Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, Window, api_keys, db,
@@ -22,7 +23,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
 
 /// What the platform sets and every organization may read.
-const OF_PLATFORM: &[&str] = &["rate_tiers", "rate_rules"];
+pub const OF_PLATFORM: &[&str] = &["rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
 const OF_PEOPLE: &[(&str, &str)] =
@@ -44,12 +45,12 @@ fn is_of_people(table: &str) -> bool {
     OF_PEOPLE.iter().any(|(name, _)| *name == table)
 }
 
-async fn strings(pool: &PgPool, statement: &str) -> Vec<String> {
+pub async fn strings(pool: &PgPool, statement: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_all(pool).await.unwrap()
 }
 
 /// Every table that is not a partition.
-async fn tables(pool: &PgPool) -> Vec<String> {
+pub async fn tables(pool: &PgPool) -> Vec<String> {
     strings(
         pool,
         "select relname::text from pg_class where relnamespace = 'public'::regnamespace
@@ -64,9 +65,11 @@ async fn as_app(platform: &Platform) -> PgConnection {
 }
 
 /// An organization with a row in every tenant table.
-async fn furnished(platform: &Platform, name: &str) -> Actor {
+pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     let actor = platform.organization(name).await;
     platform.organization_below(actor.id, "child").await;
+    // Some of what is counted is added up, some is not yet.
+    organizations::tree::add_up(platform.ledger(), 2).await.unwrap();
     actor.endpoint("https://receiver.example/fail/500").await;
     actor.event("invoice.paid", json!({})).await;
     // It is ordered, so what it gets waits in its backlog.
@@ -86,6 +89,8 @@ async fn furnished(platform: &Platform, name: &str) -> Actor {
     gantry_schema::webhooks::event_types::put(&mut tx, &described).await.unwrap();
     let failing = gantry_schema::webhooks::event_types::PlatformEvent::EndpointFailing;
     gantry_schema::notices::write(&mut tx, failing, "an endpoint", &json!({})).await.unwrap();
+    organizations::settings::set(&mut tx, Setting::BrandName, &json!(name), false).await.unwrap();
+    organizations::hosts::add(&mut tx, &format!("{name}.cloud.example")).await.unwrap().unwrap();
     let bin = gantry_schema::inspector::Bin {
         id: tx.ids().mint(),
         organization: actor.id,
@@ -633,7 +638,7 @@ async fn organizations_see_themselves_and_those_below_them(pool: PgPool) {
 
     for (by, parent) in [(&branch, acme.id), (&branch, globex.id), (&globex, OrganizationId::PLATFORM)] {
         let mut tx = by.begin().await;
-        let refused = organizations::create(&mut tx, parent, "intruder", 1, None).await;
+        let refused = organizations::create(&mut tx, &NewOrganization::below(parent, "intruder")).await;
         assert!(refused.unwrap_err().to_string().contains("row-level security"));
     }
     let mut tx = acme.begin().await;

@@ -8,8 +8,9 @@ use gantry_jobs::doorbell::{self, Bell, Ringer};
 use gantry_providers::Providers;
 use gantry_providers::hooks::SandboxHooks;
 use gantry_schema::db::Doorbell;
+use gantry_schema::organizations::{self, NewOrganization};
 use gantry_schema::seal::SealingKeys;
-use gantry_schema::{Db, EngineDb, IdMint, OrganizationId, SystemClock, WorkerId, organizations};
+use gantry_schema::{Db, EngineDb, IdMint, OrganizationId, SystemClock, WorkerId};
 use gantry_workers::{Runtime, Shared, engine, registry};
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
@@ -96,9 +97,8 @@ impl Live {
     /// An organization with a weight and a limit.
     pub async fn organization_with(&self, name: &str, weight: i16, max_running: Option<i32>) -> Actor {
         let mut tx = self.db.tenant(OrganizationId::PLATFORM).await.expect("the database answers");
-        let made = organizations::create(&mut tx, OrganizationId::PLATFORM, name, weight, max_running)
-            .await
-            .expect("the organization can be made");
+        let new = NewOrganization { weight, max_running, ..NewOrganization::below(OrganizationId::PLATFORM, name) };
+        let made = organizations::create(&mut tx, &new).await.expect("the organization can be made");
         tx.commit().await.expect("the database answers");
         Actor::new(made.id, self.db.clone(), self.sealing_keys.clone())
     }

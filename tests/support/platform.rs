@@ -11,11 +11,10 @@ use gantry_providers::hooks::{HookSender, SandboxHooks};
 use gantry_schema::db::Doorbell;
 use gantry_schema::jobs::claim::{self, Claimed, Paused};
 use gantry_schema::jobs::{Ready, keys, lease, workflow};
+use gantry_schema::organizations::{self, NewOrganization};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::seal::SealingKeys;
-use gantry_schema::{
-    ClaimId, Clock as _, Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, WorkerId, organizations,
-};
+use gantry_schema::{ClaimId, Clock as _, Db, EngineDb, FixedClock, IdMint, JobId, OrganizationId, PersonId, WorkerId};
 use gantry_workers::{Runtime, Shared, drain, engine, registry};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -100,7 +99,9 @@ impl Platform {
     /// An organization below another.
     pub async fn organization_below(&self, parent: OrganizationId, name: &str) -> Actor {
         let mut tx = self.db.tenant(parent).await.expect("the database answers");
-        let made = organizations::create(&mut tx, parent, name, 1, None).await.expect("the organization can be made");
+        let made = organizations::create(&mut tx, &NewOrganization::below(parent, name))
+            .await
+            .expect("the organization can be made");
         tx.commit().await.expect("the database answers");
         self.actor(made.id)
     }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use gantry_jobs::doorbell::{self, Bell, Ringer};
 use gantry_providers::Providers;
 use gantry_schema::db::{Doorbell, Silent};
+use gantry_schema::organizations::{self, NewOrganization};
 use gantry_schema::seal::{SealingKey, SealingKeys};
 use gantry_schema::{Db, EngineDb, IdMint, OrganizationId, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared};
@@ -87,7 +88,7 @@ async fn doorbell(servers: &Servers) -> anyhow::Result<Arc<dyn Doorbell>> {
 pub async fn organization(servers: &Servers, name: &str) -> anyhow::Result<OrganizationId> {
     let db = app_db(servers).await?;
     let mut tx = db.tenant(OrganizationId::PLATFORM).await?;
-    let made = gantry_schema::organizations::create(&mut tx, OrganizationId::PLATFORM, name, 1, None).await?;
+    let made = organizations::create(&mut tx, &NewOrganization::below(OrganizationId::PLATFORM, name)).await?;
     tx.commit().await?;
     Ok(made.id)
 }

@@ -72,6 +72,7 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::maintenance::ForgetJobs>()
         .with::<gantry_jobs::maintenance::ForgetAnswers>()
         .with::<gantry_jobs::maintenance::ForgetEvents>()
+        .with::<gantry_jobs::maintenance::PurgeOrganizations>()
         .with::<gantry_jobs::maintenance::Reseal>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()
         .with::<gantry_jobs::webhooks::DrainBacklog>()

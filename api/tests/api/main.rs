@@ -16,6 +16,7 @@ mod jobs;
 mod limits;
 mod notices;
 mod once;
+mod organizations;
 mod paging;
 mod people;
 mod queues;

@@ -9,7 +9,7 @@ use gantry_schema::api_keys::{self, Token};
 use gantry_schema::db::Silent;
 use gantry_schema::jobs::claim::{self, Paused};
 use gantry_schema::memberships::{self, Role};
-use gantry_schema::organizations::{self, Permission};
+use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::hashing::Hasher;
 use gantry_schema::people::{self, NewPerson, Typed, passwords};
 use gantry_schema::seal::{SealingKey, SealingKeys};
@@ -113,7 +113,9 @@ impl Platform {
         generous(&pool).await;
         // As cheap as it can be: these tests are not about how long guessing takes.
         let hasher = Hasher::costing((8, 1, 1), None, &mut rand::rngs::StdRng::seed_from_u64(1)).unwrap();
-        let app = App::new(db, redis, namespace, Signals::default(), sealing, false).hashing(hasher);
+        let app = App::new(db, redis, namespace, Signals::default(), sealing, false)
+            .hashing(hasher)
+            .under(Some("cloud.example"));
         Self { api: Api::of(&app), app, clock, pool }
     }
 
@@ -129,7 +131,7 @@ impl Platform {
 
     pub async fn below(&self, parent: OrganizationId, name: &str) -> Actor {
         let mut tx = self.app.db.tenant(parent).await.unwrap();
-        let made = organizations::create(&mut tx, parent, name, 1, None).await.unwrap();
+        let made = organizations::create(&mut tx, &NewOrganization::below(parent, name)).await.unwrap();
         tx.commit().await.unwrap();
         let scopes: Vec<Permission> =
             Permission::ALL.iter().copied().filter(|scope| *scope != Permission::OperatePlatform).collect();

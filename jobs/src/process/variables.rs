@@ -199,6 +199,12 @@ pub const VARIABLES: &[Variable] = &[
         "The URL under which the world reaches the API; unset: http:// and where it listens. The inspector's bins begin with it.",
     )
     .read_by(ReadBy::Api),
+    Variable::optional(
+        "BASE_DOMAIN",
+        "cloud.example",
+        "The domain below which organizations have host names, one label each; unset: they have none.",
+    )
+    .read_by(ReadBy::Api),
     Variable::with_default("API_REQUESTS", "512", "Requests worked on at the same time; more are refused with 503.")
         .read_by(ReadBy::Api),
     Variable::with_default("API_WAITING", "10000", "Requests that wait for a job or stream news at the same time.")

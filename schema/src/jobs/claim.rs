@@ -49,8 +49,8 @@ pub struct Paused {
 }
 
 /// Takes those of the jobs that are still there to be taken, in one statement: whoever deletes the
-/// dispatch row has the job. A duplicate id, a cancelled or paused job, one already taken or being taken: not
-/// answered. Jobs with keys are left alone, see [`claim_careful`].
+/// dispatch row has the job. A duplicate id, a cancelled or paused job, one of a suspended organization, one already
+/// taken or being taken: not answered. Jobs with keys are left alone, see [`claim_careful`].
 ///
 /// # Errors
 /// When the database refuses or went away. The claim may have happened all the same; then its lease runs out.
@@ -76,6 +76,7 @@ pub async fn claim(
                    select d.ctid from job_dispatch d
                     where d.id = any($1) and not d.careful and (d.due_at is null or d.due_at <= $2)
                       and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
+                      and not exists (select from organizations o where o.id = d.organization_id and o.held_by is not null)
                       for update of d skip locked))
             returning id),
            started as (
@@ -164,6 +165,7 @@ async fn take_slots(
            from job_dispatch d join jobs j on j.id = d.id
           where d.id = any($1) and (d.due_at is null or d.due_at <= $2)
             and d.kind <> all($3::text[]) and d.organization_id <> all($4::uuid[])
+            and not exists (select from organizations o where o.id = d.organization_id and o.held_by is not null)
           order by d.priority, d.id for update of d skip locked",
         ids,
         now,

@@ -57,8 +57,12 @@ pub trait Needed: Send + Sync + 'static {
 permissions! {
     /// See the organization and those below it.
     ReadOrganizations = "organizations:read",
-    /// Make organizations below this one.
+    /// Make organizations below this one, name, move, suspend and resume them, and name this one.
     ManageOrganizations = "organizations:write",
+    /// Delete this organization or those below it, and restore those below it.
+    DeleteOrganizations = "organizations:delete",
+    /// Change settings and host names.
+    ManageSettings = "settings:write",
     /// See API keys, never their secrets.
     ReadApiKeys = "api_keys:read",
     /// Make and revoke API keys.

@@ -276,7 +276,7 @@ pub async fn delete(tx: &mut TenantTx, id: ScheduleId) -> Result<bool, sqlx::Err
         .map(|done| done.rows_affected() == 1)
 }
 
-/// Locks up to `limit` schedules that are due.
+/// Locks up to `limit` schedules that are due. Those of suspended organizations stay due until they go on.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -287,6 +287,7 @@ pub async fn due(tx: &mut EngineTx, limit: i64) -> Result<Vec<Schedule>, sqlx::E
         r#"select id as "id: ScheduleId", organization_id as "organization: OrganizationId", name, kind, payload, cron,
                   time_zone, missed_runs, overlap, jitter_seconds, paused, last_tick_at, next_tick_at, created_at
              from schedules where next_tick_at <= $1 and not paused
+              and not exists (select from organizations o where o.id = organization_id and o.held_by is not null)
             order by next_tick_at limit $2 for update skip locked"#,
         now,
         limit

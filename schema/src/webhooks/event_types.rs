@@ -35,6 +35,20 @@ pub enum PlatformEvent {
     DeliveryExhausted,
     /// An organization was made.
     OrganizationCreated,
+    /// Something about an organization was changed.
+    OrganizationUpdated,
+    /// An organization was put below another.
+    OrganizationMoved,
+    /// An organization was suspended.
+    OrganizationSuspended,
+    /// An organization goes on.
+    OrganizationResumed,
+    /// An organization was deleted.
+    OrganizationDeleted,
+    /// The deletion of an organization was taken back.
+    OrganizationRestored,
+    /// Settings of an organization were changed.
+    OrganizationSettingsChanged,
     /// An API key was made.
     ApiKeyCreated,
     /// An API key was revoked.
@@ -43,12 +57,19 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
         Self::DeliveryExhausted,
         Self::OrganizationCreated,
+        Self::OrganizationUpdated,
+        Self::OrganizationMoved,
+        Self::OrganizationSuspended,
+        Self::OrganizationResumed,
+        Self::OrganizationDeleted,
+        Self::OrganizationRestored,
+        Self::OrganizationSettingsChanged,
         Self::ApiKeyCreated,
         Self::ApiKeyRevoked,
     ];
@@ -65,6 +86,13 @@ impl PlatformEvent {
             Self::EndpointDisabled => "webhook.endpoint_disabled",
             Self::DeliveryExhausted => "webhook.delivery_exhausted",
             Self::OrganizationCreated => "organization.created",
+            Self::OrganizationUpdated => "organization.updated",
+            Self::OrganizationMoved => "organization.moved",
+            Self::OrganizationSuspended => "organization.suspended",
+            Self::OrganizationResumed => "organization.resumed",
+            Self::OrganizationDeleted => "organization.deleted",
+            Self::OrganizationRestored => "organization.restored",
+            Self::OrganizationSettingsChanged => "organization.settings_changed",
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyRevoked => "api_key.revoked",
         }
@@ -116,6 +144,35 @@ impl PlatformEvent {
                 json!({ "organization_id": id("org", "The new organization."), "name": text("What it is called.") }),
                 json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "name": "Acme" }),
             ),
+            Self::OrganizationUpdated => about_organization("The name, type or share of an organization was changed."),
+            Self::OrganizationMoved => (
+                "An organization was put below another, with all that is below it.",
+                json!({
+                    "organization_id": id("org", "The organization."),
+                    "parent_id": id("org", "The one above it from now on."),
+                    "previous_parent_id": id("org", "The one that was above it."),
+                }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "parent_id": "org_01h455vb4pex5vsknk084sn02r",
+                        "previous_parent_id": "org_01h455vb4pex5vsknk084sn02s" }),
+            ),
+            Self::OrganizationSuspended => (
+                "An organization was suspended: nothing is done in it and below it.",
+                json!({ "organization_id": id("org", "The organization."), "reason": text("Why.") }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "reason": "Unpaid since March" }),
+            ),
+            Self::OrganizationResumed => about_organization("An organization that was suspended goes on."),
+            Self::OrganizationDeleted => {
+                about_organization("An organization was deleted; for 30 days it can be restored.")
+            }
+            Self::OrganizationRestored => about_organization("The deletion of an organization was taken back."),
+            Self::OrganizationSettingsChanged => (
+                "Settings of an organization were changed.",
+                json!({
+                    "organization_id": id("org", "The organization."),
+                    "settings": { "type": "array", "items": { "type": "string" }, "description": "Which." },
+                }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "settings": ["brand.name"] }),
+            ),
             Self::ApiKeyCreated => (
                 "An API key was made.",
                 json!({
@@ -147,6 +204,15 @@ impl PlatformEvent {
             deprecated: false,
         }
     }
+}
+
+/// What is told where nothing but the organization is to be said.
+fn about_organization(description: &'static str) -> (&'static str, Value, Value) {
+    (
+        description,
+        json!({ "organization_id": id("org", "The organization.") }),
+        json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q" }),
+    )
 }
 
 fn text(description: &str) -> Value {

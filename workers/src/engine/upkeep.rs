@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_schema::JobId;
 use gantry_schema::jobs::{Ready, keys, leader, lease, relay, workflow};
+use gantry_schema::organizations::tree;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -22,6 +23,9 @@ const RING_AGE: Duration = Duration::from_secs(2);
 
 /// Ready jobs in one page of a sweep.
 const PAGE: i64 = 1_000;
+
+/// Changes of counts that are added up at a time.
+const CHANGES: i32 = 5_000;
 
 /// How often a job's worker may fall silent under it, for kinds this worker does not know.
 const POISON: i32 = 3;
@@ -74,6 +78,7 @@ struct Due {
     sweep: Instant,
     schedules: Instant,
     mend: Instant,
+    counts: Instant,
     measure: Instant,
 }
 
@@ -88,7 +93,7 @@ impl Upkeep {
             swept: JobId::from_uuid(uuid::Uuid::nil()),
             hurry: true,
             epoch: None,
-            due: Due { rescue: now, sweep: now, schedules: now, mend: now, measure: now },
+            due: Due { rescue: now, sweep: now, schedules: now, mend: now, counts: now, measure: now },
         }
     }
 
@@ -124,6 +129,9 @@ impl Upkeep {
         }
         if every(&mut self.due.mend, now, Duration::from_secs(10)) {
             in_time(self.mend()).await?;
+        }
+        if every(&mut self.due.counts, now, Duration::from_secs(5)) {
+            in_time(self.add_up()).await?;
         }
         if every(&mut self.due.measure, now, Duration::from_secs(10)) {
             in_time(self.measure()).await?;
@@ -243,6 +251,12 @@ impl Upkeep {
         if keys > 0 || woken > 0 {
             info!("Mended {keys} keys and {woken} waits that a crash left behind");
         }
+        Ok(())
+    }
+
+    /// What organizations have, up along their tree.
+    async fn add_up(&mut self) -> Result<(), sqlx::Error> {
+        while tree::add_up(&self.parts.runtime.ledger, CHANGES).await? == i64::from(CHANGES) {}
         Ok(())
     }
 

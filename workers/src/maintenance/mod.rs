@@ -3,4 +3,5 @@
 mod forget_answers;
 mod forget_events;
 mod forget_jobs;
+mod purge_organizations;
 mod reseal;

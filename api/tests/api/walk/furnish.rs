@@ -7,7 +7,7 @@ use gantry_schema::webhooks::event_types::PlatformEvent;
 use serde_json::{Value, json};
 
 use super::ask::Api;
-use super::operation::{Operation, Things, all, ids, prefix_of};
+use super::operation::{OWN, Operation, Things, all, ids, prefix_of};
 use super::{Callers, skipped};
 use crate::support::Platform;
 
@@ -16,6 +16,7 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
     let wanted: BTreeSet<String> =
         all().into_iter().filter(|operation| !skipped(*operation)).flat_map(Operation::ids_in_path).collect();
     let (mut things, mut asked) = (told(platform, callers).await, BTreeSet::new());
+    things.insert(OWN.to_owned(), callers.actor.organization.to_string());
     let is_known = |things: &Things, prefix: &String| things.contains_key(prefix);
     while !wanted.iter().all(|prefix| is_known(&things, prefix)) {
         let makes = |operation: &Operation| {
@@ -40,7 +41,7 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
         // What it made comes before what it names.
         let made = answer.header("Location").rsplit('/').next().map(str::to_owned);
         for id in made.into_iter().chain(ids(&body).into_iter().map(str::to_owned)) {
-            if let Some(prefix) = prefix_of(&id) {
+            if let Some(prefix) = prefix_of(&id).filter(|_| id != things[OWN]) {
                 things.entry(prefix.to_owned()).or_insert(id);
             }
         }

@@ -11,8 +11,12 @@ use crate::document::operations;
 use crate::documented::DOCUMENT;
 use crate::schema::resolve;
 
-/// Something of every kind that ids name: by what they begin with.
+/// Something of every kind that ids name: by what they begin with. The organization is one below the caller's, which is
+/// there as [`OWN`].
 pub type Things = BTreeMap<String, String>;
+
+/// The caller's organization.
+pub const OWN: &str = "own";
 
 /// An operation.
 #[derive(Clone, Copy)]
@@ -63,6 +67,11 @@ impl Operation {
         parameters.filter(move |parameter| parameter["in"] == place)
     }
 
+    /// It is about the caller's own organization, and not about one below it.
+    fn is_about_own(self) -> bool {
+        self.described["description"].as_str().is_some_and(|text| text.starts_with("The caller's own."))
+    }
+
     /// The schema of what it takes.
     pub fn body_schema(self) -> Option<&'static Value> {
         self.described.get("requestBody").map(|body| &body["content"]["application/json"]["schema"])
@@ -88,6 +97,7 @@ impl Operation {
             let name = parameter["name"].as_str().unwrap();
             let value = match id_prefix(&parameter["schema"]) {
                 Some(prefix) => {
+                    let prefix = if prefix == "org" && self.is_about_own() { OWN.to_owned() } else { prefix };
                     things.get(&prefix).unwrap_or_else(|| panic!("nothing of kind {prefix} is there")).clone()
                 }
                 None => text(&parameter["schema"]["example"]),
@@ -145,7 +155,13 @@ fn fill(value: &mut Value, things: &Things) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| fill(item, things)),
-        Value::Object(members) => members.values_mut().for_each(|member| fill(member, things)),
+        Value::Object(members) => {
+            members.values_mut().for_each(|member| fill(member, things));
+            // What is put somewhere is put below the caller's.
+            if let (Some(parent), Some(own)) = (members.get_mut("parent_id"), things.get(OWN)) {
+                *parent = own.as_str().into();
+            }
+        }
         _ => {}
     }
 }
