@@ -25,6 +25,7 @@ use crate::jobs::together::{Asks, Looks};
 use crate::load::{Limits, Load};
 use crate::people::Passwords;
 use crate::rate::Limiter;
+use crate::scope::KnownHosts;
 use crate::sessions::known::KnownSessions;
 use crate::standing::Standings;
 
@@ -70,6 +71,7 @@ pub struct App {
     pub(crate) limiter: Limiter,
     pub(crate) standings: Arc<Standings>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) known_hosts: Arc<KnownHosts>,
     public_url: Arc<str>,
     base_domain: Option<Arc<str>>,
     namespace: Arc<str>,
@@ -107,6 +109,7 @@ impl App {
             receivers: Arc::default(),
             limiter: Limiter::new(redis.clone(), namespace),
             standings: Arc::default(),
+            known_hosts: Arc::default(),
             redis,
             keys: Arc::default(),
             sessions: Arc::default(),
@@ -177,7 +180,15 @@ impl App {
 
     /// Who may do what has changed: nothing is believed from memory any more.
     pub(crate) fn access_changed(&self) {
-        self.keys.forget();
+        self.heard_of_access(None);
+        self.standings.forget(None);
+        self.known_hosts.forget();
+    }
+
+    /// The keys and members of an organization, or of any, may do something else than before.
+    pub(crate) fn heard_of_access(&self, organization: Option<OrganizationId>) {
+        self.keys.forget(organization);
+        self.sessions.forget();
     }
 
     /// Tells requests that only wait to come to an end.

@@ -18,32 +18,31 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gantry_jobs::By;
+use gantry_schema::access::{self, Behind, Reach, Reason, Subject};
 use gantry_schema::api_keys::{self, ApiKey, Token};
 use gantry_schema::audit::Actor;
-use gantry_schema::memberships;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
 use gantry_schema::sessions::Known;
 use gantry_schema::token::AccessToken;
-use gantry_schema::{Db, OrganizationId, PersonId, SessionId};
+use gantry_schema::{Db, OrganizationId, PersonId, SessionId, SupportId};
 use poem::http::header;
 use poem::{Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::audit::about::About;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
-use crate::rate;
 use crate::sessions::cookie;
-
-/// The header that names the organization to act for.
-pub(crate) const ORGANIZATION: &str = "X-Organization-Id";
+use crate::{rate, scope};
 
 /// For how long what somebody proved of himself is believed where it matters most.
 pub(crate) const FRESH: TimeDelta = TimeDelta::minutes(10);
@@ -66,11 +65,34 @@ enum Who {
 }
 
 /// What a caller may do, and where. It is made when the request is read, by whatever way the caller is known.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Authority {
-    /// `None`: somebody who is a member of nothing.
-    organization: Option<OrganizationId>,
+    /// Of somebody who is a member of nothing it is held that he may nothing, nowhere.
+    subject: Subject,
+    nowhere: bool,
     permissions: Permissions,
+    /// What was said of the organization he is of, if it is held.
+    told: Option<Arc<str>>,
+    /// By which support he acts where he does.
+    support: Option<SupportId>,
+}
+
+impl Authority {
+    fn of(subject: Subject, told: Option<Arc<str>>, support: Option<SupportId>) -> Self {
+        Self { subject, nowhere: false, permissions: subject.may(), told, support }
+    }
+
+    /// Of somebody who is a member of nothing, or acts for nothing.
+    fn nowhere() -> Self {
+        let subject = Subject {
+            organization: OrganizationId::PLATFORM,
+            reach: Reach::Inside,
+            hold: None,
+            scopes: Some(Permissions::default()),
+            behind: Behind::Left,
+        };
+        Self { nowhere: true, ..Self::of(subject, None, None) }
+    }
 }
 
 impl Caller {
@@ -84,40 +106,98 @@ impl Caller {
 
     /// The organization in which the caller has the permission.
     fn in_which(&self, permission: Permission) -> Result<OrganizationId, Error> {
-        let Authority { organization, permissions } = self.authority;
-        let Some(organization) = organization else {
+        if self.authority.nowhere {
             return Err(Error::new(
                 Code::Forbidden,
                 "you are a member of no organization, or act for none; accept an invitation, or switch to one of yours",
-            ));
+            )
+            .reason("no_organization"));
+        }
+        match self.authority.subject.decide(permission) {
+            Ok(()) => Ok(self.authority.subject.organization),
+            Err(rule) => Err(self.refused(permission, rule)),
+        }
+    }
+
+    /// Why the caller does not have the permission.
+    fn refused(&self, permission: Permission, rule: Reason) -> Error {
+        let organization = self.authority.subject.organization;
+        let detail = match (rule, &self.who) {
+            (Reason::OrganizationSuspended, _) => match &self.authority.told {
+                Some(told) => format!("the organization is suspended: {told}; ask whoever runs the platform"),
+                None => "an organization above yours is suspended; ask whoever runs the platform".to_owned(),
+            },
+            (Reason::OrganizationDeleted, _) => {
+                "the organization was deleted, and can only be restored; ask whoever runs the platform".to_owned()
+            }
+            (Reason::OwnerLeft, _) => {
+                "whoever made the key is no member any more, so it allows nothing; make a new one".to_owned()
+            }
+            (Reason::MembershipSuspended, _) => {
+                "the membership of whoever made the key is suspended; ask one of the owners".to_owned()
+            }
+            (Reason::PlatformOnly, _) => {
+                "this concerns every organization, so it needs an API key, or a member, of the platform's own organization"
+                    .to_owned()
+            }
+            (Reason::Scope, Who::ApiKey(key)) => format!(
+                "this needs the scope {permission}, which the API key {}… does not have; use or make one that has it",
+                key.hint
+            ),
+            (Reason::Role, Who::ApiKey(key)) => format!(
+                "this needs the permission {permission}, which the role of whoever made the API key {}… does not have now",
+                key.hint
+            ),
+            (Reason::Scope | Reason::Role, Who::Person(known)) => format!(
+                "this needs the permission {permission}, which the role {} in {organization} does not have; ask one of its \
+                 owners",
+                known.role.map_or("you have", |role| role.as_str())
+            ),
+            (Reason::Above, _) => FROM_ABOVE.to_owned(),
+            (Reason::Support, _) => format!(
+                "the support you were given in {organization} does not cover {permission}; take one that does, with POST \
+                 /organizations/{organization}/support"
+            ),
         };
-        if !permissions.contain(permission) {
-            let detail = match &self.who {
-                Who::ApiKey(key) => format!(
-                    "this needs the scope {permission}, which the API key {}… does not have; use or make one that has it",
-                    key.hint
-                ),
-                Who::Person(known) => format!(
-                    "this needs the permission {permission}, which the role {} in {organization} does not have; ask one \
-                     of its owners",
-                    known.role.map_or("you have", |role| role.as_str())
-                ),
-            };
-            return Err(Error::new(Code::Forbidden, detail));
+        Error::new(Code::Forbidden, detail).reason(rule.as_str())
+    }
+
+    /// What is known of the caller, as the rules look at it.
+    pub(crate) const fn subject(&self) -> &Subject {
+        &self.authority.subject
+    }
+
+    /// The person that it is, or that is behind it; `None`: the organization itself.
+    #[must_use]
+    pub fn person(&self) -> Option<PersonId> {
+        match &self.who {
+            Who::ApiKey(key) => key.owner,
+            Who::Person(known) => Some(known.person),
         }
-        if permission == Permission::OperatePlatform && organization != OrganizationId::PLATFORM {
-            return Err(Error::new(
-                Code::Forbidden,
-                "this concerns every organization, so it needs an API key, or a member, of the platform's own organization",
-            ));
-        }
-        Ok(organization)
+    }
+
+    /// The support by which it acts where it does.
+    #[must_use]
+    pub const fn support(&self) -> Option<SupportId> {
+        self.authority.support
     }
 
     /// Whether the caller itself has this permission, so that it can pass it on.
     #[must_use]
     pub const fn has(&self, permission: Permission) -> bool {
         self.authority.permissions.contain(permission)
+    }
+
+    /// Whether it acts in the organization it is of.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.authority.subject.reach == Reach::Inside
+    }
+
+    /// All that the caller may do where it acts.
+    #[must_use]
+    pub const fn permissions(&self) -> Permissions {
+        self.authority.permissions
     }
 
     /// Lets go on whoever proved who he is within the last minutes. A program that calls by a key cannot prove more than
@@ -153,6 +233,9 @@ impl Caller {
     /// What gives it the right to do something, as the record names it.
     #[must_use]
     pub fn source_of_authority(&self) -> String {
+        if let Some(support) = self.authority.support {
+            return format!("support:{support}");
+        }
         match &self.who {
             Who::ApiKey(key) => format!("api_key:{}", key.id),
             Who::Person(known) => known.role.map_or_else(|| "person".to_owned(), |role| format!("role:{role}")),
@@ -160,8 +243,8 @@ impl Caller {
     }
 
     /// Where a refusal is recorded.
-    pub(crate) fn home(&self) -> OrganizationId {
-        self.authority.organization.unwrap_or(OrganizationId::PLATFORM)
+    pub(crate) const fn home(&self) -> OrganizationId {
+        self.authority.subject.organization
     }
 
     /// On whose behalf jobs are asked for.
@@ -170,6 +253,10 @@ impl Caller {
         &self.by
     }
 }
+
+/// What whoever stands above an organization is told who wants to act in it.
+const FROM_ABOVE: &str = "whoever stands above an organization reads, and acts inside it only with a role there or with support; \
+                          take it with POST /organizations/{organization}/support";
 
 /// A caller who has the permission that an operation needs.
 #[derive(Debug, Clone)]
@@ -186,21 +273,25 @@ impl<P: Needed> May<P> {
         self.organization
     }
 
-    /// The organization, if the caller acts inside it.
+    /// The organization, if the caller acts inside it: its own; one below it that nobody is a member of yet; or one below it
+    /// in which it was given support that covers this.
     ///
     /// # Errors
-    /// When it acts above it, or there is no such organization.
+    /// When it only stands above it, or there is no such organization.
     pub async fn inside(&self, db: &Db, wanted: OrganizationId) -> Result<OrganizationId, Error> {
         let own = self.organization();
         if wanted == own {
             return Ok(own);
         }
         let mut tx = db.tenant(own).await?;
-        organizations::find(&mut tx, wanted).await?.ok_or_else(|| Error::not_found(wanted))?;
-        Err(Error::new(
-            Code::Forbidden,
-            "whoever stands above an organization sees it, and acts inside it only with a role there",
-        ))
+        let reached = access::reach(&mut tx, wanted, &self.by.to_string()).await?;
+        let reached = reached.ok_or_else(|| Error::not_found(wanted))?;
+        let there = Subject { organization: wanted, reach: reached.reach, ..self.authority.subject };
+        match there.decide(P::PERMISSION) {
+            Ok(()) => Ok(wanted),
+            Err(rule @ Reason::Support) => Err(self.refused(P::PERMISSION, rule)),
+            Err(rule) => Err(Error::new(Code::Forbidden, FROM_ABOVE).reason(rule.as_str())),
+        }
     }
 
     /// The organization to act for: the caller's, or one below it.
@@ -327,7 +418,7 @@ impl<'a> ApiExtractor<'a> for Caller {
 
     fn register(registry: &mut Registry) {
         let key = "An API key: `Authorization: Bearer gk_…`. Its scopes say what it allows.";
-        registry.create_security_scheme(API_KEY, bearer(key, "gk_ and 43 characters"));
+        registry.create_security_scheme(API_KEY, bearer(key, "gk_ and 49 characters"));
         register_session(registry);
     }
 
@@ -407,24 +498,27 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     let app = request.data::<App>().ok_or_else(|| Error::new(Code::Internal, "the server was put together wrongly"))?;
     let info = request.data::<RequestInfo>();
     let traceparent = info.map(|info| info.traceparent.clone());
-    let wanted = wanted(request)?;
+    let wanted = scope::wanted(request)?;
     let hash = match presented(request)? {
         Presented::ApiKey(token) => {
             if !app.keys.knows(&token) {
                 rate::refuse_guesses(app, request)?;
             }
-            let Some(key) = app.keys.verify(&app.db, &token).await? else {
+            let address = info.and_then(|info| info.address);
+            let Some(key) = app.keys.verify(&app.db, &token, address).await? else {
                 rate::count_wrong_credential(app, request).await?;
                 let detail = "there is no such API key, or it expired or was revoked; make a new one";
                 return Err(refused(detail).at("Authorization"));
             };
             rate::admit(request, app, key.organization, key.id.uuid()).await?;
-            if wanted.is_some_and(|wanted| wanted != key.organization) {
-                return Err(Error::not_found(ORGANIZATION).at(ORGANIZATION));
-            }
             let by = By::api_key(key.id).traced(traceparent);
-            let permissions = key.scopes.iter().copied().collect();
-            let authority = Authority { organization: Some(key.organization), permissions };
+            if !key.may_come_from(address) {
+                let detail =
+                    format!("the API key {}… is not to be used from here; use it from one of its networks", key.hint);
+                return Err(Error::new(Code::Forbidden, detail).reason("source_network"));
+            }
+            let scopes = Some(key.scopes.iter().copied().collect());
+            let authority = authority(request, app, key.organization, &by, scopes, key.behind).await?;
             return Ok(Caller { who: Who::ApiKey(key), authority, by });
         }
         Presented::Access(token) => token.hash(),
@@ -437,23 +531,48 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     if !app.sessions.knows(hash, wanted, app.db.now()) {
         rate::refuse_guesses(app, request)?;
     }
-    let Some(known) = app.sessions.verify(&app.db, hash, wanted, address.as_deref()).await? else {
+    let Some(mut known) = app.sessions.verify(&app.db, hash, wanted, address.as_deref()).await? else {
         rate::count_wrong_credential(app, request).await?;
         return Err(refused("the session has ended; sign in again").at("Authorization"));
     };
+    if known.organization.is_none() && wanted.is_none() {
+        // Neither the session nor the request names one, so the host name does.
+        let of_host = scope::of_host(request, app).await?;
+        if let Some(of_host) = of_host
+            && let Some(there) = app.sessions.verify(&app.db, hash, Some(of_host), address.as_deref()).await?
+        {
+            known = there;
+        }
+    }
     // Who acts for no organization is counted by the platform's own allowance, each by himself.
     let organization = known.organization.unwrap_or(OrganizationId::PLATFORM);
     rate::admit(request, app, organization, known.person.uuid()).await?;
-    if let Some(wanted) = wanted.filter(|_| known.organization.is_none()) {
-        return Err(Error::not_found(wanted).at(ORGANIZATION));
-    }
-    let permissions = match (known.organization, known.role) {
-        (Some(organization), Some(role)) => memberships::permissions_of(role, organization).into_iter().collect(),
-        _ => Permissions::default(),
-    };
     let by = By::person(known.person).traced(traceparent);
-    let authority = Authority { organization: known.organization, permissions };
+    let authority = match (known.organization, wanted) {
+        (Some(home), _) => authority(request, app, home, &by, None, Behind::Member(known.may)).await?,
+        (None, Some(wanted)) => return Err(Error::not_found(wanted).at(scope::ORGANIZATION)),
+        (None, None) => Authority::nowhere(),
+    };
     Ok(Caller { who: Who::Person(known), authority, by })
+}
+
+/// What somebody of `home` may do, where the request wants to do it.
+async fn authority(
+    request: &Request,
+    app: &App,
+    home: OrganizationId,
+    by: &By,
+    scopes: Option<Permissions>,
+    behind: Behind,
+) -> Result<Authority, Error> {
+    let standing = app.standings.of(&app.db, home).await?;
+    let (hold, told) = match &standing.hold {
+        Some(held) => (Some(held.hold), held.told.clone()),
+        None => (None, None),
+    };
+    let scope = scope::of(request, app, home, by).await?;
+    let subject = Subject { organization: scope.organization, reach: scope.reach, hold, scopes, behind };
+    Ok(Authority::of(subject, told, scope.support))
 }
 
 /// What a request is known by.
@@ -486,17 +605,10 @@ fn presented(request: &Request) -> Result<Presented, Error> {
     Token::parse(token).map(Presented::ApiKey).map_err(|error| refused(error.to_string()))
 }
 
-/// The organization that a request names.
-fn wanted(request: &Request) -> Result<Option<OrganizationId>, Error> {
-    let mut values = request.headers().get_all(ORGANIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Error::parameter(ORGANIZATION, "there are two of them; send the header once"));
-    }
-    let text = value.to_str().unwrap_or_default();
-    text.parse()
-        .map(Some)
-        .map_err(|error: gantry_schema::id::InvalidId| Error::parameter(ORGANIZATION, error.to_string()))
+async fn note_use(db: &Db, key: &ApiKey, address: Option<IpAddr>) -> Result<(), sqlx::Error> {
+    let mut tx = db.tenant(key.organization).await?;
+    api_keys::touch(&mut tx, key.id, address).await?;
+    tx.commit().await
 }
 
 /// How long a verified key is believed without looking: a revoked key stops working within this.
@@ -505,9 +617,14 @@ const BELIEVED: TimeDelta = TimeDelta::seconds(1);
 /// Verified keys that are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// Keys that were verified a moment ago, by hash, so that a busy caller costs one lookup per second.
+/// Keys that were verified a moment ago, by hash, so that a busy caller costs one lookup per second. What is revoked or
+/// changed is forgotten when the database tells of it, in every process.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(Mutex<HashMap<[u8; 32], Verified>>);
+pub(crate) struct Keys {
+    known: Mutex<HashMap<[u8; 32], Verified>>,
+    /// How often something was forgotten: what was read before may be old.
+    epoch: AtomicU64,
+}
 
 #[derive(Debug, Clone)]
 struct Verified {
@@ -523,19 +640,26 @@ impl Verified {
 }
 
 impl Keys {
-    async fn verify(&self, db: &Db, token: &Token) -> Result<Option<Arc<ApiKey>>, Error> {
+    async fn verify(&self, db: &Db, token: &Token, address: Option<IpAddr>) -> Result<Option<Arc<ApiKey>>, Error> {
         let (hash, now) = (token.hash(), db.now());
         if let Some(verified) = self.lock().get(&hash).filter(|verified| verified.is_believed(now)) {
             return Ok(Some(Arc::clone(&verified.key)));
         }
+        let epoch = self.epoch.load(Ordering::Acquire);
         let found = api_keys::authenticate(&mut db.credential(hash).await?).await?.map(Arc::new);
+        if let Some(key) = found.as_ref().filter(|key| key.may_come_from(address))
+            && key.last_used_at.is_none_or(|last| now - last >= api_keys::NOTED)
+            && let Err(error) = note_use(db, key, address).await
+        {
+            debug!("When a key was used last could not be noted: {error}");
+        }
         let mut known = self.lock();
         match &found {
             Some(key) => {
                 if known.len() >= REMEMBERED {
                     known.retain(|_, verified| verified.is_believed(now));
                 }
-                if known.len() < REMEMBERED {
+                if known.len() < REMEMBERED && self.epoch.load(Ordering::Acquire) == epoch {
                     known.insert(hash, Verified { key: Arc::clone(key), at: now });
                 }
             }
@@ -549,12 +673,17 @@ impl Keys {
         self.lock().contains_key(&token.hash())
     }
 
-    /// Looks at every key again.
-    pub(crate) fn forget(&self) {
-        self.lock().clear();
+    /// Looks at the keys of an organization again, or at every key.
+    pub(crate) fn forget(&self, organization: Option<OrganizationId>) {
+        let mut known = self.lock();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        match organization {
+            Some(organization) => known.retain(|_, verified| verified.key.organization != organization),
+            None => known.clear(),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Verified>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

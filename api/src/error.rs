@@ -139,6 +139,9 @@ codes! {
     /// Something needs it.
     InUse = "in_use", CONFLICT, "It is in use",
         "Remove, pause or move first what `detail` lists.";
+    /// The organization would have no owner.
+    LastOwner = "last_owner", CONFLICT, "An organization keeps an owner",
+        "Make somebody else an owner first.";
     /// The organization has as many as it may.
     TooMany = "too_many", CONFLICT, "There are as many as there may be",
         "Remove what nobody needs.";
@@ -259,18 +262,21 @@ pub struct Error {
     detail: String,
     field: Option<String>,
     items: Vec<ItemProblem>,
-    wait: Option<Box<Wait>>,
+    more: Option<Box<More>>,
     /// In seconds.
     proof_within: Option<u32>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// How long to wait until it may be tried again, and why.
+/// What only some errors say.
 #[derive(Debug, Default)]
-struct Wait {
+struct More {
+    /// How long to wait until it may be tried again.
     time: Duration,
     /// The limits that are used up.
     violated: Vec<String>,
+    /// The rule that refused.
+    reason: Option<&'static str>,
 }
 
 impl Error {
@@ -278,7 +284,7 @@ impl Error {
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { code, detail, field: None, items: Vec::new(), wait: None, proof_within: None, cause: None }
+        Self { code, detail, field: None, items: Vec::new(), more: None, proof_within: None, cause: None }
     }
 
     /// The caller has to prove who he is again (RFC 9470).
@@ -302,6 +308,13 @@ impl Error {
         self
     }
 
+    /// Names the rule that refused.
+    #[must_use]
+    pub fn reason(mut self, rule: &'static str) -> Self {
+        self.more.get_or_insert_default().reason = Some(rule);
+        self
+    }
+
     /// Keeps what only the log may say.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -319,14 +332,14 @@ impl Error {
     /// Says how long to wait before it is tried again, instead of a second.
     #[must_use]
     pub fn after(mut self, time: Duration) -> Self {
-        self.wait.get_or_insert_default().time = time;
+        self.more.get_or_insert_default().time = time;
         self
     }
 
     /// Names the limits that are used up.
     #[must_use]
     pub fn violating(mut self, policies: &[&str]) -> Self {
-        self.wait.get_or_insert_default().violated = policies.iter().map(ToString::to_string).collect();
+        self.more.get_or_insert_default().violated = policies.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -374,12 +387,13 @@ impl Error {
             code: self.code.as_str().to_owned(),
             instance: path.to_owned(),
             request_id: request.to_owned(),
+            reason: self.more.as_ref().and_then(|more| more.reason).map(str::to_owned),
             field: self.field.clone(),
             errors: (!self.items.is_empty()).then(|| self.items.clone()),
             violated_policies: self
-                .wait
+                .more
                 .as_ref()
-                .map(|wait| wait.violated.clone())
+                .map(|more| more.violated.clone())
                 .filter(|violated| !violated.is_empty()),
             max_age: self.proof_within.map(i64::from),
         }
@@ -414,7 +428,7 @@ impl Error {
         if self.code.passes() {
             // In whole seconds, and never too few.
             let wait =
-                self.wait.as_ref().map_or(1, |wait| wait.time.as_secs() + u64::from(wait.time.subsec_nanos() > 0));
+                self.more.as_ref().map_or(1, |more| more.time.as_secs() + u64::from(more.time.subsec_nanos() > 0));
             response.headers_mut().insert(header::RETRY_AFTER, wait.max(1).into());
         }
         response
@@ -671,6 +685,10 @@ pub struct Problem {
     pub instance: String,
     /// The id of the request, also in the header `X-Request-Id`.
     pub request_id: String,
+    /// Of `forbidden`: the rule that refused: `scope`, `role`, `platform_only`, `above`, `support`, `escalation`,
+    /// `organization_suspended`, …; `POST /permissions/explain` tells them all.
+    #[oai(skip_serializing_if_is_none)]
+    pub reason: Option<String>,
     /// The field of the body, or the parameter, that is at fault.
     #[oai(skip_serializing_if_is_none)]
     pub field: Option<String>,

@@ -26,6 +26,7 @@ pub mod inspector;
 pub mod jobs;
 pub mod limits;
 pub mod load;
+pub mod members;
 pub mod notices;
 pub mod once;
 pub mod organizations;
@@ -33,10 +34,12 @@ pub mod page;
 pub mod paging;
 mod parameters;
 pub mod people;
+pub mod permissions;
 pub mod queues;
 pub mod rate;
 mod routes;
 pub mod schedules;
+mod scope;
 pub mod sessions;
 pub mod sort;
 mod standing;
@@ -65,6 +68,7 @@ type Features = (
         organizations::Hosts,
     ),
     (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
     limits::RateLimits,
@@ -87,6 +91,7 @@ const FEATURES: Features = (
         organizations::Hosts,
     ),
     (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
     limits::RateLimits,
@@ -102,7 +107,10 @@ const FEATURES: Features = (
 const DESCRIPTION: &str = "\
 Durable jobs, schedules and signed webhooks for many organizations.
 
-- **Authentication**: `Authorization: Bearer gk_…` with an API key; its scopes say what it allows.
+- **Authentication**: `Authorization: Bearer gk_…` with an API key; its scopes say what it allows. Or a session of a person, of \
+`POST /sessions`: a cookie for browsers, `Authorization: Bearer gsa_…` for programs; it allows what he may do where he acts.
+- **Organizations**: `X-Organization-Id` names another organization to act in: of a person one he is a member of, of anybody one below his \
+own, which he reads, and acts in with support. A refusal gives the rule as `reason`.
 - **Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
 - **Lists** come in pages: send `next_cursor` as `cursor` to get the next one.
 - **Long work** answers 202 with a job; `GET /jobs/{id}?wait=30` answers the moment it ended.

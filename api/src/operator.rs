@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use gantry_jobs::process::{Settings, Together as _};
-use gantry_schema::api_keys::{self, Token};
+use gantry_schema::api_keys::{self, NewApiKey, Token};
 use gantry_schema::audit::{Actor, Author};
 use gantry_schema::db::Silent;
 use gantry_schema::limits::{self, FIRST_TIER, Given};
@@ -124,7 +124,7 @@ pub async fn api_key(settings: &Settings, command: ApiKeyCommand) -> anyhow::Res
         bail!("there is no organization {organization}");
     }
     let token = Token::generate(&mut rand::rng());
-    let key = api_keys::create(&mut tx, &name, &token, &scopes, None).await?;
+    let key = api_keys::create(&mut tx, &token, &NewApiKey::of_organization(&name, &scopes)).await?;
     let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
     tx.record("api_key.create").on(&key.id).called(&key.name).set("scopes", scopes);
     tx.commit().await?;
@@ -185,7 +185,7 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
         Given { tier: "enterprise".to_owned(), number: None, bypass: false, monthly_calls: None, monthly_bytes: None };
     limits::give(&mut tx, &generous).await?;
     let token = Token::generate(&mut rand::rng());
-    let key = api_keys::create(&mut tx, DEMO_KEY, &token, &every_scope(acme), None).await?;
+    let key = api_keys::create(&mut tx, &token, &NewApiKey::of_organization(DEMO_KEY, &every_scope(acme))).await?;
     tx.record("api_key.create").on(&key.id).called(&key.name);
     tx.commit().await?;
     println!("Demo organization Acme: {acme}");

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use gantry_schema::organizations::Permission;
 use poem::http::{HeaderMap, Method};
 use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaOperation, MetaOperationParam, MetaParamIn, MetaSchemaRef};
@@ -27,6 +28,8 @@ pub(crate) struct Route {
     pub action: String,
     /// The permission it needs.
     pub permission: Option<&'static str>,
+    /// What its caller needs.
+    permissions: Vec<Permission>,
     /// Its answer is a stream that goes on while there is something to tell.
     pub streams: bool,
     in_path: Vec<String>,
@@ -59,6 +62,7 @@ impl Route {
             action: action(operation.operation_id.unwrap_or("none")),
             permission: operation.security.iter().flat_map(HashMap::values).flatten().next().copied(),
             streams: answers.into_iter().any(|content| content.content_type.starts_with("text/event-stream")),
+            permissions: permissions(&operation.security),
             in_path: of_kind(MetaParamIn::Path).map(|parameter| parameter.name.clone()).collect(),
             in_query: of_kind(MetaParamIn::Query).map(QueryParameter::of).collect(),
             in_headers: of_kind(MetaParamIn::Header).map(|parameter| parameter.name.clone()).collect(),
@@ -170,6 +174,20 @@ pub(crate) fn find(method: &Method, path: &str) -> Option<&'static Route> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let fitting = ROUTES.iter().filter(|route| route.method == *method && route.fits(path));
     fitting.max_by_key(|route| route.literal_parts())
+}
+
+/// What the caller of an operation needs; `None`: there is no such operation.
+pub(crate) fn permissions_of(operation: &str) -> Option<Vec<Permission>> {
+    ROUTES.iter().find(|route| route.id == operation).map(|route| route.permissions.clone())
+}
+
+/// The scopes that ways to authenticate have to allow, each once.
+fn permissions(security: &[HashMap<&'static str, Vec<&'static str>>]) -> Vec<Permission> {
+    let words = security.iter().flat_map(HashMap::values).flatten();
+    let mut permissions: Vec<Permission> = words.filter_map(|word| word.parse().ok()).collect();
+    permissions.sort_unstable();
+    permissions.dedup();
+    permissions
 }
 
 /// The names of all operations.

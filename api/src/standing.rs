@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gantry_schema::access::{self, Hold};
 use gantry_schema::limits::{self, Allowance, Rule};
+use gantry_schema::organizations::lifecycle;
 use gantry_schema::{Db, OrganizationId};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::Instant;
@@ -32,12 +34,23 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Standing {
     /// How much it may ask for.
     pub allowance: Allowance,
+    /// Why nothing is done in it.
+    pub hold: Option<Held>,
+}
+
+/// Why nothing is done in an organization.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub hold: Hold,
+    /// What was said of it.
+    pub told: Option<Arc<str>>,
 }
 
 impl Standing {
     async fn read(db: &Db, organization: OrganizationId) -> Result<Self, Error> {
         let mut tx = db.tenant(organization).await?;
-        Ok(Self { allowance: limits::allowance(&mut tx).await? })
+        let hold = lifecycle::held(&mut tx).await?.map(|(hold, told)| Held { hold, told: told.map(Arc::from) });
+        Ok(Self { allowance: limits::allowance(&mut tx).await?, hold })
     }
 }
 
@@ -158,11 +171,18 @@ impl App {
         loop {
             let Err(error) = self.hear(&mut lost).await;
             self.standings.hears.store(false, Ordering::Relaxed);
-            self.standings.forget(None);
+            self.access_changed();
             if !std::mem::replace(&mut lost, true) {
                 warn!("Changes of limits cannot be heard, they are seen within a second meanwhile: {error}");
             }
             tokio::time::sleep(LISTEN_AGAIN).await;
+        }
+    }
+
+    /// Resolves when the database is listened to.
+    pub async fn hears(&self) {
+        while !self.standings.hears.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -171,9 +191,9 @@ impl App {
         let options = (*self.db.pool().connect_options()).clone();
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(limits::CHANNEL).await?;
+        listener.listen_all([limits::CHANNEL, access::CHANNEL]).await?;
         // What was said while nobody listened.
-        self.standings.forget(None);
+        self.access_changed();
         self.standings.hears.store(true, Ordering::Relaxed);
         if std::mem::take(lost) {
             info!("Changes of limits are heard again");
@@ -183,7 +203,11 @@ impl App {
                 return Err(sqlx::Error::WorkerCrashed);
             };
             let organization = message.payload().parse().ok().map(OrganizationId::from_uuid);
-            self.standings.forget(organization);
+            if message.channel() == access::CHANNEL {
+                self.heard_of_access(organization);
+            } else {
+                self.standings.forget(organization);
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ pub enum Tag {
     People,
     /// That somebody signed in, where, and until when.
     Sessions,
+    /// Who belongs to an organization, as what, and what that allows.
+    Members,
     /// What programs authenticate with.
     #[oai(rename = "API keys")]
     ApiKeys,

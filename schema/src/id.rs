@@ -191,6 +191,12 @@ id!(
     /// Somebody is to become a member.
     InvitationId, "inv");
 id!(
+    /// A role that an organization has made.
+    RoleId, "rol");
+id!(
+    /// Support that one above an organization was given in it.
+    SupportId, "sup");
+id!(
     /// A key a program signs its requests with.
     ApiKeyId, "key");
 id!(

@@ -4,6 +4,7 @@
 //! the organization it may see: [`TenantTx`] for requests and handlers, [`EngineTx`] for the job engine,
 //! which sees the jobs of everybody and nothing else.
 
+pub mod access;
 pub mod api_keys;
 pub mod audit;
 pub mod clock;
@@ -33,7 +34,8 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, NoticeId, OneTimeId, OrganizationId, PersonId, ScheduleId, SecretId, SessionId, WorkerId,
+    InvitationId, JobId, NoticeId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
+    SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

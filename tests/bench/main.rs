@@ -1,6 +1,7 @@
 //! Benchmarks of the real thing: release build, private durable servers, every invariant in force.
 //! `scripts/bench` starts the servers and calls this.
 
+mod access;
 mod api;
 mod cpu;
 mod http;
@@ -53,6 +54,12 @@ enum What {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Access: knowing who asks, pages of a large tree, revoking a key.
+    Access {
+        /// Where to write the figures.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Webhooks: deliveries to a local receiver, beside a dead and a slow one, and how soon one arrives.
     Webhooks {
         /// Deliveries per throughput measurement.
@@ -80,7 +87,7 @@ fn main() -> anyhow::Result<()> {
     let what = Arguments::parse().what;
     let mut runtime = match what {
         // The load is to leave the cores to what it loads, so it has one thread.
-        What::Api { .. } | What::Webhooks { .. } => tokio::runtime::Builder::new_current_thread(),
+        What::Access { .. } | What::Api { .. } | What::Webhooks { .. } => tokio::runtime::Builder::new_current_thread(),
         What::Queue { .. } | What::Worker { .. } => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(async {
@@ -89,6 +96,7 @@ fn main() -> anyhow::Result<()> {
             What::Api { connections, rounds, followers, json } => {
                 api::measure(connections, rounds, followers, json).await
             }
+            What::Access { json } => access::measure(json).await,
             What::Webhooks { deliveries, rounds, json } => webhooks::measure(deliveries, rounds, json).await,
             What::Worker { slots } => worker::run(slots).await,
         }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gantry_schema::access::support;
+use gantry_schema::api_keys::NewApiKey;
 use gantry_schema::jobs::{leader, lease, log, pause, workflow};
 use gantry_schema::limits::Given;
 use gantry_schema::memberships::{self, Role};
@@ -90,6 +92,7 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     let failing = gantry_schema::webhooks::event_types::PlatformEvent::EndpointFailing;
     gantry_schema::notices::write(&mut tx, failing, "an endpoint", &json!({})).await.unwrap();
     organizations::settings::set(&mut tx, Setting::BrandName, &json!(name), false).await.unwrap();
+    memberships::custom::create(&mut tx, "Deployer", "", &[Permission::ReadJobs]).await.unwrap();
     organizations::hosts::add(&mut tx, &format!("{name}.cloud.example")).await.unwrap().unwrap();
     let bin = gantry_schema::inspector::Bin {
         id: tx.ids().mint(),
@@ -122,6 +125,10 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     let keys = platform.sealing_keys();
     gantry_schema::idempotency::keep(&mut tx, &request, 200, &BTreeMap::new(), Some(b"{}"), &keys).await.unwrap();
     tx.commit().await.unwrap();
+    let mut tx = platform.operator().begin().await;
+    let hour = chrono::Duration::hours(1);
+    support::give(&mut tx, actor.id, "story", &[Permission::ReadJobs], "a ticket", hour).await.unwrap();
+    tx.commit().await.unwrap();
     actor.enqueue(Scripted::new("gone", gantry_tests::kinds::Act::GiveUp("no".to_owned()))).await;
     platform.run_jobs().await;
     let first = actor.enqueue(Only::one("k", "alive", "existing", "a")).await;
@@ -145,7 +152,7 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     };
     gantry_schema::limits::give(&mut tx, &given).await.unwrap();
     let token = api_keys::Token::generate(&mut seeded(name));
-    api_keys::create(&mut tx, "a key", &token, &[Permission::ReadJobs], None).await.unwrap();
+    api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
     tx.commit().await.unwrap();
     let every_minute = gantry_jobs::schedule::NewSchedule {
         name: "every minute".to_owned(),
@@ -551,7 +558,8 @@ async fn a_session_is_known_by_its_token_while_it_lasts_and_shows_no_other(pool:
     let found = known(access.hash(), None).await.unwrap();
     assert_eq!((found.session, found.person), (session.id, ada));
     assert_eq!((found.organization, found.role), (Some(acme.id), Some(Role::Member)));
-    assert_eq!(known(access.hash(), Some(globex.id)).await.unwrap().organization, None, "she is no member there");
+    let elsewhere = known(access.hash(), Some(globex.id)).await.unwrap();
+    assert_eq!(elsewhere.organization, Some(acme.id), "she is no member there");
     assert!(known(refresh.hash(), None).await.is_none(), "it is only to be exchanged");
     assert!(known(token::AccessToken::generate(&mut random).hash(), None).await.is_none());
 
@@ -666,10 +674,11 @@ async fn a_key_is_found_by_its_hash_while_it_works_and_shows_no_other(pool: PgPo
     let (token, other) = (api_keys::Token::generate(&mut random), api_keys::Token::generate(&mut random));
     let expires = platform.now() + chrono::Duration::hours(1);
     let mut tx = acme.begin().await;
-    let key = api_keys::create(&mut tx, "ci", &token, &[Permission::ReadJobs], Some(expires)).await.unwrap();
+    let new = NewApiKey { expires_at: Some(expires), ..NewApiKey::of_organization("ci", &[Permission::ReadJobs]) };
+    let key = api_keys::create(&mut tx, &token, &new).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = globex.begin().await;
-    api_keys::create(&mut tx, "theirs", &other, &[], None).await.unwrap();
+    api_keys::create(&mut tx, &other, &NewApiKey::of_organization("theirs", &[])).await.unwrap();
     assert_eq!(
         api_keys::list(&mut tx, api_keys::Filter::default(), Window::new(Order::Ascending, 9)).await.unwrap().len(),
         1

@@ -63,20 +63,24 @@ impl Hosts {
         if self.0.is_empty() {
             return Ok(());
         }
-        let mut named = request.headers().get_all(header::HOST).iter();
-        let (first, second) = (named.next(), named.next());
-        let host = match (first, second) {
-            (Some(host), None) => host.to_str().ok(),
-            (None, None) => request.uri().authority().map(Authority::as_str),
-            (_, Some(_)) => None,
-        };
-        let known = host.and_then(name_of).is_some_and(|host| self.0.iter().any(|pattern| pattern.fits(&host)));
+        let known = named(request).is_some_and(|host| self.0.iter().any(|pattern| pattern.fits(&host)));
         if known {
             return Ok(());
         }
         Err(Error::new(Code::UnknownHost, "the API is not served under this name; use the URL you were given")
             .at("Host"))
     }
+}
+
+/// The name under which a request came, in lower case; `None`: it names none, or more than one.
+pub(crate) fn named(request: &Request) -> Option<String> {
+    let mut named = request.headers().get_all(header::HOST).iter();
+    let host = match (named.next(), named.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, None) => request.uri().authority().map(Authority::as_str),
+        (_, Some(_)) => None,
+    };
+    host.and_then(name_of)
 }
 
 /// The name of `name` or `name:port`, in lower case and without a dot at its end.

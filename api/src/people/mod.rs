@@ -2,7 +2,7 @@
 
 mod hashing;
 
-use gantry_schema::memberships::{self, Role};
+use gantry_schema::memberships;
 use gantry_schema::people::rules::{self, Weak, Whose};
 use gantry_schema::people::{self as rows, Email, PersonChange, Typed, passwords};
 use gantry_schema::sessions::{self, Ended};
@@ -184,15 +184,11 @@ impl People {
         let person = rows::find(&mut tx, me.person()).await?.ok_or_else(|| Error::not_found(me.person()))?;
         let memberships = memberships::of_person(&mut tx, None, MOST_MEMBERSHIPS).await?;
         let known = me.known();
-        let permissions = known
-            .organization
-            .zip(known.role)
-            .map(|(organization, role): (_, Role)| memberships::permissions_of(role, organization));
         Ok(Json(Myself {
             person: person.into(),
             organization_id: known.organization,
             role: known.role.map(|role| role.to_string()),
-            permissions: permissions.unwrap_or_default().iter().map(ToString::to_string).collect(),
+            permissions: me.permissions().words(),
             memberships: memberships
                 .into_iter()
                 .map(|row| MyMembership {

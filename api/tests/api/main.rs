@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod accounts;
+mod api_keys;
 mod audit;
 mod conditional;
 mod document;
@@ -14,14 +15,17 @@ mod health;
 mod inspector;
 mod jobs;
 mod limits;
+mod members;
 mod notices;
 mod once;
 mod organizations;
 mod paging;
 mod people;
+mod processes;
 mod queues;
 mod schedules;
 mod schema;
+mod scope;
 mod sessions;
 mod setup;
 mod support;

@@ -1,6 +1,7 @@
 //! The tree of organizations as callers see it.
 
 use chrono::TimeDelta;
+use gantry_schema::memberships::Role;
 use gantry_schema::organizations::Permission;
 use poem::http::Method;
 use serde_json::{Value, json};
@@ -258,8 +259,11 @@ async fn settings_say_where_they_come_from_and_what_is_enforced_above_stays(pool
     ] {
         shop.patch(&below, &body).await.problem(422, "invalid_field", Some(field));
     }
-    // Whoever stands above sees it, and changes nothing in it.
-    hosting.patch(&below, &json!({ "set": { "language": "de" } })).await.problem(403, "forbidden", None);
+    // Whoever stands above sets it up; once it has a member, he only sees it.
+    hosting.patch(&below, &json!({ "set": { "language": "fr" } })).await.expect(200);
+    platform.join(platform.person("ada@example.com").await, shop.organization, Role::Owner).await;
+    let refused = hosting.patch(&below, &json!({ "set": { "language": "de" } })).await.problem(403, "forbidden", None);
+    assert_eq!(refused["reason"], "above");
     shop.patch(&own, &json!({ "set": { "language": "de" } })).await.problem(404, "not_found", None);
     let powerless = platform.key(shop.organization, &[Permission::ReadOrganizations]).await;
     powerless.patch(&below, &json!({ "set": { "language": "de" } })).await.problem(403, "forbidden", None);

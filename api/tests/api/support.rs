@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use gantry_api::App;
 use gantry_jobs::signals::Signals;
-use gantry_schema::api_keys::{self, Token};
+use gantry_schema::api_keys::{self, NewApiKey, Token};
 use gantry_schema::db::Silent;
 use gantry_schema::jobs::claim::{self, Paused};
 use gantry_schema::memberships::{self, Role};
@@ -142,7 +142,7 @@ impl Platform {
         let seed: uuid::Uuid = self.app.db.ids().mint();
         let token = Token::generate(&mut rand::rngs::StdRng::seed_from_u64(seed.as_u64_pair().1));
         let mut tx = self.app.db.tenant(organization).await.unwrap();
-        api_keys::create(&mut tx, "test", &token, scopes, None).await.unwrap();
+        api_keys::create(&mut tx, &token, &NewApiKey::of_organization("test", scopes)).await.unwrap();
         tx.commit().await.unwrap();
         Actor { api: self.api.clone(), organization, token: token.expose().to_owned() }
     }
@@ -280,6 +280,16 @@ impl Actor {
 
     pub async fn send(&self, method: Method, path: &str, body: Option<Body>) -> Answer {
         self.api.send(self.request(method, path, body)).await
+    }
+
+    /// Who has this key or token.
+    pub fn bearing(api: &Api, organization: OrganizationId, token: &str) -> Self {
+        Self { api: api.clone(), organization, token: token.to_owned() }
+    }
+
+    /// The same organization with another key.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
     }
 
     pub async fn send_as_is(&self, request: Request) -> Answer {

@@ -14,6 +14,22 @@ pub enum State {
     Suspended,
 }
 
+impl State {
+    /// The word that is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// From its stored word. Whatever else a later release may say, it does not count here.
+    pub(super) fn stored(word: &str) -> Self {
+        if word == "active" { Self::Active } else { Self::Suspended }
+    }
+}
+
 /// Somebody belongs to an organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
@@ -37,18 +53,15 @@ struct Row {
     created_at: DateTime<Utc>,
 }
 
-impl TryFrom<Row> for Membership {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
-        Ok(Self {
+impl From<Row> for Membership {
+    fn from(row: Row) -> Self {
+        Self {
             organization: row.organization,
             person: row.person,
-            role: row.role.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            // Whatever else a later release may say, it does not count here.
-            state: if row.state == "active" { State::Active } else { State::Suspended },
+            role: Role::stored(&row.role),
+            state: State::stored(&row.state),
             created_at: row.created_at,
-        })
+        }
     }
 }
 
@@ -61,7 +74,8 @@ pub async fn insert(tx: &mut TenantTx, person: PersonId, role: Role) -> Result<M
     sqlx::query_as!(
         Row,
         r#"insert into memberships (organization_id, person_id, role, created_at) values ($1, $2, $3, $4)
-               on conflict (organization_id, person_id) do update set role = excluded.role, state = 'active'
+               on conflict (organization_id, person_id) do update
+                  set role = excluded.role, custom_role_id = null, state = 'active'
            returning organization_id as "organization: OrganizationId", person_id as "person: PersonId", role, state,
                      created_at"#,
         organization.uuid(),
@@ -70,8 +84,8 @@ pub async fn insert(tx: &mut TenantTx, person: PersonId, role: Role) -> Result<M
         now
     )
     .fetch_one(tx.connection())
-    .await?
-    .try_into()
+    .await
+    .map(Membership::from)
 }
 
 /// What somebody is in the transaction's organization.
@@ -89,9 +103,8 @@ pub async fn find(tx: &mut TenantTx, person: PersonId) -> Result<Option<Membersh
         person.uuid()
     )
     .fetch_optional(tx.connection())
-    .await?
-    .map(Membership::try_from)
-    .transpose()
+    .await
+    .map(|row| row.map(Membership::from))
 }
 
 /// The members of the transaction's organization after `after`, by id.
@@ -113,7 +126,7 @@ pub async fn list(tx: &mut TenantTx, after: Option<PersonId>, limit: i64) -> Res
     )
     .fetch_all(tx.connection())
     .await?;
-    rows.into_iter().map(Membership::try_from).collect()
+    Ok(rows.into_iter().map(Membership::from).collect())
 }
 
 /// Where the transaction's person belongs, after `after`, by organization.
@@ -139,7 +152,7 @@ pub async fn of_person(
     )
     .fetch_all(tx.connection())
     .await?;
-    rows.into_iter().map(Membership::try_from).collect()
+    Ok(rows.into_iter().map(Membership::from).collect())
 }
 
 /// Whether the person the transaction acts for is a member there, and that counts.

@@ -17,6 +17,8 @@ pub enum Role {
     Member,
     /// Look at the daily work.
     Viewer,
+    /// One of the organization's own; what it allows stands there.
+    Custom,
 }
 
 /// The word names no role.
@@ -25,7 +27,7 @@ pub enum Role {
 pub struct UnknownRole(pub String);
 
 impl Role {
-    /// All of them.
+    /// Those that every organization has.
     pub const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::Member, Self::Viewer];
 
     /// The word that is stored and shown.
@@ -36,7 +38,26 @@ impl Role {
             Self::Admin => "admin",
             Self::Member => "member",
             Self::Viewer => "viewer",
+            Self::Custom => "custom",
         }
+    }
+
+    /// What it is for, in a few words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Owner => "Everything. There is always at least one.",
+            Self::Admin => "Everything but what ends the organization or concerns its bills and licenses.",
+            Self::Member => "The daily work.",
+            Self::Viewer => "Look at the daily work.",
+            Self::Custom => "One of the organization's own.",
+        }
+    }
+
+    /// From its stored word; one that this release does not know allows nothing, as one of the organization's own that is
+    /// not known.
+    pub(crate) fn stored(word: &str) -> Self {
+        word.parse().unwrap_or(Self::Custom)
     }
 }
 
@@ -65,9 +86,15 @@ pub fn permissions_of(role: Role, organization: OrganizationId) -> Vec<Permissio
         (Role::Member, P::ManageJobs | P::PostEvents | P::ManageNotices) => true,
         (
             Role::Member | Role::Viewer,
-            P::ReadOrganizations | P::ReadJobs | P::ReadSchedules | P::ReadWebhooks | P::ReadEvents | P::ReadNotices,
+            P::ReadOrganizations
+            | P::ReadMembers
+            | P::ReadJobs
+            | P::ReadSchedules
+            | P::ReadWebhooks
+            | P::ReadEvents
+            | P::ReadNotices,
         ) => true,
-        (Role::Member | Role::Viewer, _) => false,
+        (Role::Member | Role::Viewer | Role::Custom, _) => false,
     };
     P::ALL.iter().copied().filter(|permission| allows(*permission)).collect()
 }

@@ -26,6 +26,21 @@ pub async fn whose(tx: &mut CredentialTx) -> Result<Option<OrganizationId>, sqlx
     .await
 }
 
+/// Whether the transaction's organization is this one, or below it.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn is_at_or_below(tx: &mut TenantTx, above: OrganizationId) -> Result<bool, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        r#"select exists (select from organization_closure where ancestor_id = $1 and descendant_id = $2) as "is!""#,
+        above.uuid(),
+        organization.uuid()
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
 /// The host names of the transaction's organization.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::{COUNTED, Count, tree};
+use crate::access::Hold;
 use crate::{EngineDb, JobTx, OrganizationId, TenantTx};
 
 /// How long a deleted organization can be restored.
@@ -44,6 +45,25 @@ pub async fn resume(tx: &mut TenantTx, id: OrganizationId) -> Result<bool, sqlx:
     .execute(tx.connection())
     .await
     .map(|done| done.rows_affected() == 1)
+}
+
+/// Why nothing is done in the transaction's organization, with what was said about it; `None`: it works. What was said of
+/// one above it is told to that one only.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn held(tx: &mut TenantTx) -> Result<Option<(Hold, Option<String>)>, sqlx::Error> {
+    let organization = tx.organization();
+    let row = sqlx::query!(
+        "select deleted_at, held_by, suspended_reason from organizations where id = $1 and held_by is not null",
+        organization.uuid()
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    Ok(row.map(|row| {
+        let hold = if row.deleted_at.is_some() { Hold::Deleted } else { Hold::Suspended };
+        (hold, row.suspended_reason)
+    }))
 }
 
 /// What an organization has that keeps it from being deleted: children, and what runs or costs something. It stays
@@ -112,7 +132,15 @@ pub async fn to_purge(tx: &mut TenantTx, limit: i64) -> Result<Vec<OrganizationI
 }
 
 /// Tables whose rows outlive their organization.
-pub const OUTLIVING: &[&str] = &[];
+pub const OUTLIVING: &[&str] = &[
+    "audit_checkpoints",
+    "audit_entries",
+    "audit_heads",
+    "audit_nodes",
+    "audit_seals",
+    "audit_subjects",
+    "audit_tallies",
+];
 
 /// Removes up to `limit` rows of each table of the transaction's organization that requests and handlers may remove
 /// rows from. Answers how many.

@@ -63,6 +63,12 @@ permissions! {
     DeleteOrganizations = "organizations:delete",
     /// Change settings and host names.
     ManageSettings = "settings:write",
+    /// See members and roles.
+    ReadMembers = "members:read",
+    /// Invite, change and remove members, and make roles.
+    ManageMembers = "members:write",
+    /// Take support in organizations below this one, and end the support that was taken in this one.
+    GiveSupport = "support:write",
     /// See API keys, never their secrets.
     ReadApiKeys = "api_keys:read",
     /// Make and revoke API keys.
@@ -110,6 +116,19 @@ impl Permissions {
         Self(self.0 & others.0)
     }
 
+    /// Whether all of them are among the others.
+    #[must_use]
+    pub const fn within(self, others: Self) -> bool {
+        self.0 & others.0 == self.0
+    }
+
+    /// Their words, in the order of the catalogue.
+    #[must_use]
+    pub fn words(self) -> Vec<String> {
+        let among = |permission: &&Permission| self.contain(**permission);
+        Permission::ALL.iter().filter(among).map(ToString::to_string).collect()
+    }
+
     const fn bit(permission: Permission) -> u128 {
         1 << permission as u32
     }
@@ -118,6 +137,14 @@ impl Permissions {
 impl FromIterator<Permission> for Permissions {
     fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
         Self(permissions.into_iter().fold(0, |bits, permission| bits | Self::bit(permission)))
+    }
+}
+
+impl Permission {
+    /// Whether it only lets see.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        self.as_str().ends_with(":read")
     }
 }
 

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Duration, Utc};
 
+use crate::access;
 use crate::memberships::Role;
+use crate::organizations::Permissions;
 use crate::{CredentialTx, OrganizationId, PersonId, PersonalTx, SessionId};
 
 /// Who holds a session.
@@ -220,10 +222,12 @@ pub struct Known {
     pub person: PersonId,
     /// Who holds it.
     pub kind: Kind,
-    /// For which organization he acts: the one that was asked for, or the session's; he is a member of it.
+    /// Of which organization he is: the one that was asked for, or the session's; he is a member of it.
     pub organization: Option<OrganizationId>,
     /// What he is there.
     pub role: Option<Role>,
+    /// What he may do there.
+    pub may: Permissions,
     /// When he last proved who he is.
     pub authenticated_at: DateTime<Utc>,
     /// How.
@@ -234,8 +238,8 @@ pub struct Known {
     pub expires_at: DateTime<Utc>,
 }
 
-/// The session that the transaction's token opens, for this organization if he is a member of it, else for none. One
-/// statement.
+/// The session that the transaction's token opens, for this organization if he is a member of it, else for the session's
+/// if he is a member of that, else for none. One statement.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -244,12 +248,18 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
     let row = sqlx::query!(
         r#"select s.id as "session: SessionId", s.person_id as "person: PersonId", s.kind, s.authenticated_at,
                   s.methods, s.last_used_at, least(t.expires_at, s.expires_at) as "expires_at!",
-                  m.organization_id as "organization?: OrganizationId", m.role as "role?"
+                  m.organization_id as "organization?: OrganizationId", m.role as "role?",
+                  m.permissions as "permissions?"
              from session_tokens t
              join sessions s on s.id = t.session_id
              join people p on p.id = t.person_id
-             left join memberships m on m.person_id = t.person_id and m.state = 'active'
-                   and m.organization_id = coalesce($2, s.organization_id)
+             left join lateral (
+                  select m.organization_id, m.role, r.permissions
+                    from memberships m
+                    left join custom_roles r on r.organization_id = m.organization_id and r.id = m.custom_role_id
+                   where m.person_id = t.person_id and m.state = 'active'
+                     and m.organization_id in ($2, s.organization_id)
+                   order by (m.organization_id is not distinct from $2) desc limit 1) m on true
             where t.hash = presented_key() and t.kind in ('cookie', 'access') and t.expires_at > $1
               and s.ended_at is null and s.expires_at > $1
               and s.last_used_at > $1 - make_interval(secs => s.idle_seconds)
@@ -264,8 +274,13 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
         person: row.person,
         kind: Kind::read(&row.kind),
         organization: row.organization,
-        // A role this release does not know allows nothing.
-        role: row.role.and_then(|role| role.parse().ok()),
+        may: match (row.organization, &row.role) {
+            (Some(organization), Some(role)) => {
+                access::permissions_of_member(organization, role, row.permissions.as_deref())
+            }
+            _ => Permissions::default(),
+        },
+        role: row.role.as_deref().map(Role::stored),
         authenticated_at: row.authenticated_at,
         methods: row.methods,
         last_used_at: row.last_used_at,

@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
 use futures::stream;
+use gantry_schema::PersonId;
+use gantry_schema::memberships::Role;
 use gantry_schema::organizations::Permission;
 use poem::http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -34,6 +36,8 @@ const AT_ONCE: usize = 8;
 pub struct Callers {
     operator: Actor,
     actor: Actor,
+    /// Somebody of the actor's organization.
+    member: PersonId,
 }
 
 impl Callers {
@@ -58,8 +62,19 @@ fn walked() -> Vec<Operation> {
 async fn scene(pool: PgPool) -> (Platform, Api, Callers) {
     let platform = Platform::new(pool).await;
     let (operator, actor) = (platform.operator().await, platform.organization("acme").await);
+    let member = member(&platform, &actor, "ada@example.com").await;
     let api = Api(platform.api.clone());
-    (platform, api, Callers { operator, actor })
+    // That a key was used is noted, once a minute.
+    for key in [&operator, &actor] {
+        key.get("/organizations").await.expect(200);
+    }
+    (platform, api, Callers { operator, actor, member })
+}
+
+async fn member(platform: &Platform, of: &Actor, email: &str) -> PersonId {
+    let person = platform.person(email).await;
+    platform.join(person, of.organization, Role::Member).await;
+    person
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
@@ -140,7 +155,9 @@ async fn every_example_is_accepted(pool: PgPool) {
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn what_is_somebody_elses_is_not_there(pool: PgPool) {
     let (platform, api, acme) = scene(pool).await;
-    let other = Callers { operator: acme.operator.clone(), actor: platform.organization("other").await };
+    let actor = platform.organization("other").await;
+    let member = member(&platform, &actor, "eve@example.com").await;
+    let other = Callers { operator: acme.operator.clone(), actor, member };
     let (of_acme, _) = furnish(&platform, &api, &acme).await;
     let (of_other, _) = furnish(&platform, &api, &other).await;
     let before = stored(&platform.pool).await;

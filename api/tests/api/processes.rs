@@ -1,0 +1,85 @@
+//! Two processes of the API on one database, as they are run, with nothing between them but that: Redis is away.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+
+use gantry_schema::OrganizationId;
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, PgPool};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use crate::support::{Actor, Platform};
+
+/// A process, which ends with the test.
+struct Process {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Process {
+    #[expect(clippy::disallowed_methods, reason = "the test is about processes")]
+    async fn start(pool: &PgPool) -> Self {
+        let free = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+        let address = free().await;
+        let database = (*pool.connect_options()).clone().username("gantry_app").to_url_lossy();
+        let child = Command::new(env!("CARGO_BIN_EXE_gantry-api"))
+            .env_clear()
+            .env("GANTRY_DATABASE_URL", database.as_str())
+            .env("GANTRY_DATABASE_CONNECTIONS", "4")
+            .env("GANTRY_REDIS_URL", "redis://127.0.0.1:1/")
+            .env("GANTRY_SEALING_KEY", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=")
+            .env("GANTRY_LISTEN", address.to_string())
+            .env("GANTRY_METRICS_LISTEN", "")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut process = Self { address, child };
+        while TcpStream::connect(address).await.is_err() {
+            assert!(process.child.try_wait().unwrap().is_none(), "the process ended");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        process
+    }
+
+    /// The status and the body of an answer.
+    async fn ask(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_default())
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_key_and_a_role_that_were_taken_are_taken_in_both_processes_without_redis(pool: PgPool) {
+    let platform = Platform::new(pool.clone()).await;
+    let operator: Actor = platform.operator().await;
+    let (one, other) = (Process::start(&pool).await, Process::start(&pool).await);
+    let new = json!({ "name": "to be revoked", "template": "read_only" });
+    let (status, made) = one.ask(&operator.token, "POST", "/api-keys", Some(&new)).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(made["api_key"]["organization_id"], OrganizationId::PLATFORM.to_string());
+    let token = made["token"].as_str().unwrap();
+    for process in [&one, &other] {
+        assert_eq!(process.ask(token, "GET", "/jobs", None).await.0, 200);
+    }
+    let path = format!("/api-keys/{}", made["api_key"]["id"].as_str().unwrap());
+    assert_eq!(one.ask(&operator.token, "DELETE", &path, None).await.0, 204);
+    assert_eq!(one.ask(token, "GET", "/jobs", None).await.0, 401, "whoever revokes it knows at once");
+    while other.ask(token, "GET", "/jobs", None).await.0 == 200 {}
+    assert_eq!(other.ask(token, "GET", "/jobs", None).await.0, 401);
+    assert_eq!(other.ask(&operator.token, "GET", "/jobs", None).await.0, 200, "the others live");
+}
