@@ -7,7 +7,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Actor, Platform};
+use crate::support::{Actor, Api, Platform};
 
 fn path(organization: &Actor, rest: &str) -> String {
     format!("/organizations/{}{rest}", organization.organization)
@@ -274,10 +274,10 @@ async fn a_host_name_is_one_label_before_the_base_domain_and_one_organizations(p
     let mut platform = Platform::new(pool).await;
     let host = |host: &str| json!({ "host": host });
     let app = platform.app.clone();
-    platform.app = app.clone().under(None);
+    platform.api = Api::of(&app.clone().under(None));
     let acme = platform.organization("acme").await;
     acme.post(&path(&acme, "/hosts"), &host("acme.cloud.example")).await.problem(409, "wrong_state", None);
-    platform.app = app;
+    platform.api = Api::of(&app);
     let (acme, other) = (platform.organization("acme 2").await, platform.organization("other").await);
     let hosts = path(&acme, "/hosts");
     assert_eq!(acme.post(&hosts, &host("ACME.cloud.example")).await.expect(201)["host"], "acme.cloud.example");
