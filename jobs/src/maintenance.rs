@@ -59,6 +59,19 @@ impl Job for PurgeOrganizations {
     }
 }
 
+/// Forgets what applications were given and has expired: authorizations, their tokens, devices that waited.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetAuthorizations {}
+
+impl Job for ForgetAuthorizations {
+    const KIND: &'static str = "maintenance.forget_authorizations";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(10));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
 /// Seals again, with the current key, whatever an older one sealed; afterwards the older one can be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {}

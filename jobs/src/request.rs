@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use gantry_schema::jobs::enqueue::{self, EnqueueError};
 use gantry_schema::jobs::{Dependency, Enqueued, NewJob};
-use gantry_schema::{ApiKeyId, Db, JobId, OrganizationId, PersonId, ScheduleId, TenantTx};
+use gantry_schema::{ApiKeyId, Db, JobId, OauthClientId, OrganizationId, PersonId, ScheduleId, TenantTx};
 
 use crate::Job;
 
@@ -36,6 +36,12 @@ impl By {
     #[must_use]
     pub fn person(person: PersonId) -> Self {
         Self::named(format!("person:{person}"))
+    }
+
+    /// An application that acts for itself.
+    #[must_use]
+    pub fn oauth_client(client: OauthClientId) -> Self {
+        Self::named(format!("oauth_client:{client}"))
     }
 
     /// A handler.

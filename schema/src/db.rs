@@ -22,7 +22,7 @@ use crate::inspector::BinToken;
 use crate::jobs::Ready;
 use crate::people::Email;
 use crate::seal::SealingKeys;
-use crate::{Clock, IdMint, OrganizationId, PersonId};
+use crate::{Clock, IdMint, OauthClientId, OrganizationId, PersonId};
 
 /// Told of jobs that became ready, after the transaction that made them ready was committed.
 /// It must not block: what it misses, the relay finds.
@@ -208,6 +208,15 @@ impl Db {
     /// When no connection can be had.
     pub async fn credential(&self, hash: [u8; 32]) -> Result<CredentialTx, sqlx::Error> {
         let begin = format!("begin; set local gantry.presented_key = '{}'", hex(&hash));
+        Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
+    }
+
+    /// Begins a transaction that sees the application with this id, and nothing else.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn presented_client(&self, client: OauthClientId) -> Result<CredentialTx, sqlx::Error> {
+        let begin = format!("begin; set local gantry.presented_client = '{}'", client.uuid());
         Ok(CredentialTx { inner: self.pool.begin_with(AssertSqlSafe(begin)).await?, now: self.clock.now() })
     }
 

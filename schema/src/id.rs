@@ -239,6 +239,28 @@ id!(
     /// A key that signs checkpoints of the record.
     AuditKeyId, "auk");
 
+id!(
+    /// An application that asks for tokens.
+    OauthClientId, "ocl");
+id!(
+    /// A secret of such an application.
+    OauthClientSecretId, "ocs");
+id!(
+    /// What a person lets an application do.
+    OauthGrantId, "ogr");
+id!(
+    /// One run of an application through a flow, and whatever came of it.
+    OauthAuthorizationId, "oau");
+id!(
+    /// A refresh token of an application.
+    OauthRefreshTokenId, "ort");
+id!(
+    /// A device that waits for somebody's decision.
+    OauthDeviceId, "odv");
+id!(
+    /// What tokens are signed with.
+    SigningKeyId, "sgk");
+
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.
     pub const PLATFORM: Self = Self(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000));

@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod limits;
 pub mod memberships;
 pub mod notices;
+pub mod oauth;
 pub mod organizations;
 pub mod people;
 pub mod resealing;
@@ -34,8 +35,9 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, NoticeId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
-    SupportId, WorkerId,
+    InvitationId, JobId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId,
+    OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
+    SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -6,9 +6,10 @@
 use secrecy::ExposeSecret as _;
 
 use crate::audit::{keys as signing, subjects};
+use crate::oauth::keys::SigningKey;
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::webhooks::secrets::Secret;
-use crate::{AuditKeyId, EndpointId, JobTx as _, SecretId, TenantTx};
+use crate::{AuditKeyId, EndpointId, JobTx as _, SecretId, SigningKeyId, TenantTx};
 
 /// A value could not be sealed again.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,8 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
     Ok(webhook_secrets(tx, keys, limit).await?
         + webhook_headers(tx, keys, limit).await?
         + keys_of_people(tx, keys, limit).await?
-        + keys_of_checkpoints(tx, keys, limit).await?)
+        + keys_of_checkpoints(tx, keys, limit).await?
+        + oauth_signing_keys(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -146,6 +148,28 @@ async fn keys_of_checkpoints(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) 
     for row in &older {
         let sealed = again(keys, &signing::place(row.id), row.id, &row.secret)?;
         sqlx::query!("update audit_keys set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Only the platform's transactions see any.
+async fn oauth_signing_keys(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: SigningKeyId", secret from oauth_signing_keys
+            where organization_id = $1 and substring(secret from 3 for get_byte(secret, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &SigningKey::place(row.id), row.id, &row.secret)?;
+        sqlx::query!("update oauth_signing_keys set secret = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
     }

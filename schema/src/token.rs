@@ -100,6 +100,14 @@ kinds! {
     OneTime, OneTimeToken = "got_";
     /// Was sent to somebody who is to become a member.
     Invite, InviteToken = "gin_";
+    /// Is exchanged for an application's tokens, once and at once.
+    Code, CodeToken = "goc_";
+    /// Is exchanged for an application's next access token, once.
+    OauthRefresh, OauthRefreshToken = "gor_";
+    /// Is what a confidential application proves itself with.
+    ClientSecret, ClientSecretToken = "gos_";
+    /// Is what a device asks with until somebody has decided.
+    Device, DeviceToken = "god_";
 }
 
 #[cfg(test)]

@@ -40,8 +40,18 @@ const WITHOUT_TENANT: &[&str] =
 const ENGINE_TABLES: &[&str] = &["organizations"];
 
 /// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
-const FORGOTTEN_BY_ID: &[&str] =
-    &["events", "idempotency_keys", "invitations", "notices", "one_time_tokens", "sessions", "webhook_attempts"];
+const FORGOTTEN_BY_ID: &[&str] = &[
+    "events",
+    "idempotency_keys",
+    "invitations",
+    "notices",
+    "oauth_authorizations",
+    "oauth_device_codes",
+    "oauth_refresh_tokens",
+    "one_time_tokens",
+    "sessions",
+    "webhook_attempts",
+];
 
 fn is_of_people(table: &str) -> bool {
     OF_PEOPLE.iter().any(|(name, _)| *name == table)
@@ -219,7 +229,71 @@ async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
     let invite = token::InviteToken::generate(&mut seeded(email));
     memberships::invitations::create(&mut tx, &address, Role::Viewer, &invite, "story").await.unwrap();
     tx.commit().await.unwrap();
+    let_act(person, of).await;
     person
+}
+
+/// An application of the organization that the person lets act for him, with whatever it gets on the way.
+async fn let_act(person: PersonId, of: &Actor) {
+    use gantry_schema::oauth::{self, authorizations, clients, codes, devices, grants, jwt, keys, refresh};
+    let mut tx = of.begin().await;
+    let mut random = seeded(&person.to_string());
+    let (secret, public_key) = jwt::generate().unwrap();
+    let (created_at, scopes) = (tx.now(), oauth::scope::Scopes::from_words("openid jobs:read"));
+    let key = keys::SigningKey {
+        id: tx.ids().mint(),
+        public_key,
+        secret: secret.to_vec(),
+        created_at,
+        signs_from: created_at,
+        expires_at: None,
+    };
+    keys::add(&mut tx, &key).await.unwrap();
+    let client = clients::Client {
+        id: tx.ids().mint(),
+        organization: of.id,
+        name: "an application".to_owned(),
+        description: String::new(),
+        homepage: None,
+        confidential: true,
+        redirect_uris: vec!["https://app.example/callback".to_owned()],
+        grants: vec![clients::Grant::AuthorizationCode],
+        scopes: scopes.clone(),
+        enabled: true,
+        created_at,
+        updated_at: created_at,
+    };
+    clients::insert(&mut tx, &client).await.unwrap();
+    let secret = token::ClientSecretToken::generate(&mut random);
+    clients::give_secret(&mut tx, client.id, &secret, chrono::Duration::zero()).await.unwrap();
+    let grant = grants::add(&mut tx, client.id, person, &scopes).await.unwrap();
+    let expires_at = created_at + chrono::Duration::hours(1);
+    let authorization = authorizations::Authorization {
+        id: tx.ids().mint(),
+        organization: of.id,
+        client: client.id,
+        person: Some(person),
+        scopes: scopes.clone(),
+        authenticated_at: Some(created_at),
+        methods: vec!["pwd".to_owned()],
+        expires_at,
+    };
+    authorizations::insert(&mut tx, &authorization, Some(grant)).await.unwrap();
+    let code = codes::Code {
+        organization: of.id,
+        authorization: authorization.id,
+        client: client.id,
+        redirect_uri: "https://app.example/callback".to_owned(),
+        challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned(),
+        nonce: None,
+        expires_at,
+    };
+    codes::keep(&mut tx, &token::CodeToken::generate(&mut random), &code).await.unwrap();
+    let refresh = token::OauthRefreshToken::generate(&mut random);
+    refresh::keep(&mut tx, &refresh, authorization.id, expires_at).await.unwrap();
+    let (device, code) = (token::DeviceToken::generate(&mut random), devices::UserCode::generate(&mut random));
+    assert!(devices::keep(&mut tx, client.id, &device, &code, &scopes).await.unwrap());
+    tx.commit().await.unwrap();
 }
 
 async fn signed_in(platform: &Platform, tx: &mut PersonTx, organization: OrganizationId) -> sessions::Session {

@@ -73,6 +73,10 @@ permissions! {
     ReadApiKeys = "api_keys:read",
     /// Make and revoke API keys.
     ManageApiKeys = "api_keys:write",
+    /// See applications that were registered here, and what people let applications do.
+    ReadOauthClients = "oauth_clients:read",
+    /// Register and change applications, and take back what people let them do.
+    ManageOauthClients = "oauth_clients:write",
     /// See jobs.
     ReadJobs = "jobs:read",
     /// Ask for jobs, cancel and retry them.

@@ -1,6 +1,7 @@
 //! The platform's own housekeeping.
 
 mod forget_answers;
+mod forget_authorizations;
 mod forget_events;
 mod forget_jobs;
 mod purge_organizations;
