@@ -23,6 +23,7 @@ use crate::inspector::Rates;
 use crate::jobs::feed::JobFeeds;
 use crate::jobs::together::{Asks, Looks};
 use crate::load::{Limits, Load};
+use crate::oauth::{Grantees, Signing};
 use crate::people::Passwords;
 use crate::rate::Limiter;
 use crate::scope::KnownHosts;
@@ -60,6 +61,8 @@ pub struct App {
     pub(crate) redis: ConnectionManager,
     pub(crate) keys: Arc<Keys>,
     pub(crate) sessions: Arc<KnownSessions>,
+    pub(crate) grantees: Arc<Grantees>,
+    pub(crate) signing: Arc<Signing>,
     pub(crate) passwords: Passwords,
     pub(crate) asks: Gather<Asks>,
     pub(crate) looks: Gather<Looks>,
@@ -113,6 +116,8 @@ impl App {
             redis,
             keys: Arc::default(),
             sessions: Arc::default(),
+            grantees: Arc::default(),
+            signing: Arc::default(),
             passwords: Passwords::default(),
             feeds: Arc::default(),
             surface: Arc::default(),

@@ -25,7 +25,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use gantry_jobs::By;
 use gantry_schema::access::{self, Behind, Reach, Reason, Subject};
 use gantry_schema::api_keys::{self, ApiKey, Token};
-use gantry_schema::audit::Actor;
+use gantry_schema::audit::{Actor, ActorKind};
+use gantry_schema::oauth::authorizations::Opened;
+use gantry_schema::oauth::scope::Scopes;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
 use gantry_schema::sessions::Known;
 use gantry_schema::token::AccessToken;
@@ -62,6 +64,8 @@ enum Who {
     ApiKey(Arc<ApiKey>),
     /// A session that goes on.
     Person(Arc<Known>),
+    /// An application's access token, of an authorization that goes on.
+    Application(Arc<Opened>),
 }
 
 /// What a caller may do, and where. It is made when the request is read, by whatever way the caller is known.
@@ -153,6 +157,11 @@ impl Caller {
                  owners",
                 known.role.map_or("you have", |role| role.as_str())
             ),
+            (Reason::Scope | Reason::Role, Who::Application(opened)) => format!(
+                "this needs the scope {permission}, which the application {} does not have here, or whose person may not do \
+                 it himself; ask him for it",
+                opened.client_name
+            ),
             (Reason::Above, _) => FROM_ABOVE.to_owned(),
             (Reason::Support, _) => format!(
                 "the support you were given in {organization} does not cover {permission}; take one that does, with POST \
@@ -173,6 +182,7 @@ impl Caller {
         match &self.who {
             Who::ApiKey(key) => key.owner,
             Who::Person(known) => Some(known.person),
+            Who::Application(opened) => opened.person,
         }
     }
 
@@ -208,7 +218,11 @@ impl Caller {
     pub fn proven_lately(&self, now: DateTime<Utc>) -> Result<(), Error> {
         match &self.who {
             Who::Person(known) if now - known.authenticated_at > FRESH => Err(Error::prove_anew(FRESH)),
-            Who::Person(_) | Who::ApiKey(_) => Ok(()),
+            // The application asks him again with max_age (RFC 9470).
+            Who::Application(opened) if opened.authenticated_at.is_some_and(|at| now - at > FRESH) => {
+                Err(Error::prove_anew(FRESH))
+            }
+            Who::Person(_) | Who::ApiKey(_) | Who::Application(_) => Ok(()),
         }
     }
 
@@ -218,6 +232,7 @@ impl Caller {
         match &self.who {
             Who::ApiKey(key) => key.id.uuid(),
             Who::Person(known) => known.person.uuid(),
+            Who::Application(opened) => opened.id.uuid(),
         }
     }
 
@@ -227,6 +242,13 @@ impl Caller {
         match &self.who {
             Who::ApiKey(key) => Actor::api_key(key.id).of(key.organization).called(&key.name),
             Who::Person(known) => Actor::person(known.person),
+            Who::Application(opened) => {
+                let actor = Actor::new(ActorKind::Application, opened.client).called(&opened.client_name);
+                match opened.person {
+                    Some(person) => actor.on_behalf_of(person),
+                    None => actor,
+                }
+            }
         }
     }
 
@@ -239,6 +261,7 @@ impl Caller {
         match &self.who {
             Who::ApiKey(key) => format!("api_key:{}", key.id),
             Who::Person(known) => known.role.map_or_else(|| "person".to_owned(), |role| format!("role:{role}")),
+            Who::Application(opened) => format!("oauth_authorization:{}", opened.id),
         }
     }
 
@@ -391,7 +414,9 @@ fn bearer(description: &'static str, format: &'static str) -> MetaSecurityScheme
 
 fn register_session(registry: &mut Registry) {
     let access = "A session of a program: `Authorization: Bearer gsa_…`, of `POST /sessions`. What it allows is what the \
-         person may do in the organization he acts for: the session's, or that of `X-Organization-Id`.";
+         person may do in the organization he acts for: the session's, or that of `X-Organization-Id`. Or an application's, a \
+         JWT that it got by OAuth 2.0 as `/.well-known/oauth-authorization-server` says: its scopes, as far as its person may \
+         do that himself.";
     registry.create_security_scheme(ACCESS_TOKEN, bearer(access, "gsa_ and 43 characters"));
     registry.create_security_scheme(
         COOKIE,
@@ -473,13 +498,14 @@ impl<'a> ApiExtractor<'a> for Me {
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         let caller = authenticate(request).await?;
         let Who::Person(known) = &caller.who else {
-            let detail = "this is about the person who asks, and an API key is none; sign in with POST /sessions";
+            let detail = "this is about the person who asks, and neither an API key nor an application is one; sign in with \
+                 POST /sessions";
             return Err(Error::new(Code::Forbidden, detail).into());
         };
         let known = Arc::clone(known);
         let csrf_token = match presented(request)? {
             Presented::Cookie(token) => Some(cookie::csrf_token(&token)),
-            Presented::Access(_) | Presented::ApiKey(_) => None,
+            Presented::Access(_) | Presented::ApiKey(_) | Presented::Application(_) => None,
         };
         let address = request.data::<RequestInfo>().and_then(|info| info.address);
         Ok(Self { caller, known, csrf_token, address, about: About::find(request)? })
@@ -520,6 +546,9 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
             let scopes = Some(key.scopes.iter().copied().collect());
             let authority = authority(request, app, key.organization, &by, scopes, key.behind).await?;
             return Ok(Caller { who: Who::ApiKey(key), authority, by });
+        }
+        Presented::Application(token) => {
+            return authenticate_application(app, request, &token, wanted, traceparent).await;
         }
         Presented::Access(token) => token.hash(),
         Presented::Cookie(token) => {
@@ -575,8 +604,40 @@ async fn authority(
     Ok(Authority::of(subject, told, scope.support))
 }
 
+/// An application with an access token: what it was given, as far as its person may still do it himself. It acts for one
+/// organization, the one in which it was let.
+async fn authenticate_application(
+    app: &App,
+    request: &Request,
+    token: &str,
+    wanted: Option<OrganizationId>,
+    traceparent: Option<String>,
+) -> Result<Caller, Error> {
+    rate::refuse_guesses(app, request)?;
+    let verified = app.signing.keys(app).await?.verify_access(token, app.public_url(), app.db.now());
+    let opened = match &verified {
+        Ok(claims) => app.grantees.open(&app.db, claims).await?,
+        Err(_) => None,
+    };
+    let (Ok(claims), Some(opened)) = (&verified, opened) else {
+        rate::count_wrong_credential(app, request).await?;
+        let why = verified.err().map_or_else(|| "it was taken back".to_owned(), |error| error.to_string());
+        return Err(refused(format!("the access token does not work: {why}; get another one")).at("Authorization"));
+    };
+    let organization = opened.organization;
+    rate::admit(request, app, organization, opened.client.uuid()).await?;
+    if wanted.is_some_and(|wanted| wanted != organization) {
+        return Err(Error::not_found(scope::ORGANIZATION).at(scope::ORGANIZATION));
+    }
+    let given = Scopes::from_words(&claims.scope).permissions().and(opened.scopes.permissions());
+    let by = opened.person.map_or_else(|| By::oauth_client(opened.client), By::person).traced(traceparent);
+    let authority = authority(request, app, organization, &by, Some(given), opened.behind).await?;
+    Ok(Caller { who: Who::Application(opened), authority, by })
+}
+
 /// What a request is known by.
 enum Presented {
+    Application(String),
     ApiKey(Token),
     Access(AccessToken),
     Cookie(gantry_schema::token::CookieToken),
@@ -599,6 +660,10 @@ fn presented(request: &Request) -> Result<Presented, Error> {
         return Err(refused("the header is to be `Authorization: Bearer gk_…`".into()));
     }
     let token = token.trim();
+    if token.starts_with("eyJ") {
+        // The beginning of every signed token: `{"` in base64.
+        return Ok(Presented::Application(token.to_owned()));
+    }
     if token.starts_with("gsa_") {
         return AccessToken::parse(token).map(Presented::Access).map_err(|error| refused(error.to_string()));
     }

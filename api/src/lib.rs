@@ -28,6 +28,7 @@ pub mod limits;
 pub mod load;
 pub mod members;
 pub mod notices;
+pub mod oauth;
 pub mod once;
 pub mod organizations;
 pub mod page;
@@ -68,6 +69,7 @@ type Features = (
         organizations::Hosts,
     ),
     (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
@@ -91,6 +93,7 @@ const FEATURES: Features = (
         organizations::Hosts,
     ),
     (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
@@ -108,7 +111,9 @@ const DESCRIPTION: &str = "\
 Durable jobs, schedules and signed webhooks for many organizations.
 
 - **Authentication**: `Authorization: Bearer gk_…` with an API key; its scopes say what it allows. Or a session of a person, of \
-`POST /sessions`: a cookie for browsers, `Authorization: Bearer gsa_…` for programs; it allows what he may do where he acts.
+`POST /sessions`: a cookie for browsers, `Authorization: Bearer gsa_…` for programs; it allows what he may do where he acts. Or an access \
+token of an application that he let act for him, by OAuth 2.0: `/.well-known/oauth-authorization-server` says where that asks, and what it \
+answers is as the RFCs have it.
 - **Organizations**: `X-Organization-Id` names another organization to act in: of a person one he is a member of, of anybody one below his \
 own, which he reads, and acts in with support. A refusal gives the rule as `reason`.
 - **Errors** are problem documents (RFC 9457) with a `code` that never changes and, where one is at fault, the `field`.
@@ -149,7 +154,7 @@ fn docs() -> &'static str {
 /// Everything the API answers.
 #[must_use]
 pub fn app(app: App) -> impl Endpoint<Output = Response> + 'static {
-    let operations = Route::new()
+    let operations = oauth::routes(Route::new())
         .at("/openapi.json", poem::get(make_sync(|_| openapi().with_content_type("application/json"))))
         .at("/docs", poem::get(make_sync(|_| docs().with_content_type("text/html; charset=utf-8"))))
         .at("/inspector", poem::get(make_sync(|_| inspector::page())))

@@ -37,6 +37,9 @@ enum Command {
     Errors,
     /// Give an organization other limits than its tier's, or another tier.
     Limits(operator::LimitsCommand),
+    /// Let no key that signs access and ID tokens be believed any more: one of them may be known to somebody else. Whatever
+    /// was signed is worth nothing within ten seconds; applications go on by their refresh tokens.
+    DistrustSigningKeys,
     /// See to API keys from the machine itself: a new installation has none.
     ApiKey {
         #[command(subcommand)]
@@ -79,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Seed => operator::seed(&settings).await,
             Command::ApiKey { command } => operator::api_key(&settings, command).await,
             Command::Limits(command) => operator::limits(&settings, command).await,
+            Command::DistrustSigningKeys => operator::distrust_signing_keys(&settings).await,
             Command::Openapi { .. } | Command::Errors => Ok(()),
         }
     })

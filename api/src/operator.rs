@@ -133,6 +133,17 @@ pub async fn api_key(settings: &Settings, command: ApiKeyCommand) -> anyhow::Res
     Ok(())
 }
 
+/// Forgets the keys that sign tokens; the API makes another one when it next needs it.
+pub async fn distrust_signing_keys(settings: &Settings) -> anyhow::Result<()> {
+    let db = connect(settings).await?;
+    let mut tx = begin(&db, OrganizationId::PLATFORM).await?;
+    let count = gantry_schema::oauth::keys::distrust(&mut tx).await?;
+    tx.record("oauth_signing_keys.distrust").set("count", count);
+    tx.commit().await?;
+    eprintln!("gantry-api: {count} signing keys are believed no more, in every process within ten seconds");
+    Ok(())
+}
+
 /// Gives an organization limits.
 pub async fn limits(settings: &Settings, command: LimitsCommand) -> anyhow::Result<()> {
     let LimitsCommand { organization, tier, per_minute, bypass, monthly_calls, monthly_bytes } = command;

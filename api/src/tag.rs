@@ -16,6 +16,9 @@ pub enum Tag {
     /// What programs authenticate with.
     #[oai(rename = "API keys")]
     ApiKeys,
+    /// Applications that act for people, or for themselves, by OAuth 2.0 and OpenID Connect.
+    #[oai(rename = "OAuth applications")]
+    OauthClients,
     /// Durable work: asked for, looked at, cancelled, retried.
     Jobs,
     /// What runs how much: pauses and limits.

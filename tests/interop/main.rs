@@ -1,5 +1,6 @@
-//! Signatures of webhooks as other people's libraries see them: `interop sign` writes deliveries of ours, one line of
-//! JSON each, for others to verify; `interop verify` reads deliveries that others signed, and verifies them.
+//! What other people's libraries need of us to be tried. Signatures of webhooks: `interop sign` writes deliveries of ours,
+//! one line of JSON each, for others to verify; `interop verify` reads deliveries that others signed, and verifies them.
+//! Signing in: `interop person EMAIL PASSWORD ORGANIZATION` makes somebody who can.
 
 #![expect(clippy::print_stdout, reason = "its output is read by scripts/interop")]
 
@@ -7,9 +8,14 @@ use std::io::BufRead as _;
 
 use anyhow::{Context as _, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
+use gantry_schema::memberships::{self, Role};
+use gantry_schema::people::hashing::Hasher;
+use gantry_schema::people::{self, Email, NewPerson, Typed};
 use gantry_schema::webhooks::signature::{
     Scheme, SignatureError, SigningSecret, VerifyingKey, signature_header, verify,
 };
+use gantry_schema::{OrganizationId, PersonId};
+use gantry_tests::process::{self, Servers};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +36,8 @@ fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("sign") => sign(now()?),
         Some("verify") => verify_all(now()?),
-        _ => anyhow::bail!("usage: interop sign|verify"),
+        Some("person") => tokio::runtime::Runtime::new()?.block_on(person()),
+        _ => anyhow::bail!("usage: interop sign|verify|person EMAIL PASSWORD ORGANIZATION"),
     }
 }
 
@@ -39,6 +46,26 @@ fn main() -> anyhow::Result<()> {
 fn now() -> anyhow::Result<DateTime<Utc>> {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     DateTime::from_timestamp(i64::try_from(seconds)?, 0).context("the clock is beyond all times")
+}
+
+/// Somebody with a password, an admin of the organization, on the servers that the environment names.
+async fn person() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let [email, password, organization] = arguments.as_slice() else {
+        anyhow::bail!("usage: interop person EMAIL PASSWORD ORGANIZATION");
+    };
+    let (email, organization): (Email, OrganizationId) = (email.parse()?, organization.parse()?);
+    let db = process::silent_db(&Servers::from_env()?).await?;
+    let hash = Hasher::new(None, &mut rand::rng())?.hash(&Typed::new(password), &mut rand::rng())?;
+    let id: PersonId = db.ids().mint();
+    let mut tx = db.person(id).await?;
+    let new = NewPerson { id, email: &email, email_verified: true, name: "Somebody", locale: "en" };
+    people::insert(&mut tx, &new).await?;
+    people::passwords::set(&mut tx, id, &hash, true).await?;
+    tx.commit().await?;
+    let mut tx = db.tenant(organization).await?;
+    memberships::insert(&mut tx, id, Role::Admin).await?;
+    Ok(tx.commit().await?)
 }
 
 fn sign(now: DateTime<Utc>) -> anyhow::Result<()> {

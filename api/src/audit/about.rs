@@ -81,7 +81,8 @@ impl About {
         self.by(Actor::person(person), "person".to_owned())
     }
 
-    fn by(&self, actor: Actor, authority: String) -> Arc<Author> {
+    /// Somebody, by what gives him the right.
+    pub(crate) fn by(&self, actor: Actor, authority: String) -> Arc<Author> {
         let Inner { route, user_agent, info, .. } = &*self.0;
         Arc::new(Author {
             actor,

@@ -4,7 +4,7 @@ pub(crate) mod cookie;
 mod device;
 pub(crate) mod hand_out;
 pub(crate) mod known;
-mod sign_in;
+pub(crate) mod sign_in;
 
 use gantry_schema::audit::{Draft, Outcome};
 use gantry_schema::sessions::{self as rows, Ended};

@@ -29,14 +29,14 @@ const MAX_SESSIONS: i64 = 100;
 const MAX_FAILURES: i32 = 100;
 
 /// What is asked for.
-pub(super) struct Asked {
-    pub(super) email: Email,
-    pub(super) kind: Kind,
-    pub(super) organization: Option<OrganizationId>,
+pub(crate) struct Asked {
+    pub(crate) email: Email,
+    pub(crate) kind: Kind,
+    pub(crate) organization: Option<OrganizationId>,
 }
 
 /// Signs somebody in.
-pub(super) async fn sign_in(
+pub(crate) async fn sign_in(
     app: &App,
     request: &Request,
     asked: Asked,

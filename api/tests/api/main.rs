@@ -17,6 +17,7 @@ mod jobs;
 mod limits;
 mod members;
 mod notices;
+mod oauth;
 mod once;
 mod organizations;
 mod paging;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::scope::Scopes;
-use crate::memberships::Role;
+use crate::access::{self, Behind};
 use crate::{
     EngineDb, JobTx as _, OauthAuthorizationId, OauthClientId, OauthGrantId, OrganizationId, PersonId, TenantTx,
 };
@@ -167,8 +167,8 @@ pub struct Opened {
     pub client_name: String,
     /// For whom; `None`: for itself.
     pub person: Option<PersonId>,
-    /// What he is there.
-    pub role: Option<Role>,
+    /// What he may do there himself.
+    pub behind: Behind,
     /// What it may do: what was granted, as far as the application may still have it.
     pub scopes: Scopes,
     /// When the person had last proved who he is.
@@ -184,12 +184,13 @@ pub async fn open(tx: &mut TenantTx, id: OauthAuthorizationId) -> Result<Option<
     let (organization, now) = (tx.organization(), tx.now());
     let row = sqlx::query!(
         r#"select a.client_id as "client: OauthClientId", c.name as client_name, a.person_id as "person: PersonId",
-                  a.scopes, a.authenticated_at, c.scopes as limits, m.role as "role?"
+                  a.scopes, a.authenticated_at, c.scopes as limits, m.role as "role?", r.permissions as "custom?"
              from oauth_authorizations a
              join oauth_clients c on c.id = a.client_id and c.enabled
              left join people p on p.id = a.person_id and p.state = 'active'
              left join memberships m on m.person_id = p.id and m.organization_id = a.organization_id
                    and m.state = 'active'
+             left join custom_roles r on r.organization_id = m.organization_id and r.id = m.custom_role_id
             where a.id = $1 and a.organization_id = $2 and a.ended_at is null and a.expires_at > $3
               and (a.person_id is null or m.person_id is not null)"#,
         id.uuid(),
@@ -206,8 +207,12 @@ pub async fn open(tx: &mut TenantTx, id: OauthAuthorizationId) -> Result<Option<
             client: row.client,
             client_name: row.client_name,
             person: row.person,
-            // A role this release does not know allows nothing.
-            role: row.role.and_then(|role| role.parse().ok()),
+            behind: match &row.role {
+                Some(role) => {
+                    Behind::Member(access::permissions_of_member(organization, role, row.custom.as_deref()))
+                }
+                None => Behind::Organization,
+            },
             scopes: Scopes::stored(&row.scopes).iter().filter(|scope| limits.contain(*scope)).collect(),
             authenticated_at: row.authenticated_at,
         }

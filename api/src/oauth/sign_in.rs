@@ -1,0 +1,76 @@
+//! Signing in on the way to being asked.
+
+use gantry_schema::people::Email;
+use gantry_schema::sessions::Kind;
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{Request, Response};
+
+use super::authorize::see;
+use super::parameters::Parameters;
+use super::refusal::Stop;
+use super::{app_of, authenticate, page};
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::field::Secret;
+use crate::sessions::sign_in::{Asked, sign_in as prove};
+
+/// `POST /oauth/sign-in`.
+pub(crate) async fn sign_in(mut request: Request) -> poem::Result<Response> {
+    let app = app_of(&request)?;
+    let form = match Parameters::of_form(&mut request).await {
+        Ok(form) => form,
+        Err(Stop::Refused(refusal)) => return Ok(out_of_order(&refusal.description)),
+        Err(Stop::Failed(error)) => return Err(error.into()),
+    };
+    Ok(signed_in(&app, &request, &form).await?)
+}
+
+async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Response, Error> {
+    let to = form.get("to").unwrap_or_default();
+    // Only on with what this page is a step of: nobody is sent elsewhere from here.
+    if to != "/oauth/device" && !["/oauth/authorize?", "/oauth/device?"].iter().any(|start| to.starts_with(start)) {
+        return Ok(out_of_order("begin again at the application"));
+    }
+    let again = |status: StatusCode, alert: &str, also: &str| Ok(page::sign_in(status, to, Some(alert), also));
+    let also = leads_to(app, to).await?;
+    let (Some(Ok(email)), Some(password)) = (form.get("email").map(str::parse::<Email>), form.get("password")) else {
+        return again(StatusCode::BAD_REQUEST, "Write your e-mail address and your password.", &also);
+    };
+    let asked = Asked { email, kind: Kind::Browser, organization: None };
+    let Ok(password) = password.parse::<Secret>() else {
+        return again(StatusCode::BAD_REQUEST, "This cannot be a password.", &also);
+    };
+    match prove(app, request, asked, &password).await {
+        Ok((_, handed)) => {
+            let mut response = see(to);
+            let cookie = handed.cookie().and_then(|cookie| HeaderValue::from_str(&cookie).ok());
+            response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+            Ok(response)
+        }
+        Err(error) => {
+            let alert = match error.code() {
+                Code::WrongCredentials => "The e-mail address or the password is wrong.",
+                Code::AccountSuspended => "This account was suspended; ask whoever runs the platform.",
+                Code::TooManyRequests => "There were too many attempts; wait a while.",
+                Code::WrongState => "Browsers are signed in over https:// only.",
+                _ => return Err(error),
+            };
+            again(error.code().status(), alert, &also)
+        }
+    }
+}
+
+/// Where else the browser may be sent on: to the application that the request names, if it registered that.
+async fn leads_to(app: &App, to: &str) -> Result<String, Error> {
+    let Some(query) = to.strip_prefix("/oauth/authorize?") else { return Ok(String::new()) };
+    let Ok(sent) = Parameters::read(query) else { return Ok(String::new()) };
+    let (Some(id), Some(uri)) = (sent.get("client_id"), sent.get("redirect_uri")) else { return Ok(String::new()) };
+    let client = authenticate::find(app, id).await?;
+    let registered =
+        client.is_some_and(|client| gantry_schema::oauth::redirect::is_registered(&client.redirect_uris, uri));
+    Ok(page::leads_to(Some(uri).filter(|_| registered)))
+}
+
+fn out_of_order(text: &str) -> Response {
+    page::told(StatusCode::BAD_REQUEST, "This request is not in order", text)
+}
