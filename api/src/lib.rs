@@ -81,6 +81,7 @@ type Features = (
     event_types::EventTypes,
     notices::Notices,
     inspector::Inspector,
+    audit::Audit,
 );
 
 const FEATURES: Features = (
@@ -105,6 +106,7 @@ const FEATURES: Features = (
     event_types::EventTypes,
     notices::Notices,
     inspector::Inspector,
+    audit::Audit,
 );
 
 const DESCRIPTION: &str = "\

@@ -2,6 +2,7 @@
 
 mod accept;
 mod operator;
+mod record;
 mod serve;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,11 @@ enum Command {
     /// Let no key that signs access and ID tokens be believed any more: one of them may be known to somebody else. Whatever
     /// was signed is worth nothing within ten seconds; applications go on by their refresh tokens.
     DistrustSigningKeys,
+    /// Verify the record of what was done, or take a copy of it.
+    Audit {
+        #[command(subcommand)]
+        command: record::AuditCommand,
+    },
     /// See to API keys from the machine itself: a new installation has none.
     ApiKey {
         #[command(subcommand)]
@@ -54,7 +60,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(arguments.command.unwrap_or(Command::Serve)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("gantry-api: {}", told(&error));
             ExitCode::FAILURE
@@ -62,29 +68,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let printed = match &command {
-        Command::Openapi { compatible_with: Some(released) } => return compare(released),
+        Command::Openapi { compatible_with: Some(released) } => {
+            return compare(released).map(|()| ExitCode::SUCCESS);
+        }
         Command::Openapi { compatible_with: None } => Some(format!("{}\n", gantry_api::openapi())),
         Command::Errors => Some(gantry_api::error::table()),
         _ => None,
     };
     if let Some(printed) = printed {
         print!("{printed}");
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let settings = Settings::load(Program::Api, std::env::vars_os())?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match command {
-            Command::Serve => serve::serve(&settings).await,
-            Command::Migrate => operator::migrate(&settings).await,
-            Command::Seed => operator::seed(&settings).await,
-            Command::ApiKey { command } => operator::api_key(&settings, command).await,
-            Command::Limits(command) => operator::limits(&settings, command).await,
-            Command::DistrustSigningKeys => operator::distrust_signing_keys(&settings).await,
-            Command::Openapi { .. } | Command::Errors => Ok(()),
+            Command::Serve => serve::serve(&settings).await?,
+            Command::Migrate => operator::migrate(&settings).await?,
+            Command::Seed => operator::seed(&settings).await?,
+            Command::ApiKey { command } => operator::api_key(&settings, command).await?,
+            Command::Limits(command) => operator::limits(&settings, command).await?,
+            Command::DistrustSigningKeys => operator::distrust_signing_keys(&settings).await?,
+            Command::Audit { command } => return record::audit(&settings, command).await,
+            Command::Openapi { .. } | Command::Errors => {}
         }
+        Ok(ExitCode::SUCCESS)
     })
 }
 

@@ -126,6 +126,20 @@ impl Place {
         Self([attempt.to_be_bytes(), line.to_be_bytes()].concat())
     }
 
+    /// After what has this number.
+    #[must_use]
+    pub fn number(number: i64) -> Self {
+        Self(number.to_be_bytes().to_vec())
+    }
+
+    /// The number of [`Self::number`].
+    ///
+    /// # Errors
+    /// When it is another list's place.
+    pub fn to_number(&self) -> Result<i64, Error> {
+        self.0.as_slice().try_into().map(i64::from_be_bytes).map_err(|_| foreign())
+    }
+
     /// The id of [`Self::id`].
     ///
     /// # Errors

@@ -37,6 +37,8 @@ pub enum Tag {
     Notices,
     /// Receiving bins, to try webhooks without a server of one's own.
     Inspector,
+    /// The record of what was done, by whom, from where.
+    Audit,
     /// Whether the platform works.
     Health,
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use gantry_jobs::Job as _;
 use gantry_jobs::audit::{CheckpointRecord, SealRecord};
 use gantry_schema::audit::checkpoints::{self, Checkpoint, Witnessed};
-use gantry_schema::audit::queries::{self, Entry, Filter, Order};
+use gantry_schema::audit::queries::{self, Entry, Filter};
 use gantry_schema::audit::verify::{self, Against, Problem, Source, Verdict};
 use gantry_schema::audit::vouching::Vouching;
-use gantry_schema::audit::{Actor, ActorKind, Author, Outcome, Target, keys, subjects};
+use gantry_schema::audit::{Actor, ActorKind, Author, Outcome, Target, keys, merkle, proofs, subjects};
 use gantry_schema::seal::{SealingKey, SealingKeys};
-use gantry_schema::{AuditEntryId, OrganizationId};
+use gantry_schema::{AuditEntryId, Order, OrganizationId, Window};
 use gantry_tests::platform::as_role;
 use gantry_tests::{Actor as Organization, Platform, process};
 use serde_json::json;
@@ -29,7 +29,7 @@ async fn happens(organization: &Organization, what: &'static str) -> AuditEntryI
 async fn entries(organization: &Organization) -> Vec<Entry> {
     let keys = process::sealing_keys().unwrap();
     let mut tx = organization.begin().await;
-    queries::list(&mut tx, &keys, &Filter::default(), Order::NewestFirst, None, 100).await.unwrap()
+    queries::list(&mut tx, &keys, &Filter::default(), Window::new(Order::Descending, 100)).await.unwrap()
 }
 
 async fn newest(organization: &Organization) -> Entry {
@@ -124,6 +124,31 @@ async fn what_is_recorded_is_numbered_linked_and_signed(pool: PgPool) {
     assert_eq!(story.verdict_of(OrganizationId::PLATFORM, &[]).await.problems, []);
     let verdict = story.verdict().await;
     assert_eq!((verdict.problems.len(), verdict.sealed, verdict.unsealed), (0, 7, 0));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn every_entry_is_proven_to_be_in_what_was_signed_however_long_the_record_is(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    // More than two of the subtrees that are kept, and a rest.
+    let mut tx = acme.begin().await.by(Arc::new(Author::new(Actor::operator())));
+    for _ in 0..700 {
+        tx.record("a.thing");
+    }
+    tx.commit().await.unwrap();
+    let story = Story { platform, acme, sealed: Vec::new(), unsealed: Vec::new() };
+    story.checkpoint().await;
+    let mut tx = story.acme.begin().await;
+    for sequence in [1, 2, 255, 256, 257, 512, 513, 640, 699, 700] {
+        let proof = proofs::of_entry(&mut tx, sequence).await.unwrap().expect("a checkpoint covers it");
+        let found = queries::sealed_after(&mut tx, &process::sealing_keys().unwrap(), sequence - 1, 1).await.unwrap();
+        let leaf = merkle::leaf(found[0].hash.as_ref().unwrap());
+        let root = proof.checkpoint.root.as_slice().try_into().unwrap();
+        let index = sequence.cast_unsigned() - 1;
+        assert!(merkle::is_included(&leaf, index, 700, &proof.path, &root), "{sequence}");
+        assert!(!merkle::is_included(&leaf, (index + 1) % 700, 700, &proof.path, &root), "{sequence}");
+    }
+    assert_eq!(proofs::of_entry(&mut tx, 701).await.unwrap(), None);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

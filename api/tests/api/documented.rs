@@ -54,6 +54,9 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
         }
         return;
     }
+    if ["text/csv", "application/x-ndjson"].contains(&media_type) {
+        return;
+    }
     let body: Value = serde_json::from_str(&answer.text).expect(&answer.text);
     assert_eq!(faults(&DOCUMENT, &content["schema"], &body), Vec::<String>::new(), "{id} answers {status}: {body}");
     if let Some(codes) = content["examples"].as_object() {

@@ -24,6 +24,7 @@ mod paging;
 mod people;
 mod processes;
 mod queues;
+mod record;
 mod schedules;
 mod schema;
 mod scope;

@@ -21,6 +21,7 @@ mod heads;
 pub mod keys;
 pub mod merkle;
 pub mod partitions;
+pub mod proofs;
 pub mod queries;
 pub mod record;
 pub mod sealing;

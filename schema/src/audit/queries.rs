@@ -8,7 +8,8 @@ use super::draft::Outcome;
 use super::record::Record;
 use super::subjects::{self, SubjectError};
 use crate::seal::SealingKeys;
-use crate::{AuditEntryId, JobId, JobTx as _, OrganizationId, TenantTx};
+use crate::window::in_order;
+use crate::{AuditEntryId, JobId, JobTx as _, Order, OrganizationId, TenantTx, Window};
 
 /// An entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,15 +53,6 @@ pub struct Filter {
     pub to: Option<DateTime<Utc>>,
 }
 
-/// In which order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// The last first.
-    NewestFirst,
-    /// The first first.
-    OldestFirst,
-}
-
 /// Entries cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -89,53 +81,8 @@ struct Row {
 /// How long after a job's id was made the entry about it may have been.
 const ASKED_WITHIN: TimeDelta = TimeDelta::minutes(2);
 
-/// The smallest id of a moment.
-fn id_at(moment: DateTime<Utc>) -> Uuid {
-    let millis = u128::try_from(moment.timestamp_millis()).unwrap_or(0) & ((1 << 48) - 1);
-    Uuid::from_u128(millis << 80)
-}
-
-/// The places of ids between which entries of a time lie. An id is made a little before its entry's moment.
-fn places(filter: &Filter) -> (Uuid, Uuid) {
-    let first = filter.from.map_or(Uuid::nil(), |from| id_at(from - TimeDelta::minutes(5)));
-    let end = filter.to.map_or(Uuid::max(), |to| id_at(to + TimeDelta::minutes(5)));
-    (first, end)
-}
-
-// Oldest or newest first is two statements: an index gives one order, and a parameter would take it away.
-macro_rules! search {
-    ($search:ident, $tx:ident, $limit:ident, $after:literal) => {
-        sqlx::query_as!(
-            Row,
-            r#"select e.id as "id: AuditEntryId", e.organization_id as "organization: OrganizationId", e.occurred_at,
-                      e.actor, e.action, e.record, s.sequence as "sequence?", s.hash as "hash?"
-                 from audit_entries e
-                 left join audit_seals s on s.organization_id = e.organization_id and s.entry_id = e.id
-                where e.organization_id = $1 and e.id >= $2 and e.id <= $3
-                  and ($4::text is null or e.actor = $4) and ($5::text is null or e.target = $5)
-                  and ($6::text is null or e.action = $6) and ($7::audit_outcome is null or e.outcome = $7)
-                  and ($8::timestamptz is null or e.occurred_at >= $8)
-                  and ($9::timestamptz is null or e.occurred_at < $9)
-                  and ($10::text is null or (e.action = any($11::text[]) and strpos(e.record, $10) > 0)) "#
-                + $after,
-            $tx.organization().uuid(),
-            $search.first,
-            $search.end,
-            $search.filter.actor,
-            $search.target,
-            $search.filter.action,
-            $search.filter.outcome as Option<Outcome>,
-            $search.filter.from,
-            $search.filter.to,
-            $search.mentions,
-            &ASKING[..] as _,
-            $search.after.map(AuditEntryId::uuid),
-            $limit
-        )
-        .fetch_all($tx.connection())
-        .await
-    };
-}
+/// How far the moment in an entry's id may be from the entry's own.
+const APART: TimeDelta = TimeDelta::minutes(5);
 
 /// The parameters of one search.
 struct Search<'a> {
@@ -143,25 +90,50 @@ struct Search<'a> {
     target: Option<&'a str>,
     /// Only entries that ask for jobs and name this one.
     mentions: Option<&'a str>,
-    first: Uuid,
-    end: Uuid,
-    after: Option<AuditEntryId>,
+    window: Window,
 }
 
 impl Search<'_> {
-    async fn rows(&self, tx: &mut TenantTx, order: Order, limit: i64) -> Result<Vec<Row>, sqlx::Error> {
-        match order {
-            Order::NewestFirst => {
-                search!(self, tx, limit, "and ($12::uuid is null or e.id < $12) order by e.id desc limit $13")
-            }
-            Order::OldestFirst => {
-                search!(self, tx, limit, "and ($12::uuid is null or e.id > $12) order by e.id limit $13")
-            }
+    async fn rows(&self, tx: &mut TenantTx) -> Result<Vec<Row>, sqlx::Error> {
+        macro_rules! search {
+            ($direction:literal) => {
+                sqlx::query_as!(
+                    Row,
+                    r#"select e.id as "id: AuditEntryId", e.organization_id as "organization: OrganizationId",
+                              e.occurred_at, e.actor, e.action, e.record, s.sequence as "sequence?", s.hash as "hash?"
+                         from audit_entries e
+                         left join audit_seals s on s.organization_id = e.organization_id and s.entry_id = e.id
+                        where e.organization_id = $1 and e.id > $2 and e.id < $3
+                          and ($4::text is null or e.actor = $4) and ($5::text is null or e.target = $5)
+                          and ($6::text is null or e.action = $6) and ($7::audit_outcome is null or e.outcome = $7)
+                          and ($8::timestamptz is null or e.occurred_at >= $8)
+                          and ($9::timestamptz is null or e.occurred_at < $9)
+                          and ($10::text is null or (e.action = any($11::text[]) and strpos(e.record, $10) > 0))
+                        order by e.id "#
+                        + $direction
+                        + " limit $12",
+                    tx.organization().uuid(),
+                    self.window.low(),
+                    self.window.high(),
+                    self.filter.actor,
+                    self.target,
+                    self.filter.action,
+                    self.filter.outcome as Option<Outcome>,
+                    self.filter.from,
+                    self.filter.to,
+                    self.mentions,
+                    &ASKING[..] as _,
+                    self.window.limit
+                )
+                .fetch_all(tx.connection())
+                .await
+            };
         }
+        in_order!(self.window.order, search)
     }
 }
 
-/// Entries of the transaction's organization that the filter selects, beyond `after` in the order.
+/// Entries of the transaction's organization that the filter selects, as far as the window shows them.
 ///
 /// # Errors
 /// When they cannot be read.
@@ -169,26 +141,25 @@ pub async fn list(
     tx: &mut TenantTx,
     keys: &SealingKeys,
     filter: &Filter,
-    order: Order,
-    after: Option<AuditEntryId>,
-    limit: i64,
+    window: Window,
 ) -> Result<Vec<Entry>, ReadError> {
     // What is not searched by must not be in the plan, or no index of what is would be used.
     sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(tx.connection()).await?;
-    let (first, end) = places(filter);
-    let search = Search { filter, target: filter.target.as_deref(), mentions: None, first, end, after };
-    let mut rows = search.rows(tx, order, limit).await?;
+    let from = filter.from.map(|from| from.checked_sub_signed(APART).unwrap_or(from));
+    let to = filter.to.map(|to| to.checked_add_signed(APART).unwrap_or(to));
+    let window = window.within(from, to);
+    let search = Search { filter, target: filter.target.as_deref(), mentions: None, window };
+    let mut rows = search.rows(tx).await?;
     // Jobs that were asked for in one request or together are named in the text of one entry.
     if let Some(job) = filter.target.as_ref().and_then(|target| target.parse::<JobId>().ok()) {
-        let (first, end) = (first.max(id_at(job.minted_at())), end.min(id_at(job.minted_at() + ASKED_WITHIN)));
-        let search = Search { target: None, mentions: filter.target.as_deref(), first, end, ..search };
-        rows.extend(search.rows(tx, order, limit).await?);
+        let window = window.within(Some(job.minted_at()), Some(job.minted_at() + ASKED_WITHIN));
+        rows.extend(Search { target: None, mentions: filter.target.as_deref(), window, ..search }.rows(tx).await?);
         rows.sort_by_key(|row| row.id);
         rows.dedup_by_key(|row| row.id);
-        if order == Order::NewestFirst {
+        if window.order == Order::Descending {
             rows.reverse();
         }
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        rows.truncate(usize::try_from(window.limit).unwrap_or(usize::MAX));
     }
     read(tx, keys, rows).await
 }

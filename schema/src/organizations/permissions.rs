@@ -99,6 +99,8 @@ permissions! {
     ManageNotices = "notices:write",
     /// See what the organization may ask for, and what it asked for.
     ReadUsage = "usage:read",
+    /// See the record of what was done, and take copies of it.
+    ReadAudit = "audit:read",
     /// Pause queues and kinds, set limits: for the whole installation.
     OperatePlatform = "platform:operate",
 }

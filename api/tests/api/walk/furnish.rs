@@ -11,10 +11,14 @@ use super::operation::{OWN, Operation, Things, all, ids, prefix_of};
 use super::{Callers, skipped};
 use crate::support::Platform;
 
+/// What comes about by the way, and is found in a list.
+const COME_ABOUT: &[&str] = &["aud"];
+
 /// Something of every kind that ids in paths name, and the operations that made it.
 pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static str>) {
-    let wanted: BTreeSet<String> =
-        all().into_iter().filter(|operation| !skipped(*operation)).flat_map(Operation::ids_in_path).collect();
+    let named = all().into_iter().filter(|operation| !skipped(*operation)).flat_map(Operation::ids_in_path);
+    let (come_about, wanted): (BTreeSet<String>, BTreeSet<String>) =
+        named.partition(|prefix| COME_ABOUT.contains(&prefix.as_str()));
     let (mut things, mut asked) = (told(platform, callers).await, BTreeSet::new());
     things.insert(OWN.to_owned(), callers.actor.organization.to_string());
     things.insert("usr".to_owned(), callers.member.to_string());
@@ -41,8 +45,8 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
             continue;
         }
         assert!(answer.status.is_success(), "{} does not accept its example: {}", operation.id, answer.text);
-        let body: Value =
-            if answer.text.is_empty() { Value::Null } else { serde_json::from_str(&answer.text).unwrap() };
+        // What is no JSON names nothing that could be asked for.
+        let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();
         // What it made comes before what it names.
         let made = answer.header("Location").rsplit('/').next().map(str::to_owned);
         for id in made.into_iter().chain(ids(&body).into_iter().map(str::to_owned)) {
@@ -51,6 +55,7 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
             }
         }
     }
+    list(api, callers, &come_about, &mut things).await;
     (things, asked)
 }
 
@@ -61,4 +66,22 @@ async fn told(platform: &Platform, callers: &Callers) -> Things {
     let notice = notices::write(&mut tx, PlatformEvent::EndpointDisabled, "an endpoint", &facts).await.unwrap();
     tx.commit().await.unwrap();
     Things::from([("ntc".to_owned(), notice.to_string())])
+}
+
+/// Finds things in lists of them.
+async fn list(api: &Api, callers: &Callers, wanted: &BTreeSet<String>, things: &mut Things) {
+    let lists = |operation: &Operation| {
+        operation.id.starts_with("list") && !skipped(*operation) && operation.ids_in_path().is_empty()
+    };
+    for operation in all().into_iter().filter(lists) {
+        let answer = api.send(&operation.ask(things), Some(callers.of(operation))).await;
+        let Ok(page) = serde_json::from_str::<Value>(&answer.text) else { continue };
+        let items = page["items"].as_array().cloned().unwrap_or_default();
+        for id in items.iter().filter_map(|item| item["id"].as_str()) {
+            if let Some(prefix) = prefix_of(id).filter(|prefix| wanted.contains(*prefix)) {
+                things.entry(prefix.to_owned()).or_insert_with(|| id.to_owned());
+            }
+        }
+    }
+    assert!(wanted.iter().all(|prefix| things.contains_key(prefix)), "no list has what begins with {wanted:?}");
 }
