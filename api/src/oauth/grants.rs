@@ -1,5 +1,6 @@
 //! What people let applications do: each sees and takes back his own, an organization that of its members.
 
+use gantry_schema::memberships;
 use gantry_schema::oauth::clients;
 use gantry_schema::oauth::grants::{self as rows};
 use gantry_schema::organizations::needed::{ManageOauthClients, ReadOauthClients};
@@ -200,7 +201,7 @@ impl OauthGrants {
     /// In the organization, everybody or one of them. Its tokens stop working within a second; it has to ask again.
     ///
     /// Refused as `not_found` when the organization neither registered the application nor has a member who let it do
-    /// something.
+    /// something, and when the person is no member of it.
     #[oai(path = "/oauth-grants/revoke", method = "post", operation_id = "revokeOauthGrants")]
     async fn revoke(
         &self,
@@ -214,6 +215,11 @@ impl OauthGrants {
             let count = rows::revoke(tx, client, person).await?;
             if count == 0 && clients::find(tx, client).await?.is_none() {
                 return Err(Error::not_found(client).at("client_id"));
+            }
+            if let Some(person) = person.filter(|_| count == 0)
+                && memberships::find(tx, person).await?.is_none()
+            {
+                return Err(Error::not_found(person).at("person_id"));
             }
             tx.audit().on(&client).set("count", count).set("person_id", person);
             Ok(Json(RevokedOauthGrants { count }))

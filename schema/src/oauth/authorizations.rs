@@ -208,9 +208,7 @@ pub async fn open(tx: &mut TenantTx, id: OauthAuthorizationId) -> Result<Option<
             client_name: row.client_name,
             person: row.person,
             behind: match &row.role {
-                Some(role) => {
-                    Behind::Member(access::permissions_of_member(organization, role, row.custom.as_deref()))
-                }
+                Some(role) => Behind::Member(access::permissions_of_member(organization, role, row.custom.as_deref())),
                 None => Behind::Organization,
             },
             scopes: Scopes::stored(&row.scopes).iter().filter(|scope| limits.contain(*scope)).collect(),
