@@ -5,10 +5,11 @@
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
 // It is installed elsewhere, and imports do not look where NODE_PATH says.
-const found = createRequire(`${process.env.NODE_PATH}/`).resolve("openid-client");
+const found = createRequire(resolve(process.env.NODE_PATH, "nothing.js")).resolve("openid-client");
 const oauth = await import(pathToFileURL(found));
 
 const [base, clientId, clientSecret, email, password] = process.argv.slice(2);

