@@ -19,7 +19,10 @@ const REMEMBERED: usize = 10_000;
 
 /// Authorizations that were looked up a moment ago.
 #[derive(Debug, Default)]
-pub(crate) struct Grantees(Mutex<HashMap<OauthAuthorizationId, (DateTime<Utc>, Arc<Opened>)>>);
+pub(crate) struct Grantees(Mutex<ByAuthorization>);
+
+/// What each opened, and when that was looked up.
+type ByAuthorization = HashMap<OauthAuthorizationId, (DateTime<Utc>, Arc<Opened>)>;
 
 impl Grantees {
     /// What an authorization opens at this moment, if anything. The claims are verified.
@@ -50,7 +53,7 @@ impl Grantees {
         self.lock().clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OauthAuthorizationId, (DateTime<Utc>, Arc<Opened>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByAuthorization> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

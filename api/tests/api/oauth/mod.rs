@@ -97,7 +97,7 @@ fn encoded(pairs: Pairs<'_>) -> String {
 /// What an answer that sends a browser on says, by name.
 fn sent_on(answer: &Answer) -> Value {
     assert_eq!(answer.status, 303, "{}", answer.text);
-    let location = Url::parse(answer.header("location")).expect(answer.header("location"));
+    let location = Url::parse(answer.header("location")).unwrap();
     let pairs = location.query_pairs().map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())));
     Value::Object(pairs.collect())
 }
