@@ -1,3 +1,5 @@
+-- squawk-ignore-file adding-foreign-key-constraint, adding-not-nullable-field, ban-drop-constraint, constraint-missing-not-valid, disallowed-unique-constraint, require-concurrent-index-creation
+-- because no release has these tables yet: there is nothing to block.
 -- The tree of organizations: what may stand below what, moves, suspension, deletion; the settings that are inherited
 -- down it, the counts that add up along it, and the host names by which organizations are reached.
 --

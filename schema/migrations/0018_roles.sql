@@ -1,3 +1,5 @@
+-- squawk-ignore-file adding-foreign-key-constraint, ban-drop-constraint, constraint-missing-not-valid, require-concurrent-index-creation
+-- because no release has these tables yet: there is nothing to block.
 -- What members may do: roles that organizations make themselves, the owner an organization always keeps, and the
 -- support that one above it gives for a while.
 create table custom_roles (

@@ -2,8 +2,11 @@
 
 use gantry_api::App;
 use gantry_api::app::Surface;
+use gantry_schema::api_keys::Token;
 use poem::Request;
 use poem::http::Method;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -177,7 +180,8 @@ async fn who_tries_keys_is_not_looked_at_after_a_while_and_his_neighbour_is(pool
     let well = || from(acme.request(Method::GET, "/jobs", None), "203.0.113.1");
     send(&app, well()).await.expect(200);
     let guess = |number: u8, address| {
-        let token = format!("Bearer gk_{}{number:02}AA", "A".repeat(39));
+        let guessed = Token::generate(&mut StdRng::seed_from_u64(number.into()));
+        let token = format!("Bearer {}", guessed.expose());
         from(Request::builder().uri_str("/jobs").header("Authorization", token).finish(), address)
     };
     for number in 0..3 {

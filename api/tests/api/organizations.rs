@@ -250,7 +250,7 @@ async fn settings_say_where_they_come_from_and_what_is_enforced_above_stays(pool
     assert_eq!(setting(&inherited, "brand.primary_color")["value"], "#112233");
 
     for (body, field) in [
-        (json!({ "set": { "brand.nmae": "x" } }), "set.brand.nmae"),
+        (json!({ "set": { "brand.unknown": "x" } }), "set.brand.unknown"),
         (json!({ "set": { "brand.primary_color": "red" } }), "set.brand.primary_color"),
         (json!({ "set": { "time_zone": "Mars/Olympus" } }), "set.time_zone"),
         (json!({ "unset": ["nothing"] }), "unset[0]"),

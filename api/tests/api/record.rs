@@ -102,9 +102,7 @@ async fn an_entry_comes_with_the_proof_that_it_was_signed(pool: PgPool) {
     assert!(serde_json::from_str::<Value>(proven["text"].as_str().unwrap()).unwrap()["id"] == newest);
     let hash = |digits: &Value| -> [u8; 32] {
         let digits = digits.as_str().unwrap();
-        std::array::from_fn(|at| {
-            u8::from_str_radix(str::from_utf8(&digits.as_bytes()[2 * at..2 * at + 2]).unwrap(), 16).unwrap()
-        })
+        std::array::from_fn(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2).unwrap(), 16).unwrap())
     };
     let path: Vec<_> = proof["path"].as_array().unwrap().iter().map(hash).collect();
     let root = hash(&proof["checkpoint"]["root"]);
