@@ -21,7 +21,7 @@ alter table notices enable row level security;
 alter table notices force row level security;
 create policy own on notices to gantry_app using (organization_id = (select scope_organization()))
     with check (organization_id = (select scope_organization()));
-grant select, insert, update on notices to gantry_app;
+grant select, insert, update, delete on notices to gantry_app;
 -- As events and attempts, they are forgotten for everybody at once, by id alone.
 create policy forgets on notices to gantry_engine using (true);
 grant select (id), delete on notices to gantry_engine;
