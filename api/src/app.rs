@@ -29,6 +29,7 @@ use crate::rate::Limiter;
 use crate::scope::KnownHosts;
 use crate::sessions::known::KnownSessions;
 use crate::standing::Standings;
+use crate::usage::Usage;
 
 /// What the surface allows, beside the operations.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +75,7 @@ pub struct App {
     pub(crate) limiter: Limiter,
     pub(crate) standings: Arc<Standings>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) usage: Arc<Usage>,
     pub(crate) known_hosts: Arc<KnownHosts>,
     public_url: Arc<str>,
     base_domain: Option<Arc<str>>,
@@ -108,6 +110,7 @@ impl App {
             signals,
             sealing,
             refusals: Arc::default(),
+            usage: Arc::default(),
             private_receivers,
             receivers: Arc::default(),
             limiter: Limiter::new(redis.clone(), namespace),

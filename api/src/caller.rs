@@ -31,6 +31,7 @@ use gantry_schema::oauth::scope::Scopes;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
 use gantry_schema::sessions::Known;
 use gantry_schema::token::AccessToken;
+use gantry_schema::usage::Credential;
 use gantry_schema::{Db, OrganizationId, PersonId, SessionId, SupportId};
 use poem::http::header;
 use poem::{Request, RequestBody};
@@ -536,7 +537,7 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
                 let detail = "there is no such API key, or it expired or was revoked; make a new one";
                 return Err(refused(detail).at("Authorization"));
             };
-            rate::admit(request, app, key.organization, key.id.uuid()).await?;
+            rate::admit(request, app, key.organization, Credential::api_key(key.id)).await?;
             let by = By::api_key(key.id).traced(traceparent);
             if !key.may_come_from(address) {
                 let detail =
@@ -575,7 +576,7 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     }
     // Who acts for no organization is counted by the platform's own allowance, each by himself.
     let organization = known.organization.unwrap_or(OrganizationId::PLATFORM);
-    rate::admit(request, app, organization, known.person.uuid()).await?;
+    rate::admit(request, app, organization, Credential::person(known.person)).await?;
     let by = By::person(known.person).traced(traceparent);
     let authority = match (known.organization, wanted) {
         (Some(home), _) => authority(request, app, home, &by, None, Behind::Member(known.may)).await?,
@@ -625,7 +626,7 @@ async fn authenticate_application(
         return Err(refused(format!("the access token does not work: {why}; get another one")).at("Authorization"));
     };
     let organization = opened.organization;
-    rate::admit(request, app, organization, opened.client.uuid()).await?;
+    rate::admit(request, app, organization, Credential::application(opened.client)).await?;
     if wanted.is_some_and(|wanted| wanted != organization) {
         return Err(Error::not_found(scope::ORGANIZATION).at(scope::ORGANIZATION));
     }

@@ -20,6 +20,7 @@ use crate::load::Weight;
 use crate::once;
 use crate::rate::{self, Visit};
 use crate::routes::{self, Route};
+use crate::usage::{self, Call};
 use crate::version;
 
 /// How long an operation may take, apart from the time its caller asked it to wait.
@@ -77,6 +78,8 @@ impl Edge {
         let visit = Visit::default();
         request.set_data(visit.clone());
 
+        let received = usage::received(request.headers());
+
         let route = routes::find(&method, &path);
         let about = About::of(&request, route, &info);
         request.set_data(about.clone());
@@ -121,6 +124,10 @@ impl Edge {
         metrics::counter!("gantry_api_requests_total", &labels).increment(1);
         metrics::histogram!("gantry_api_request_seconds", "operation" => operation_id).record(took);
         span.in_scope(|| debug!(took_seconds = took.as_secs_f64(), "{method} {path} {status}"));
+        if let (Some(route), Some((organization, credential))) = (route, visit.caller()) {
+            let call = Call { organization, credential, operation: route.id, status, took, received };
+            response = self.app.usage.count(call, self.app.db.now(), response);
+        }
         if !status.is_server_error() && !is_uncounted(&path) {
             rate::count_late(&self.app, &visit, info.address).await;
         }

@@ -181,6 +181,9 @@ codes! {
     /// More requests than are taken.
     TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too many requests in too short a time",
         "Wait for as long as `Retry-After` says, and send less.";
+    /// The month's calls or bytes are used up.
+    QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS, "What may be used in a month is used up",
+        "Wait for the next month, as `Retry-After` says, or have the organization given more.";
     /// More deliveries than one request may ask for.
     TooManyDeliveries = "too_many_deliveries", UNPROCESSABLE_ENTITY, "Too many deliveries in one request",
         "Post fewer events in one request: each is counted once for every endpoint that wants it.";
@@ -220,6 +223,7 @@ impl Code {
         matches!(
             self,
             Self::TooManyRequests
+                | Self::QuotaExceeded
                 | Self::Unavailable
                 | Self::NotReady
                 | Self::TimedOut

@@ -46,6 +46,7 @@ pub mod sort;
 mod standing;
 mod strict;
 pub mod tag;
+pub mod usage;
 pub mod version;
 pub mod webhooks;
 
@@ -73,7 +74,7 @@ type Features = (
     (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    limits::RateLimits,
+    (limits::RateLimits, usage::ApiUsage),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,
@@ -98,7 +99,7 @@ const FEATURES: Features = (
     (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    limits::RateLimits,
+    (limits::RateLimits, usage::ApiUsage),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,

@@ -10,6 +10,7 @@ use gantry_api::audit::flush_every_minute;
 use gantry_api::client::{Hosts, Proxies, ProxyHeader};
 use gantry_api::cors::Origins;
 use gantry_api::load::Limits;
+use gantry_api::usage::add_up;
 use gantry_api::{App, app};
 use gantry_jobs::doorbell::{Bell, Ringer};
 use gantry_jobs::process::{Namespace, Receivers, Settings, Together as _, metrics, shutdown, telemetry};
@@ -101,6 +102,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         tokio::spawn(async move { app.listen().await })
     };
     let refusals = tokio::spawn(flush_every_minute(app.clone()));
+    let counting = tokio::spawn(add_up(app.clone()));
+    let last = app.clone();
     let stop = {
         let app = app.clone();
         async move {
@@ -115,7 +118,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
     watching.abort();
     listening.abort();
     // What was counted is written down before the end.
-    drop(refusals.await);
+    drop((refusals.await, counting.await));
+    last.add_up_usage().await;
     info!("Stopped");
     telemetry.shutdown().await;
     Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 use gantry_schema::access::{self, Hold};
 use gantry_schema::limits::{self, Allowance, Rule};
 use gantry_schema::organizations::lifecycle;
+use gantry_schema::usage::{self, MonthUse};
 use gantry_schema::{Db, OrganizationId};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::Instant;
@@ -36,6 +37,8 @@ pub(crate) struct Standing {
     pub allowance: Allowance,
     /// Why nothing is done in it.
     pub hold: Option<Held>,
+    /// What it has used of the month.
+    pub used: MonthUse,
 }
 
 /// Why nothing is done in an organization.
@@ -50,7 +53,8 @@ impl Standing {
     async fn read(db: &Db, organization: OrganizationId) -> Result<Self, Error> {
         let mut tx = db.tenant(organization).await?;
         let hold = lifecycle::held(&mut tx).await?.map(|(hold, told)| Held { hold, told: told.map(Arc::from) });
-        Ok(Self { allowance: limits::allowance(&mut tx).await?, hold })
+        let (allowance, used) = (limits::allowance(&mut tx).await?, usage::month(&mut tx).await?);
+        Ok(Self { allowance, hold, used })
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Tag {
     /// How often one may ask.
     #[oai(rename = "Rate limits")]
     RateLimits,
+    /// What was called, by whom, how fast it was answered, and what is left of the month.
+    #[oai(rename = "API usage")]
+    ApiUsage,
     /// Recurring jobs.
     Schedules,
     /// Receivers of events.

@@ -52,6 +52,7 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::maintenance::ForgetEvents>(),
         internal::<crate::maintenance::PurgeOrganizations>(),
         internal::<crate::maintenance::ForgetAuthorizations>(),
+        internal::<crate::maintenance::ForgetUsage>(),
         internal::<crate::maintenance::Reseal>(),
         internal::<crate::webhooks::DeliverWebhook>(),
         internal::<crate::webhooks::DrainBacklog>(),

@@ -72,6 +72,19 @@ impl Job for ForgetAuthorizations {
     }
 }
 
+/// Forgets what was called, when its time is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetUsage {}
+
+impl Job for ForgetUsage {
+    const KIND: &'static str = "maintenance.forget_usage";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_hours(1));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
 /// Seals again, with the current key, whatever an older one sealed; afterwards the older one can be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {}

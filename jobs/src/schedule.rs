@@ -134,6 +134,7 @@ fn standing() -> Vec<Standing> {
         every("sign where the record ends", "3 * * * *", &crate::audit::CheckpointRecord::default()),
         every("purge deleted organizations", "37 2 * * *", &crate::maintenance::PurgeOrganizations::default()),
         every("forget expired authorizations", "37 * * * *", &crate::maintenance::ForgetAuthorizations::default()),
+        every("forget old usage", "27 * * * *", &crate::maintenance::ForgetUsage::default()),
         every("forget old events", "47 3 * * *", &crate::maintenance::ForgetEvents::default()),
     ]
 }

@@ -28,6 +28,7 @@ pub mod sessions;
 pub mod setup;
 pub mod token;
 pub mod turn;
+pub mod usage;
 pub mod webhooks;
 pub mod window;
 

@@ -53,6 +53,13 @@ impl Notice {
                  sent again.",
                 fact("event_id")
             )
+        } else if of(PlatformEvent::ApiUsageThreshold) {
+            format!(
+                "{} percent of this month's {} are used. When all are, requests are refused until {}.",
+                self.facts["percent"],
+                fact("metric"),
+                fact("resets_at")
+            )
         } else {
             format!("{} concerns {}.", self.kind, self.subject)
         }

@@ -41,6 +41,7 @@ const ENGINE_TABLES: &[&str] = &["organizations"];
 
 /// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
 const FORGOTTEN_BY_ID: &[&str] = &[
+    "api_usage",
     "events",
     "idempotency_keys",
     "invitations",
@@ -161,6 +162,7 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
         monthly_bytes: None,
     };
     gantry_schema::limits::give(&mut tx, &given).await.unwrap();
+    called(platform, actor.id).await;
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
     tx.commit().await.unwrap();
@@ -201,6 +203,22 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     sqlx::raw_sql(AssertSqlSafe(node)).execute(&platform.owner).await.unwrap();
     leader::hold(platform.ledger(), "a duty", worker.id, std::time::Duration::from_mins(1)).await.unwrap();
     actor
+}
+
+/// Somebody of the organization called something.
+async fn called(platform: &Platform, organization: OrganizationId) {
+    use gantry_schema::usage::{self, Counted, Step, Totals};
+    let counted = Counted {
+        organization_id: organization.uuid(),
+        step: Step::Hour.as_str(),
+        starts_at: Step::Hour.beginning(platform.now()),
+        credential_kind: usage::CredentialKind::Person.as_str(),
+        credential_id: platform.ids().mint(),
+        operation: "listJobs",
+        totals: Totals { calls: 1, ..Totals::default() },
+    };
+    let month = (organization, usage::month_of(platform.now()), 1, 0);
+    usage::add(platform.db(), &[counted], &[month]).await.unwrap();
 }
 
 /// A member of the organization, with a row in every table of people.
@@ -381,8 +399,11 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
     assert!(strings(&pool, definers).await.is_empty());
     let callable = "select proname::text from pg_proc where prosecdef and pronamespace = 'public'::regnamespace
                        and prorettype <> 'trigger'::regtype and has_function_privilege('gantry_app', oid, 'execute')";
-    // It looks up what runs in leases, which name no tenant, and tells each of its own.
-    assert_eq!(strings(&pool, callable).await, ["running_jobs"]);
+    // The one adds what a process counted, of all tenants at once, and tells what they used of the month; the other
+    // looks up what runs in leases, which name no tenant, and tells each of its own.
+    let mut callable = strings(&pool, callable).await;
+    callable.sort();
+    assert_eq!(callable, ["api_usage_add", "running_jobs"]);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -74,6 +74,7 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::maintenance::ForgetEvents>()
         .with::<gantry_jobs::maintenance::PurgeOrganizations>()
         .with::<gantry_jobs::maintenance::ForgetAuthorizations>()
+        .with::<gantry_jobs::maintenance::ForgetUsage>()
         .with::<gantry_jobs::maintenance::Reseal>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()
         .with::<gantry_jobs::webhooks::DrainBacklog>()

@@ -13,7 +13,7 @@ pub(super) fn show(method: &str, operation: &mut Tree) {
     if operation.get("security").is_none() {
         return;
     }
-    let Charge { class, cost } = Charge::of(id, &method);
+    let Charge { class, cost, .. } = Charge::of(id, &method);
     operation.set("x-rate-limit", json!({ "class": class.as_str(), "cost": cost }));
 }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use gantry_schema::OauthClientId;
 use gantry_schema::oauth::clients::{self, Client};
 use gantry_schema::token::ClientSecretToken;
+use gantry_schema::usage::Credential;
 use poem::Request;
 use poem::http::header;
 
@@ -46,7 +47,7 @@ pub(super) async fn authenticate(app: &App, request: &Request, sent: &Parameters
     if !client.enabled {
         return Err(refused("this application was disabled by who registered it").into());
     }
-    rate::admit(request, app, client.organization, client.id.uuid()).await?;
+    rate::admit(request, app, client.organization, Credential::application(client.id)).await?;
     Ok(client)
 }
 

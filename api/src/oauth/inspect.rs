@@ -6,6 +6,7 @@ use gantry_schema::oauth::clients::Client;
 use gantry_schema::oauth::refresh;
 use gantry_schema::oauth::scope::{Scope, Scopes};
 use gantry_schema::token::OauthRefreshToken;
+use gantry_schema::usage::Credential;
 use gantry_schema::{OauthAuthorizationId, OrganizationId};
 use poem::http::header;
 use poem::{IntoResponse as _, Request, Response};
@@ -141,7 +142,7 @@ async fn said_of_person(app: &App, request: &Request) -> Result<Value, Stop> {
         rate::count_wrong_credential(app, request).await?;
         return Err(Refusal::token("the access token does not work; get another one").into());
     };
-    rate::admit(request, app, opened.organization, opened.client.uuid()).await?;
+    rate::admit(request, app, opened.organization, Credential::application(opened.client)).await?;
     let scopes: Scopes =
         Scopes::from_words(&claims.scope).iter().filter(|scope| opened.scopes.contain(*scope)).collect();
     let (Some(person), true) = (opened.person, scopes.contain(Scope::OpenId)) else {

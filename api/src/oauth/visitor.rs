@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gantry_schema::digest::constant_time_eq;
 use gantry_schema::oauth::clients::{self, Client};
 use gantry_schema::sessions::Known;
+use gantry_schema::usage::Credential;
 use gantry_schema::{OrganizationId, memberships, organizations, people};
 use poem::Request;
 
@@ -33,7 +34,7 @@ pub(super) async fn visitor(app: &App, request: &Request) -> Result<Option<Visit
         return Ok(None);
     };
     let organization = known.organization.unwrap_or(OrganizationId::PLATFORM);
-    rate::admit(request, app, organization, known.person.uuid()).await?;
+    rate::admit(request, app, organization, Credential::person(known.person)).await?;
     Ok(Some(Visitor { known, csrf_token: cookie::csrf_token(&token) }))
 }
 

@@ -8,11 +8,13 @@ use poem::http::Method;
 pub(crate) struct Charge {
     pub class: Class,
     pub cost: u32,
+    /// It is refused when the month is used up.
+    pub metered: bool,
 }
 
 impl Default for Charge {
     fn default() -> Self {
-        Self { class: Class::Read, cost: 1 }
+        Self { class: Class::Read, cost: 1, metered: true }
     }
 }
 
@@ -27,14 +29,30 @@ const CHARGES: &[(&str, Class, u32)] = &[
     ("previewSchedule", Class::Read, 1),
 ];
 
+/// What is done when the month is used up all the same: looking why, and ending what somebody else may use.
+const UNMETERED: &[&str] = &[
+    "getApiUsageSummary",
+    "getApiUsageTimeline",
+    "listApiUsageKeys",
+    "listApiUsageOperations",
+    "getRateLimits",
+    "listApiKeys",
+    "revokeApiKey",
+    "listSessions",
+    "endSession",
+    "endOtherSessions",
+    "signOut",
+];
+
 impl Charge {
     /// What an operation costs.
     pub(crate) fn of(operation: &str, method: &Method) -> Self {
+        let metered = !UNMETERED.contains(&operation);
         if let Some((_, class, cost)) = CHARGES.iter().find(|(id, ..)| *id == operation) {
-            return Self { class: *class, cost: *cost };
+            return Self { class: *class, cost: *cost, metered };
         }
         let class = if method.is_safe() { Class::Read } else { Class::Write };
-        Self { class, cost: 1 }
+        Self { class, cost: 1, metered }
     }
 }
 
@@ -45,16 +63,17 @@ mod tests {
 
     #[test]
     fn every_charge_is_an_operations() {
-        for (id, ..) in CHARGES {
+        for id in CHARGES.iter().map(|(id, ..)| id).chain(UNMETERED) {
             assert!(routes::ids().any(|known| known == *id), "there is no operation {id}");
         }
     }
 
     #[test]
     fn what_changes_nothing_is_a_read() {
-        assert_eq!(Charge::of("getJob", &Method::GET), Charge { class: Class::Read, cost: 1 });
-        assert_eq!(Charge::of("askForJob", &Method::POST), Charge { class: Class::Write, cost: 1 });
-        assert_eq!(Charge::of("askForJobs", &Method::POST), Charge { class: Class::Write, cost: 10 });
+        assert_eq!(Charge::of("getJob", &Method::GET), Charge { class: Class::Read, cost: 1, metered: true });
+        assert_eq!(Charge::of("askForJob", &Method::POST), Charge { class: Class::Write, cost: 1, metered: true });
+        assert_eq!(Charge::of("askForJobs", &Method::POST), Charge { class: Class::Write, cost: 10, metered: true });
         assert_eq!(Charge::of("previewSchedule", &Method::POST).class, Class::Read);
+        assert!(!Charge::of("revokeApiKey", &Method::DELETE).metered);
     }
 }

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use gantry_schema::OrganizationId;
 use gantry_schema::limits::{Allowance, Rate, Rule};
+use gantry_schema::usage::Credential;
 use poem::Request;
 use poem::http::HeaderMap;
 use uuid::Uuid;
@@ -42,7 +43,7 @@ pub(crate) struct Visit(Arc<Inner>);
 struct Inner {
     counts: OnceLock<Counts>,
     limited: OnceLock<()>,
-    caller: OnceLock<(OrganizationId, Uuid)>,
+    caller: OnceLock<(OrganizationId, Credential)>,
 }
 
 impl Visit {
@@ -57,6 +58,11 @@ impl Visit {
         self.0.counts.get_or_init(|| *counts);
     }
 
+    /// Whose request it is, once that is known.
+    pub(crate) fn caller(&self) -> Option<(OrganizationId, Credential)> {
+        self.0.caller.get().copied()
+    }
+
     /// Says in the headers what is left.
     pub(crate) fn decorate(&self, headers: &mut HeaderMap, now: i64) {
         if let Some(counts) = self.0.counts.get() {
@@ -69,19 +75,25 @@ impl Visit {
 ///
 /// # Errors
 /// When there were too many.
-pub(crate) async fn admit(request: &Request, app: &App, organization: OrganizationId, key: Uuid) -> Result<(), Error> {
+pub(crate) async fn admit(
+    request: &Request,
+    app: &App,
+    organization: OrganizationId,
+    credential: Credential,
+) -> Result<(), Error> {
     let visit = request.data::<Visit>().cloned().unwrap_or_default();
-    visit.0.caller.get_or_init(|| (organization, key));
+    visit.0.caller.get_or_init(|| (organization, credential));
     let standing = app.standings.of(&app.db, organization).await?;
     if standing.allowance.given.bypass {
         return Ok(());
     }
     let charge = request.data::<Charge>().copied().unwrap_or_default();
     let address = request.data::<RequestInfo>().and_then(|info| info.address);
-    let (subject, plan) = of_organization(&standing.allowance, charge, organization, key, address);
+    let (subject, plan) = of_organization(&standing.allowance, charge, organization, credential.id, address);
     let outcome = app.limiter.take(subject, plan, charge.cost.into()).await;
     visit.note(&outcome);
-    outcome.map(drop).map_err(|refused| too_many(&refused))
+    outcome.map_err(|refused| too_many(&refused))?;
+    if charge.metered { app.usage.admit(organization, &standing, app.db.now()) } else { Ok(()) }
 }
 
 fn of_organization(

@@ -33,5 +33,6 @@ mod setup;
 mod support;
 mod tenancy;
 mod together;
+mod usage;
 mod walk;
 mod webhooks;

@@ -53,11 +53,13 @@ pub enum PlatformEvent {
     ApiKeyCreated,
     /// An API key was revoked.
     ApiKeyRevoked,
+    /// Much of what an organization may use of a month is used.
+    ApiUsageThreshold,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -72,6 +74,7 @@ impl PlatformEvent {
         Self::OrganizationSettingsChanged,
         Self::ApiKeyCreated,
         Self::ApiKeyRevoked,
+        Self::ApiUsageThreshold,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -95,6 +98,7 @@ impl PlatformEvent {
             Self::OrganizationSettingsChanged => "organization.settings_changed",
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyRevoked => "api_key.revoked",
+            Self::ApiUsageThreshold => "api_usage.threshold",
         }
     }
 
@@ -186,6 +190,19 @@ impl PlatformEvent {
                 "An API key was revoked.",
                 json!({ "api_key_id": id("key", "The key.") }),
                 json!({ "api_key_id": "key_01h455vb4pex5vsknk084sn02q" }),
+            ),
+            Self::ApiUsageThreshold => (
+                "80, 90, 95 or 100 percent of what may be called, or sent and answered, in a month are used: each is told once.",
+                json!({
+                    "metric": { "type": "string", "enum": ["calls", "bytes"], "description": "What." },
+                    "percent": { "type": "integer", "enum": [80, 90, 95, 100], "description": "How much of it." },
+                    "used": { "type": "integer", "minimum": 0, "description": "How much that is." },
+                    "limit": { "type": "integer", "minimum": 1, "description": "How much there may be." },
+                    "month": moment("When the month began."),
+                    "resets_at": moment("When the next one begins."),
+                }),
+                json!({ "metric": "calls", "percent": 80, "used": 800_123, "limit": 1_000_000,
+                        "month": "2026-03-01T00:00:00Z", "resets_at": "2026-04-01T00:00:00Z" }),
             ),
         };
         let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();

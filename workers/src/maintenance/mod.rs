@@ -4,5 +4,6 @@ mod forget_answers;
 mod forget_authorizations;
 mod forget_events;
 mod forget_jobs;
+mod forget_usage;
 mod purge_organizations;
 mod reseal;
