@@ -31,6 +31,7 @@ pub mod turn;
 pub mod usage;
 pub mod webhooks;
 pub mod window;
+mod words;
 
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};

@@ -3,10 +3,9 @@
 //! What somebody may do is what all of these allow together: what his key or token was made for, what whoever is behind
 //! it may do now, where he acts from, and whether anything is done in his organization at all.
 
-use std::fmt;
-
 use crate::OrganizationId;
 use crate::organizations::{Permission, Permissions};
+use crate::words::words;
 
 /// Who is behind a key or token, and what he may do now in the organization it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,61 +57,27 @@ pub struct Subject {
     pub behind: Behind,
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal,)*) => {
-        /// The rule that refused; those that refuse whatever is wanted come first.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason {
-            $($(#[doc = $doc])+ $name,)*
-        }
-
-        impl Reason {
-            /// All of them, in the order in which they are looked at.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The word that programs compare with.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// What the rule wants, in a sentence.
-            #[must_use]
-            pub const fn describe(self) -> &'static str {
-                match self {
-                    $(Self::$name => concat!($($doc),+).trim_ascii_start(),)*
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The organization of the caller is not suspended, nor one above it.
-    OrganizationSuspended = "organization_suspended",
-    /// The organization of the caller is not deleted.
-    OrganizationDeleted = "organization_deleted",
-    /// Whoever is behind the key is still a member.
-    OwnerLeft = "owner_left",
-    /// The membership is not suspended.
-    MembershipSuspended = "membership_suspended",
-    /// What concerns the whole installation is done for the platform's own organization.
-    PlatformOnly = "platform_only",
-    /// The key or token has the scope.
-    Scope = "scope",
-    /// The role of the member, or of the member behind the key, has the permission.
-    Role = "role",
-    /// Whoever stands above an organization reads, and does what support was given for.
-    Above = "above",
-    /// The support that was given covers it.
-    Support = "support",
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// The rule that refused; those that refuse whatever is wanted come first, and all are looked at in this order.
+    Reason {
+        /// The organization of the caller is not suspended, nor one above it.
+        OrganizationSuspended = "organization_suspended",
+        /// The organization of the caller is not deleted.
+        OrganizationDeleted = "organization_deleted",
+        /// Whoever is behind the key is still a member.
+        OwnerLeft = "owner_left",
+        /// The membership is not suspended.
+        MembershipSuspended = "membership_suspended",
+        /// What concerns the whole installation is done for the platform's own organization.
+        PlatformOnly = "platform_only",
+        /// The key or token has the scope.
+        Scope = "scope",
+        /// The role of the member, or of the member behind the key, has the permission.
+        Role = "role",
+        /// Whoever stands above an organization reads, and does what support was given for.
+        Above = "above",
+        /// The support that was given covers it.
+        Support = "support",
     }
 }
 

@@ -197,22 +197,14 @@ pub async fn find(tx: &mut TenantTx, id: ApiKeyId) -> Result<Option<ApiKey>, sql
 /// When the database refuses or went away.
 pub async fn lock(tx: &mut TenantTx, id: ApiKeyId) -> Result<Option<ApiKey>, sqlx::Error> {
     let organization = tx.organization();
-    let row = sqlx::query_as!(
-        Row,
-        r#"select k.id as "id: ApiKeyId", k.organization_id as "organization_id: OrganizationId", k.name, k.hint, k.scopes,
-                  k.owner_id as "owner: PersonId", m.role as "role?", m.state as "state?", r.permissions as "custom?",
-                  k.template, k.networks::text[] as "networks!", k.replaced_by as "replaced_by: ApiKeyId", k.last_used_at,
-                  host(k.last_used_from) as last_used_from, k.created_at, k.expires_at, k.revoked_at
-             from api_keys k
-             left join memberships m on m.organization_id = k.organization_id and m.person_id = k.owner_id
-             left join custom_roles r on r.organization_id = m.organization_id and r.id = m.custom_role_id
-            where k.organization_id = $1 and k.id = $2 for no key update of k"#,
+    sqlx::query!(
+        "select id from api_keys where organization_id = $1 and id = $2 for no key update",
         organization.uuid(),
         id.uuid()
     )
     .fetch_optional(tx.connection())
     .await?;
-    Ok(row.map(ApiKey::from))
+    find(tx, id).await
 }
 
 /// The key the transaction presents, if it exists and works now.

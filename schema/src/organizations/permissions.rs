@@ -1,34 +1,15 @@
 //! What a caller may be allowed to do.
 
-use std::fmt;
 use std::str::FromStr;
+
+use crate::words::words;
 
 macro_rules! permissions {
     ($($(#[doc = $doc:literal])+ $name:ident = $word:literal,)*) => {
-        /// Something a caller may be allowed to do; an API key's scopes are a list of these.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Permission {
-            $($(#[doc = $doc])+ $name,)*
-        }
-
-        impl Permission {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The word that is stored and shown.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// What it allows, in a sentence.
-            #[must_use]
-            pub const fn describe(self) -> &'static str {
-                match self {
-                    $(Self::$name => concat!($($doc),+).trim_ascii_start(),)*
-                }
+        words! {
+            /// Something a caller may be allowed to do; an API key's scopes are a list of these.
+            Permission {
+                $($(#[doc = $doc])+ $name = $word,)*
             }
         }
 
@@ -155,12 +136,6 @@ impl Permission {
 }
 
 const _: () = assert!(Permission::ALL.len() <= 128);
-
-impl fmt::Display for Permission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The word names no permission.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
