@@ -6,7 +6,7 @@ use std::process::Stdio;
 use gantry_schema::OrganizationId;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, PgPool};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
@@ -15,7 +15,7 @@ use crate::support::{Actor, Platform};
 /// A process, which ends with the test.
 struct Process {
     address: SocketAddr,
-    child: Child,
+    _child: Child,
 }
 
 impl Process {
@@ -24,7 +24,7 @@ impl Process {
         let free = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
         let address = free().await;
         let database = (*pool.connect_options()).clone().username("gantry_app").to_url_lossy();
-        let child = Command::new(env!("CARGO_BIN_EXE_gantry-api"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gantry-api"))
             .env_clear()
             .env("GANTRY_DATABASE_URL", database.as_str())
             .env("GANTRY_DATABASE_CONNECTIONS", "4")
@@ -34,16 +34,14 @@ impl Process {
             .env("GANTRY_METRICS_LISTEN", "")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut process = Self { address, child };
-        while TcpStream::connect(address).await.is_err() {
-            assert!(process.child.try_wait().unwrap().is_none(), "the process ended");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        process
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        while !log.next_line().await.unwrap().expect("the process ended before it served").contains("server started") {}
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Self { address, _child: child }
     }
 
     /// The status and the body of an answer.
