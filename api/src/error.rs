@@ -541,6 +541,27 @@ impl From<gantry_schema::seal::SealError> for Error {
     }
 }
 
+impl From<gantry_schema::messages::queries::MessageError> for Error {
+    fn from(error: gantry_schema::messages::queries::MessageError) -> Self {
+        use gantry_schema::messages::queries::MessageError;
+        match error {
+            MessageError::Database(error) => Self::database(error),
+            MessageError::Seal(error) => error.into(),
+            error @ MessageError::Malformed(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<gantry_jobs::messages::SendError> for Error {
+    fn from(error: gantry_jobs::messages::SendError) -> Self {
+        use gantry_jobs::messages::SendError;
+        match error {
+            SendError::Message(error) => error.into(),
+            SendError::Request(error) => error.into(),
+        }
+    }
+}
+
 impl From<gantry_schema::idempotency::Error> for Error {
     fn from(error: gantry_schema::idempotency::Error) -> Self {
         match error {

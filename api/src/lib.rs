@@ -27,6 +27,7 @@ pub mod jobs;
 pub mod limits;
 pub mod load;
 pub mod members;
+pub mod messages;
 pub mod notices;
 pub mod oauth;
 pub mod once;
@@ -80,7 +81,7 @@ type Features = (
     webhooks::WebhookDeliveries,
     events::Events,
     event_types::EventTypes,
-    notices::Notices,
+    (notices::Notices, messages::Messages),
     inspector::Inspector,
     audit::Audit,
 );
@@ -105,7 +106,7 @@ const FEATURES: Features = (
     webhooks::WebhookDeliveries,
     events::Events,
     event_types::EventTypes,
-    notices::Notices,
+    (notices::Notices, messages::Messages),
     inspector::Inspector,
     audit::Audit,
 );

@@ -38,6 +38,8 @@ pub enum Tag {
     Events,
     /// What people must know.
     Notices,
+    /// Mail and text messages to people.
+    Messages,
     /// Receiving bins, to try webhooks without a server of one's own.
     Inspector,
     /// The record of what was done, by whom, from where.

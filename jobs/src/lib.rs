@@ -30,6 +30,7 @@ pub mod doorbell;
 pub mod gather;
 mod job;
 pub mod maintenance;
+pub mod messages;
 pub mod policy;
 pub mod process;
 pub mod request;

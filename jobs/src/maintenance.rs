@@ -85,6 +85,19 @@ impl Job for ForgetUsage {
     }
 }
 
+/// Forgets messages to people that have been kept long enough.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetMessages {}
+
+impl Job for ForgetMessages {
+    const KIND: &'static str = "maintenance.forget_messages";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(10));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
 /// Seals again, with the current key, whatever an older one sealed; afterwards the older one can be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {}

@@ -135,6 +135,7 @@ fn standing() -> Vec<Standing> {
         every("purge deleted organizations", "37 2 * * *", &crate::maintenance::PurgeOrganizations::default()),
         every("forget expired authorizations", "37 * * * *", &crate::maintenance::ForgetAuthorizations::default()),
         every("forget old usage", "27 * * * *", &crate::maintenance::ForgetUsage::default()),
+        every("forget old messages", "57 3 * * *", &crate::maintenance::ForgetMessages::default()),
         every("forget old events", "47 3 * * *", &crate::maintenance::ForgetEvents::default()),
     ]
 }

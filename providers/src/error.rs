@@ -60,9 +60,30 @@ pub enum Error {
     /// The answer's head is larger than is read.
     #[error("the head of the answer is too large")]
     TooLarge(#[source] Cause),
-    /// The answer is not HTTP.
-    #[error("the answer is not valid HTTP")]
+    /// The answer is not what the other side's protocol has.
+    #[error("the answer is not in order")]
     Protocol(#[source] Cause),
+    /// This installation has no such provider.
+    #[error("no {0} is configured")]
+    NotConfigured(&'static str),
+    /// The vendor does not take it, and will not later either.
+    #[error("it was refused with {code}: {reason}")]
+    Rejected {
+        /// The vendor's own code.
+        code: String,
+        /// What the vendor says, without what it was asked for.
+        reason: String,
+    },
+    /// The vendor does not take it now.
+    #[error("it was put off with {code}: {reason}")]
+    PutOff {
+        /// The vendor's own code.
+        code: String,
+        /// What the vendor says, without what it was asked for.
+        reason: String,
+        /// How long to wait, where the vendor says so.
+        wait: Option<Duration>,
+    },
 }
 
 impl Error {
@@ -81,6 +102,9 @@ impl Error {
             Self::Reset(_) => "reset",
             Self::TooLarge(_) => "too_large",
             Self::Protocol(_) => "protocol",
+            Self::NotConfigured(_) => "not_configured",
+            Self::Rejected { .. } => "rejected",
+            Self::PutOff { .. } => "put_off",
         }
     }
 
@@ -88,16 +112,20 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Configuration { .. } | Self::InvalidUrl(_) | Self::InvalidHeader(_) | Self::RefusedAddress { .. } => {
-                false
-            }
+            Self::Configuration { .. }
+            | Self::InvalidUrl(_)
+            | Self::InvalidHeader(_)
+            | Self::RefusedAddress { .. }
+            | Self::NotConfigured(_)
+            | Self::Rejected { .. } => false,
             Self::Dns { .. }
             | Self::Connect(_)
             | Self::Tls(_)
             | Self::Timeout(_)
             | Self::Reset(_)
             | Self::TooLarge(_)
-            | Self::Protocol(_) => true,
+            | Self::Protocol(_)
+            | Self::PutOff { .. } => true,
         }
     }
 

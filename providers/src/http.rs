@@ -2,7 +2,14 @@
 
 mod connection;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -34,6 +41,27 @@ pub(crate) type Client<R> = Pooled<Connector<R>, Full<Bytes>>;
 
 /// Addresses of a name, with port 0: the connector puts the port in its place.
 pub(crate) type Addresses = std::vec::IntoIter<SocketAddr>;
+
+/// Resolves names as the system does: for hosts that the installation itself chose.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct System;
+
+impl Service<Name> for System {
+    type Response = Addresses;
+    type Error = Cause;
+    type Future = Pin<Box<dyn Future<Output = Result<Addresses, Cause>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(async move {
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(addresses.into_iter())
+        })
+    }
+}
 
 /// A client that verifies certificates, follows no redirect and heeds no proxy of the environment: either would lead to an
 /// address that nobody checked. It trusts `roots` beside the system's.

@@ -20,6 +20,9 @@
 pub mod error;
 pub mod hooks;
 mod http;
+pub mod mail;
+mod secret;
+pub mod sms;
 
 use std::sync::Arc;
 
@@ -27,6 +30,9 @@ use serde::Deserialize;
 
 pub use error::{Error, Result};
 use hooks::HookSender;
+use mail::MailSender;
+pub use secret::Secret;
+use sms::SmsSender;
 
 /// Which provider of each kind an installation uses, and how.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -34,6 +40,10 @@ use hooks::HookSender;
 pub struct Config {
     /// Outgoing webhooks.
     pub hooks: hooks::Config,
+    /// Mail.
+    pub mail: mail::Config,
+    /// Text messages.
+    pub sms: sms::Config,
 }
 
 /// One provider of each kind, cheap to clone.
@@ -41,11 +51,15 @@ pub struct Config {
 pub struct Providers {
     /// Delivers webhooks.
     pub hooks: Arc<dyn HookSender>,
+    /// Sends mail.
+    pub mail: Arc<dyn MailSender>,
+    /// Sends text messages.
+    pub sms: Arc<dyn SmsSender>,
 }
 
 impl Providers {
     /// Builds the providers that are configured.
     pub fn new(config: &Config) -> Result<Self> {
-        Ok(Self { hooks: config.hooks.build()? })
+        Ok(Self { hooks: config.hooks.build()?, mail: config.mail.build()?, sms: config.sms.build()? })
     }
 }

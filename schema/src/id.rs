@@ -227,6 +227,9 @@ id!(
     /// Something people must know.
     NoticeId, "ntc");
 id!(
+    /// A message to somebody: mail, or a text message.
+    MessageId, "msg");
+id!(
     /// A receiving bin of the inspector.
     BinId, "bin");
 id!(

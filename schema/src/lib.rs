@@ -17,6 +17,7 @@ pub mod inspector;
 pub mod jobs;
 pub mod limits;
 pub mod memberships;
+pub mod messages;
 pub mod notices;
 pub mod oauth;
 pub mod organizations;
@@ -37,7 +38,7 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId,
+    InvitationId, JobId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId,
     OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
     SigningKeyId, SupportId, WorkerId,
 };

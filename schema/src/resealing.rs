@@ -6,10 +6,11 @@
 use secrecy::ExposeSecret as _;
 
 use crate::audit::{keys as signing, subjects};
+use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::webhooks::secrets::Secret;
-use crate::{AuditKeyId, EndpointId, JobTx as _, SecretId, SigningKeyId, TenantTx};
+use crate::{AuditKeyId, EndpointId, JobTx as _, MessageId, SecretId, SigningKeyId, TenantTx};
 
 /// A value could not be sealed again.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,8 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + webhook_headers(tx, keys, limit).await?
         + keys_of_people(tx, keys, limit).await?
         + keys_of_checkpoints(tx, keys, limit).await?
-        + oauth_signing_keys(tx, keys, limit).await?)
+        + oauth_signing_keys(tx, keys, limit).await?
+        + messages_to_people(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -172,6 +174,37 @@ async fn oauth_signing_keys(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -
         sqlx::query!("update oauth_signing_keys set secret = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Both columns of a message were sealed in one moment, by the same key.
+async fn messages_to_people(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: MessageId", recipient, content from messages
+            where organization_id = $1 and substring(recipient from 3 for get_byte(recipient, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = |column: &'static str, value: &[u8]| {
+            again(keys, &messages::place(organization, column, row.id), row.id, value)
+        };
+        let recipient = sealed("recipient", &row.recipient)?;
+        let content = row.content.as_deref().map(|content| sealed("content", content)).transpose()?;
+        sqlx::query!(
+            "update messages set recipient = $2, content = $3 where id = $1",
+            row.id.uuid(),
+            recipient,
+            content
+        )
+        .execute(tx.connection())
+        .await?;
     }
     Ok(older.len() as u64)
 }

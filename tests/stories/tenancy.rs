@@ -45,6 +45,7 @@ const FORGOTTEN_BY_ID: &[&str] = &[
     "events",
     "idempotency_keys",
     "invitations",
+    "messages",
     "notices",
     "oauth_authorizations",
     "oauth_device_codes",
@@ -103,6 +104,16 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     let failing = gantry_schema::webhooks::event_types::PlatformEvent::EndpointFailing;
     gantry_schema::notices::write(&mut tx, failing, "an endpoint", &json!({})).await.unwrap();
     organizations::settings::set(&mut tx, Setting::BrandName, &json!(name), false).await.unwrap();
+    let to = gantry_schema::messages::Recipient::Mail("ada@example.com".parse().unwrap());
+    let content = gantry_schema::messages::Content { text: "a text".to_owned(), ..Default::default() };
+    let message = gantry_schema::messages::queries::NewMessage {
+        kind: "story",
+        to: &to,
+        content: &content,
+        reference: None,
+        expires_at: None,
+    };
+    gantry_schema::messages::queries::insert(&mut tx, &platform.sealing_keys(), &message).await.unwrap();
     memberships::custom::create(&mut tx, "Deployer", "", &[Permission::ReadJobs]).await.unwrap();
     organizations::hosts::add(&mut tx, &format!("{name}.cloud.example")).await.unwrap().unwrap();
     let bin = gantry_schema::inspector::Bin {

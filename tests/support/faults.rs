@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use gantry_providers::hooks::{HookRequest, HookResponse, HookSender};
+use gantry_providers::mail::{Accepted, Letter, MailSender};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
@@ -67,6 +68,33 @@ impl HookSender for Flaky {
                 Err(lost())
             }
             None => self.hooks.send(request).await,
+        }
+    }
+}
+
+/// A sender of mail that fails when told to.
+pub struct FlakyMail {
+    /// Who takes it.
+    pub mail: Arc<dyn MailSender>,
+    /// When that fails.
+    pub fault: Fault,
+}
+
+#[async_trait]
+impl MailSender for FlakyMail {
+    fn name(&self) -> &'static str {
+        self.mail.name()
+    }
+
+    async fn send(&self, letter: &Letter) -> gantry_providers::Result<Accepted> {
+        let lost = || gantry_providers::Error::Reset("the story wants it so".into());
+        match self.fault.next() {
+            Some(When::Before) => Err(lost()),
+            Some(When::After) => {
+                self.mail.send(letter).await?;
+                Err(lost())
+            }
+            None => self.mail.send(letter).await,
         }
     }
 }

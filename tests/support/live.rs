@@ -204,7 +204,11 @@ impl Own {
                 .recording(self.sealing_keys.clone()),
             ledger: EngineDb::connect(engine, 8, clock, ids, doorbell).await?,
             registry: Arc::new(kinds::register(registry::standard())),
-            providers: Arc::new(Providers { hooks: self.hooks }),
+            providers: Arc::new(Providers {
+                hooks: self.hooks,
+                mail: Arc::new(gantry_providers::mail::SandboxMail::default()),
+                sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
+            }),
             sealing_keys: self.sealing_keys,
             news: None,
             shared: Shared::default(),

@@ -8,6 +8,8 @@ use chrono::{DateTime, Duration, TimeZone as _, Utc};
 use gantry_jobs::Job;
 use gantry_providers::Providers;
 use gantry_providers::hooks::{HookSender, SandboxHooks};
+use gantry_providers::mail::SandboxMail;
+use gantry_providers::sms::SandboxSms;
 use gantry_schema::db::Doorbell;
 use gantry_schema::jobs::claim::{self, Claimed, Paused};
 use gantry_schema::jobs::{Ready, keys, lease, workflow};
@@ -20,7 +22,7 @@ use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
-use crate::faults::{self, Fault, Flaky, When};
+use crate::faults::{self, Fault, Flaky, FlakyMail, When};
 use crate::{Actor, kinds, process};
 
 /// Calls of one handler that may be made to fail; a handler that makes more is taken for a loop.
@@ -33,6 +35,10 @@ pub struct Platform {
     pub clock: Arc<FixedClock>,
     /// Where webhooks arrive.
     pub hooks: Arc<SandboxHooks>,
+    /// Where mail arrives.
+    pub mail: Arc<SandboxMail>,
+    /// Where text messages arrive.
+    pub sms: Arc<SandboxSms>,
     /// The database as its owner sees it.
     pub owner: PgPool,
     db: Db,
@@ -78,17 +84,30 @@ impl Platform {
             .await
             .expect("gantry_engine may connect");
         let hooks = Arc::new(SandboxHooks::default());
+        let (mail, sms) = (Arc::new(SandboxMail::default()), Arc::new(SandboxSms::default()));
         let runtime = Runtime {
             worker: ids.mint(),
             db: db.clone(),
             ledger,
             registry: Arc::new(kinds::register(registry::standard())),
-            providers: Arc::new(Providers { hooks: hooks.clone() }),
+            providers: Arc::new(Providers { hooks: hooks.clone(), mail: mail.clone(), sms: sms.clone() }),
             sealing_keys,
             news: None,
             shared: Shared::default(),
         };
-        Self { clock, hooks, owner, db, ids, runtime, rung, ran: Mutex::default(), leaves_jobs: AtomicBool::new(false) }
+        Self {
+            clock,
+            hooks,
+            mail,
+            sms,
+            owner,
+            db,
+            ids,
+            runtime,
+            rung,
+            ran: Mutex::default(),
+            leaves_jobs: AtomicBool::new(false),
+        }
     }
 
     /// An organization directly below the platform.
@@ -178,7 +197,7 @@ impl Platform {
 
     /// As [`Self::run_jobs`], with this sender of webhooks.
     pub async fn run_jobs_sending(&self, hooks: Arc<dyn HookSender>) {
-        let providers = Arc::new(Providers { hooks });
+        let providers = Arc::new(Providers { hooks, ..(*self.runtime.providers).clone() });
         let runtime = Runtime { providers, shared: Shared::default(), ..self.runtime.clone() };
         drain::drain(&runtime).await.expect("the database answers");
     }
@@ -365,10 +384,11 @@ impl Platform {
             .ssl_mode(PgSslMode::Disable);
         let db = Db::connect(through, 1, self.clock.clone(), self.ids.clone(), self.rung.clone()).await;
         let hooks = Arc::new(Flaky { hooks: self.hooks.clone(), fault: fault.clone() });
+        let mail = Arc::new(FlakyMail { mail: self.mail.clone(), fault: fault.clone() });
         Runtime {
             // The first calls are those of the connection itself; a fault there leaves nothing to test.
             db: db.map_or_else(|_| self.db.clone(), |db| db.recording(self.sealing_keys())),
-            providers: Arc::new(Providers { hooks }),
+            providers: Arc::new(Providers { hooks, mail, sms: self.sms.clone() }),
             // What handlers have in common works with the database they began with.
             shared: Shared::default(),
             ..self.runtime.clone()

@@ -12,6 +12,7 @@ pub mod engine;
 mod execute;
 mod failure;
 pub mod maintenance;
+mod messages;
 pub mod registry;
 mod shared;
 pub mod webhooks;

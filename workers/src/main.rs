@@ -11,8 +11,8 @@ use gantry_jobs::process::{
     self, Namespace, Program, Receivers, Settings, Slots, Together as _, metrics, shutdown, telemetry,
 };
 use gantry_jobs::{Retry, schedule};
-use gantry_providers::Providers;
 use gantry_providers::hooks::{self, client};
+use gantry_providers::{Providers, mail, sms};
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared, engine, registry};
 use tracing::info;
@@ -87,6 +87,15 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         allow,
         listen,
     ) = configured;
+    let (mail_url, mail_from, sms_url, sms_from) = (
+        settings.optional::<url::Url>("MAIL_URL"),
+        settings.optional::<String>("MAIL_FROM"),
+        settings.optional::<url::Url>("SMS_URL"),
+        settings.optional::<String>("SMS_FROM"),
+    )
+        .together()?;
+    let mail = mail::Config::of_url(mail_url.as_ref(), mail_from.as_deref())?;
+    let sms = sms::Config::of_url(sms_url.as_ref(), sms_from.as_deref())?;
     let sealing_keys = Arc::new(sealing_keys);
     let telemetry = telemetry::init(logs)?;
     metrics::install(listen)?;
@@ -113,7 +122,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         db,
         ledger,
         registry: Arc::new(registry),
-        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks })?),
+        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms })?),
         sealing_keys,
         news: None,
         shared: Shared::default(),

@@ -255,6 +255,24 @@ pub const VARIABLES: &[Variable] = &[
         "The queues this worker serves, no others, and how many jobs of each it runs at a time.",
     )
     .read_by(ReadBy::Worker),
+    Variable::optional(
+        "MAIL_URL",
+        "smtps://user:password@mail.example",
+        "The mail server: smtps:// (TLS), smtp:// (STARTTLS), smtp://host?tls=none, or sandbox: for mail that reaches nobody. No mail is sent without it.",
+    )
+    .secret()
+    .read_by(ReadBy::Worker),
+    Variable::optional("MAIL_FROM", "Gantry <no-reply@cloud.example>", "From whom mail is: an address, or a name and an address in <>.")
+        .read_by(ReadBy::Worker),
+    Variable::optional(
+        "SMS_URL",
+        "https://ACCOUNT:TOKEN@api.twilio.com",
+        "The account at Twilio for text messages, or sandbox: for messages that reach nobody. None are sent without it.",
+    )
+    .secret()
+    .read_by(ReadBy::Worker),
+    Variable::optional("SMS_FROM", "+15557650000", "From which number text messages are, or of which messaging service (MG…).")
+        .read_by(ReadBy::Worker),
 ];
 
 /// With our prefix, but for other programs: callers of the API, and scripts of a checkout.

@@ -8,7 +8,7 @@ use url::Url;
 use super::{HookRequest, HookSender, KEPT_BODY};
 
 /// The other side of a sender, as far as the suite directs it.
-pub(super) trait Receiver {
+pub(crate) trait Receiver {
     /// A URL that reaches the receiver.
     fn url(&self, path: &str) -> Url;
     /// How the next delivery that nothing was planned for is met. Without a plan it is answered with 200.
@@ -18,7 +18,7 @@ pub(super) trait Receiver {
 }
 
 /// How a receiver meets a delivery.
-pub(super) enum Plan {
+pub(crate) enum Plan {
     Status(u16),
     Silence,
     HangUp,
@@ -26,14 +26,14 @@ pub(super) enum Plan {
 
 /// A delivery as the receiver saw it.
 #[derive(Debug, Clone)]
-pub(super) struct Received {
-    pub(super) path: String,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
+pub(crate) struct Received {
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
 }
 
 /// Runs the whole contract against one sender.
-pub(super) async fn suite(sender: &dyn HookSender, receiver: &dyn Receiver) {
+pub(crate) async fn suite(sender: &dyn HookSender, receiver: &dyn Receiver) {
     the_delivery_arrives_as_it_was_given(sender, receiver).await;
     any_status_is_an_answer_and_a_redirect_is_not_followed(sender, receiver).await;
     silence_ends_at_the_deadline(sender, receiver).await;

@@ -6,10 +6,10 @@
 pub mod address;
 pub mod client;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod sandbox;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::{sync::Arc, time::Duration};
 

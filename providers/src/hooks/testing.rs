@@ -22,7 +22,7 @@ use super::contract::{Plan, Received, Receiver};
 
 /// What the server does once it has read a request.
 #[derive(Debug, Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Sends this and reads the next request.
     Send(Vec<u8>),
     /// Sends this and closes.
@@ -36,22 +36,22 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self::Send(
             format!("HTTP/1.1 {status} Status\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n")
                 .into_bytes(),
         )
     }
 
-    pub(super) fn body(body: &[u8]) -> Self {
+    pub(crate) fn body(body: &[u8]) -> Self {
         Self::Send([format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), body].concat())
     }
 }
 
 /// A receiver that listens on a free port of this machine until the test ends.
 #[derive(Clone)]
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -64,11 +64,11 @@ struct State {
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::listen(None).await
     }
 
-    pub(super) async fn with_tls(acceptor: TlsAcceptor) -> Self {
+    pub(crate) async fn with_tls(acceptor: TlsAcceptor) -> Self {
         Self::listen(Some(acceptor)).await
     }
 
@@ -94,16 +94,16 @@ impl Server {
         server
     }
 
-    pub(super) fn reply_next(&self, reply: Reply) {
+    pub(crate) fn reply_next(&self, reply: Reply) {
         self.state.replies.lock().unwrap().push_back(reply);
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
     /// How many bytes of an endless reply the other side took.
-    pub(super) fn poured(&self) -> usize {
+    pub(crate) fn poured(&self) -> usize {
         self.state.poured.load(Ordering::SeqCst)
     }
 }

@@ -5,7 +5,8 @@ use chrono::{DateTime, Duration, Utc};
 use super::Role;
 use crate::people::Email;
 use crate::token::InviteToken;
-use crate::{CredentialTx, InvitationId, JobTx as _, OrganizationId, PersonId, TenantTx};
+use crate::window::in_order;
+use crate::{CredentialTx, InvitationId, JobTx as _, OrganizationId, PersonId, TenantTx, Window};
 
 /// How long an invitation stands.
 pub const LASTS: Duration = Duration::days(7);
@@ -148,22 +149,79 @@ pub async fn standing(tx: &mut TenantTx) -> Result<i64, sqlx::Error> {
     .await
 }
 
-/// The organization's invitations after `after`, by id, whatever became of them.
+/// A page of the organization's invitations; with `standing`, only of those that can be accepted, or cannot.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn list(tx: &mut TenantTx, after: Option<InvitationId>, limit: i64) -> Result<Vec<Invitation>, sqlx::Error> {
+pub async fn page(tx: &mut TenantTx, standing: Option<bool>, window: Window) -> Result<Vec<Invitation>, sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Invitation,
+                r#"select id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
+                          created_at, expires_at, accepted_at, revoked_at
+                     from invitations
+                    where organization_id = $1 and id > $2 and id < $3
+                      and ($4::boolean is null
+                           or (accepted_at is null and revoked_at is null and expires_at > $5) = $4)
+                    order by id "#
+                    + $order
+                    + " limit $6",
+                organization.uuid(),
+                window.low(),
+                window.high(),
+                standing,
+                now,
+                window.limit
+            )
+            .fetch_all(tx.connection())
+            .await
+        };
+    }
+    in_order!(window.order, page)
+}
+
+/// An invitation of the transaction's organization.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn find(tx: &mut TenantTx, id: InvitationId) -> Result<Option<Invitation>, sqlx::Error> {
     let organization = tx.organization();
     sqlx::query_as!(
         Invitation,
         r#"select id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
                   created_at, expires_at, accepted_at, revoked_at
-             from invitations
-            where organization_id = $1 and ($2::uuid is null or id > $2) order by id limit $3"#,
+             from invitations where organization_id = $1 and id = $2"#,
         organization.uuid(),
-        after.map(InvitationId::uuid),
-        limit
+        id.uuid()
     )
-    .fetch_all(tx.connection())
+    .fetch_optional(tx.connection())
+    .await
+}
+
+/// Gives an invitation that was neither accepted nor taken back another token, in place of the one before, and all of its
+/// time again. `None`: there is no such.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn renew(
+    tx: &mut TenantTx,
+    id: InvitationId,
+    token: &InviteToken,
+) -> Result<Option<Invitation>, sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query_as!(
+        Invitation,
+        r#"update invitations set hash = $3, expires_at = $4
+            where organization_id = $1 and id = $2 and accepted_at is null and revoked_at is null
+        returning id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
+                  created_at, expires_at, accepted_at, revoked_at"#,
+        organization.uuid(),
+        id.uuid(),
+        &token.hash()[..],
+        now + LASTS
+    )
+    .fetch_optional(tx.connection())
     .await
 }

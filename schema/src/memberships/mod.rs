@@ -7,5 +7,5 @@ mod queries;
 mod role;
 
 pub use custom::CustomRole;
-pub use queries::{Membership, State, counts, find, insert, latest, list, of_person};
+pub use queries::{Membership, State, counts, find, has_owner, insert, latest, list, of_person};
 pub use role::{Role, UnknownRole, permissions_of};

@@ -107,6 +107,21 @@ pub async fn find(tx: &mut TenantTx, person: PersonId) -> Result<Option<Membersh
     .map(|row| row.map(Membership::from))
 }
 
+/// Whether the transaction's organization has an owner.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn has_owner(tx: &mut TenantTx) -> Result<bool, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        r#"select exists (select from memberships
+                           where organization_id = $1 and role = 'owner' and state = 'active') as "has!""#,
+        organization.uuid()
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
 /// The members of the transaction's organization after `after`, by id.
 ///
 /// # Errors

@@ -78,6 +78,8 @@ permissions! {
     ReadNotices = "notices:read",
     /// Dismiss what people know.
     ManageNotices = "notices:write",
+    /// See the messages that were sent to people, and in a sandbox what they say.
+    ReadMessages = "messages:read",
     /// See what the organization may ask for, and what it asked for.
     ReadUsage = "usage:read",
     /// See the record of what was done, and take copies of it.

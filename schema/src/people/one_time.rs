@@ -131,6 +131,24 @@ pub async fn sent_since(tx: &mut TenantTx, email: &Email, since: DateTime<Utc>) 
     .await
 }
 
+/// What a token is about, if it is good for this now. It stays good.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn find(tx: &mut TenantTx, token: &OneTimeToken, purpose: Purpose) -> Result<Option<Used>, sqlx::Error> {
+    let now = tx.now();
+    sqlx::query_as!(
+        Used,
+        r#"select email, person_id as "person: PersonId", name, locale from one_time_tokens
+            where hash = $1 and purpose = $2 and used_at is null and expires_at > $3"#,
+        &token.hash()[..],
+        purpose.as_str(),
+        now
+    )
+    .fetch_optional(tx.connection())
+    .await
+}
+
 /// Uses a token up, if it is good for this now.
 ///
 /// # Errors

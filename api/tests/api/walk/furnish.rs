@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use gantry_schema::messages::queries::{self, NewMessage};
+use gantry_schema::messages::{Content, Recipient};
 use gantry_schema::notices;
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use serde_json::{Value, json};
@@ -64,8 +66,12 @@ async fn told(platform: &Platform, callers: &Callers) -> Things {
     let mut tx = platform.app.db.tenant(callers.actor.organization).await.unwrap();
     let facts = json!({ "url": "https://receiver.example/", "reason": "gone" });
     let notice = notices::write(&mut tx, PlatformEvent::EndpointDisabled, "an endpoint", &facts).await.unwrap();
+    let to = Recipient::Mail("ada@example.com".parse().unwrap());
+    let content = Content { text: "a text".to_owned(), ..Content::default() };
+    let new = NewMessage { kind: "walk", to: &to, content: &content, reference: None, expires_at: None };
+    let message = queries::insert(&mut tx, &platform.app.sealing, &new).await.unwrap();
     tx.commit().await.unwrap();
-    Things::from([("ntc".to_owned(), notice.to_string())])
+    Things::from([("ntc".to_owned(), notice.to_string()), ("msg".to_owned(), message.to_string())])
 }
 
 /// Finds things in lists of them.
