@@ -1,6 +1,7 @@
 //! `gantry-api`: serves the API, and carries out what an operator does before and beside it.
 
 mod accept;
+mod license;
 mod operator;
 mod record;
 mod serve;
@@ -41,6 +42,11 @@ enum Command {
     /// Let no key that signs access and ID tokens be believed any more: one of them may be known to somebody else. Whatever
     /// was signed is worth nothing within ten seconds; applications go on by their refresh tokens.
     DistrustSigningKeys,
+    /// Give and look at licenses; needs no database and no settings.
+    License {
+        #[command(subcommand)]
+        command: license::LicenseCommand,
+    },
     /// Verify the record of what was done, or take a copy of it.
     Audit {
         #[command(subcommand)]
@@ -69,6 +75,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let command = match command {
+        Command::License { command } => return license::license(command),
+        other => other,
+    };
     let printed = match &command {
         Command::Openapi { compatible_with: Some(released) } => {
             return compare(released).map(|()| ExitCode::SUCCESS);
@@ -92,7 +102,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Limits(command) => operator::limits(&settings, command).await?,
             Command::DistrustSigningKeys => operator::distrust_signing_keys(&settings).await?,
             Command::Audit { command } => return record::audit(&settings, command).await,
-            Command::Openapi { .. } | Command::Errors => {}
+            Command::Openapi { .. } | Command::Errors | Command::License { .. } => {}
         }
         Ok(ExitCode::SUCCESS)
     })

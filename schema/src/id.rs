@@ -263,6 +263,9 @@ id!(
 id!(
     /// What tokens are signed with.
     SigningKeyId, "sgk");
+id!(
+    /// A license.
+    LicenseId, "lic");
 
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.

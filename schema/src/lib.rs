@@ -15,6 +15,7 @@ pub mod id;
 pub mod idempotency;
 pub mod inspector;
 pub mod jobs;
+pub mod licenses;
 pub mod limits;
 pub mod memberships;
 pub mod messages;
@@ -38,9 +39,9 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId,
-    OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
-    SigningKeyId, SupportId, WorkerId,
+    InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId,
+    OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId,
+    SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -1,0 +1,20 @@
+//! Licenses: what an organization may use, as a signed key that anybody verifies without asking anybody.
+//!
+//! The key and its rules are pure: [`paseto`] signs, [`keys`] names what is signed with, [`claims`] is what a license says,
+//! [`chain`] is a license with those above it that it was made of, [`domain`] where it may be used, and [`evaluate`] what
+//! follows from all of it at a moment. [`code`] is what people type to fetch a key.
+
+pub mod chain;
+pub mod claims;
+pub mod code;
+pub mod domain;
+pub mod evaluate;
+pub mod features;
+pub mod keys;
+pub mod paseto;
+
+pub use chain::{Anchors, Chain, ChainError, within};
+pub use claims::{Claims, Delegation, Kind, Mode};
+pub use evaluate::{Access, Circumstances, Evaluation, Link, State, Status};
+pub use features::{Feature, Limit};
+pub use keys::{KeyId, PublicKey, PublicKeys, SecretKey};
