@@ -51,6 +51,47 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     operations.map(|(path, operation)| Route::of(&path, operation)).collect()
 });
 
+/// Operations by the parts of their paths.
+#[derive(Debug, Default)]
+struct Tree {
+    literals: HashMap<&'static str, Tree>,
+    /// Behind a part that stands for anything.
+    anything: Option<Box<Tree>>,
+    here: Vec<&'static Route>,
+}
+
+static TREE: LazyLock<Tree> = LazyLock::new(|| {
+    let mut tree = Tree::default();
+    for route in ROUTES.iter() {
+        let end = route.parts.iter().fold(&mut tree, |tree, part| match part.starts_with('{') {
+            true => tree.anything.get_or_insert_default(),
+            false => tree.literals.entry(part).or_default(),
+        });
+        end.here.push(route);
+    }
+    tree
+});
+
+impl Tree {
+    /// Calls `visit` with every operation whose path these parts fit; those with a literal first come first.
+    fn fitting<'a>(
+        &'static self,
+        mut given: impl Iterator<Item = &'a str> + Clone,
+        visit: &mut dyn FnMut(&'static Route),
+    ) {
+        let Some(part) = given.next() else {
+            self.here.iter().for_each(|route| visit(route));
+            return;
+        };
+        if let Some(tree) = self.literals.get(part) {
+            tree.fitting(given.clone(), visit);
+        }
+        if let Some(tree) = &self.anything {
+            tree.fitting(given, visit);
+        }
+    }
+}
+
 impl Route {
     fn of(path: &str, operation: MetaOperation) -> Self {
         let of_kind = |kind: MetaParamIn| operation.params.iter().filter(move |parameter| parameter.in_type == kind);
@@ -68,12 +109,6 @@ impl Route {
             in_headers: of_kind(MetaParamIn::Header).map(|parameter| parameter.name.clone()).collect(),
             method: operation.method,
         }
-    }
-
-    fn fits(&self, path: &str) -> bool {
-        let mut given = parts(path);
-        self.parts.iter().all(|part| given.next().is_some_and(|given| part == given || part.starts_with('{')))
-            && given.next().is_none()
     }
 
     /// The last of the path's parameters, by its name.
@@ -165,15 +200,20 @@ fn action(operation: &str) -> String {
 }
 
 /// A slash at the end makes no difference.
-fn parts(path: &str) -> impl Iterator<Item = &str> {
+fn parts(path: &str) -> std::str::Split<'_, char> {
     path.trim_end_matches('/').split('/')
 }
 
 /// The operation a request is for.
 pub(crate) fn find(method: &Method, path: &str) -> Option<&'static Route> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    let fitting = ROUTES.iter().filter(|route| route.method == *method && route.fits(path));
-    fitting.max_by_key(|route| route.literal_parts())
+    let mut found: Option<&'static Route> = None;
+    TREE.fitting(parts(path), &mut |route| {
+        if route.method == *method && found.is_none_or(|found| found.literal_parts() < route.literal_parts()) {
+            found = Some(route);
+        }
+    });
+    found
 }
 
 /// What the caller of an operation needs; `None`: there is no such operation.
@@ -204,8 +244,8 @@ pub(crate) fn path_parameter(operation: &str, positional: &str) -> Option<&'stat
 
 /// The methods that a path answers, for the header `Allow`.
 pub(crate) fn allowed(path: &str) -> Option<String> {
-    let mut words: Vec<&str> =
-        ROUTES.iter().filter(|route| route.fits(path)).map(|route| route.method.as_str()).collect();
+    let mut words: Vec<&str> = Vec::new();
+    TREE.fitting(parts(path), &mut |route| words.push(route.method.as_str()));
     words.sort_unstable();
     words.dedup();
     if words.contains(&"GET") {
