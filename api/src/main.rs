@@ -13,6 +13,9 @@ use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use gantry_jobs::process::{Program, Settings, help};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Gantry's API.
 #[derive(Debug, Parser)]
 #[command(name = "gantry-api", version)]

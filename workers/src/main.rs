@@ -17,6 +17,9 @@ use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared, engine, registry};
 use tracing::info;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Carries Gantry's jobs out; start as many as you need, on as many machines.
 #[derive(Debug, Parser)]
 #[command(name = "gantry-worker", version, after_help = process::help(Program::Worker))]
