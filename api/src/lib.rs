@@ -83,7 +83,7 @@ type Features = (
     event_types::EventTypes,
     (notices::Notices, messages::Messages),
     inspector::Inspector,
-    audit::Audit,
+    (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
 );
 
 const FEATURES: Features = (
@@ -108,7 +108,7 @@ const FEATURES: Features = (
     event_types::EventTypes,
     (notices::Notices, messages::Messages),
     inspector::Inspector,
-    audit::Audit,
+    (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
 );
 
 const DESCRIPTION: &str = "\

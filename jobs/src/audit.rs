@@ -38,3 +38,29 @@ impl Job for CheckpointRecord {
         Some(Unique { key, held: Held::Pending, on_conflict: OnConflict::Existing })
     }
 }
+
+/// Lets entries of an organization's record that were sealed go on as events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardRecord {}
+
+impl Job for ForwardRecord {
+    const KIND: &'static str = "audit.forward";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(10));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
+/// Drops old entries of records, as far as they were copied and nobody wants to keep them any longer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRecord {}
+
+impl Job for DropRecord {
+    const KIND: &'static str = "audit.drop";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_hours(1));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}

@@ -47,6 +47,8 @@ pub fn kinds() -> Vec<Kind> {
         public::<crate::diagnostics::Probe>(),
         internal::<crate::audit::SealRecord>(),
         internal::<crate::audit::CheckpointRecord>(),
+        internal::<crate::audit::ForwardRecord>(),
+        internal::<crate::audit::DropRecord>(),
         internal::<crate::maintenance::ForgetJobs>(),
         internal::<crate::maintenance::ForgetAnswers>(),
         internal::<crate::maintenance::ForgetEvents>(),

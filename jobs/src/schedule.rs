@@ -132,6 +132,7 @@ fn standing() -> Vec<Standing> {
         every("seal with the current key", "7 4 * * *", &crate::maintenance::Reseal::default()),
         every("seal the record", "*/15 * * * * *", &crate::audit::SealRecord::default()),
         every("sign where the record ends", "3 * * * *", &crate::audit::CheckpointRecord::default()),
+        every("drop old entries of records", "57 2 * * *", &crate::audit::DropRecord::default()),
         every("purge deleted organizations", "37 2 * * *", &crate::maintenance::PurgeOrganizations::default()),
         every("forget expired authorizations", "37 * * * *", &crate::maintenance::ForgetAuthorizations::default()),
         every("forget old usage", "27 * * * *", &crate::maintenance::ForgetUsage::default()),

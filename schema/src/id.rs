@@ -241,6 +241,9 @@ id!(
 id!(
     /// A key that signs checkpoints of the record.
     AuditKeyId, "auk");
+id!(
+    /// A copy of the record that was taken to its end.
+    AuditArchiveId, "aua");
 
 id!(
     /// An application that asks for tokens.

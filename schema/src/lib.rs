@@ -38,10 +38,10 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId,
-    OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId,
-    SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint,
+    InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId,
+    OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId,
+    ScheduleId, SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -4,14 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use gantry_jobs::Job as _;
-use gantry_jobs::audit::{CheckpointRecord, SealRecord};
+use gantry_jobs::audit::{CheckpointRecord, DropRecord, SealRecord};
 use gantry_schema::audit::checkpoints::{self, Checkpoint, Witnessed};
+use gantry_schema::audit::policies::{self, Policy};
 use gantry_schema::audit::queries::{self, Entry, Filter};
 use gantry_schema::audit::verify::{self, Against, Problem, Source, Verdict};
 use gantry_schema::audit::vouching::Vouching;
-use gantry_schema::audit::{Actor, ActorKind, Author, Outcome, Target, keys, merkle, proofs, subjects};
+use gantry_schema::audit::{Actor, ActorKind, Author, Outcome, Target, archives, keys, merkle, proofs, subjects};
 use gantry_schema::seal::{SealingKey, SealingKeys};
-use gantry_schema::{AuditEntryId, Order, OrganizationId, Window};
+use gantry_schema::{AuditEntryId, JobTx as _, Order, OrganizationId, Window};
 use gantry_tests::platform::as_role;
 use gantry_tests::{Actor as Organization, Platform, process};
 use serde_json::json;
@@ -374,8 +375,8 @@ async fn who_serves_requests_can_add_to_the_record_and_change_nothing(pool: PgPo
     assert!(refused.to_string().contains("permission denied"), "{refused}");
     for statement in [
         "update audit_entries set record = ''",
-        "delete from audit_entries",
-        "delete from audit_seals",
+        "truncate audit_entries",
+        "truncate audit_seals",
         "update audit_seals set hash = ''",
         "update audit_checkpoints set root = ''",
     ] {
@@ -530,4 +531,139 @@ async fn a_handler_says_who_asked_for_its_job(pool: PgPool) {
         (Outcome::Failed, Some("the other side did not answer"))
     );
     platform.run_jobs().await;
+}
+
+impl Story {
+    async fn says(&self, policy: Policy) {
+        let mut tx = self.acme.begin().await;
+        policies::set(&mut tx, policy).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Somebody took a copy of everything, and told its digest.
+    async fn is_copied(&self) {
+        let mut tx = self.acme.begin().await;
+        let extent = archives::extent(&mut tx).await.unwrap().unwrap();
+        let archive = archives::Archive {
+            id: tx.ids().mint(),
+            first: extent.first,
+            through: extent.checkpoint.sequence,
+            sha256: vec![0; 32],
+            made_at: tx.now(),
+            confirmed_at: None,
+        };
+        archives::insert(&mut tx, &archive).await.unwrap();
+        archives::confirm(&mut tx, archive.id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn drop_old(&self) {
+        self.platform.operator().enqueue(DropRecord::default()).await;
+        self.platform.run_jobs().await;
+    }
+
+    async fn kept(&self) -> Vec<String> {
+        entries(&self.acme).await.into_iter().rev().map(|entry| entry.action).collect()
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_is_sealed_from_then_on_goes_on_as_events_each_once_and_in_order(pool: PgPool) {
+    let story = story(pool).await;
+    story.says(Policy { forwards: true, keep_days: None }).await;
+    story.seal().await;
+    story.seal().await;
+    happens(&story.acme, "a.eight").await;
+    story.seal().await;
+    let told: Vec<(String, i64, String)> = sqlx::query_as(
+        "select payload->>'action', (payload->>'sequence')::bigint, payload->>'text' from events
+          where type = 'audit.recorded' and organization_id = $1 order by id",
+    )
+    .bind(story.acme.id.uuid())
+    .fetch_all(&story.platform.owner)
+    .await
+    .unwrap();
+    let actions: Vec<(&str, i64)> = told.iter().map(|(action, sequence, _)| (action.as_str(), *sequence)).collect();
+    assert_eq!(actions, [("a.six", 6), ("a.seven", 7), ("a.eight", 8)]);
+    assert_eq!(told[2].2, newest(&story.acme).await.text, "what is hashed can be checked by whoever gets it");
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn only_what_is_old_signed_and_copied_is_dropped_and_the_rest_verifies(pool: PgPool) {
+    let story = story(pool).await;
+    let everything = story.kept().await;
+    story.says(Policy { forwards: false, keep_days: Some(90) }).await;
+    story.is_copied().await;
+    story.drop_old().await;
+    assert_eq!(story.kept().await, everything, "nothing is old");
+    story.platform.clock.advance(chrono::Duration::days(91));
+    story.says(Policy { forwards: false, keep_days: None }).await;
+    story.drop_old().await;
+    assert_eq!(story.kept().await, everything, "it is kept for ever");
+    story.says(Policy { forwards: false, keep_days: Some(90) }).await;
+    story.drop_old().await;
+    assert_eq!(
+        story.kept().await,
+        ["a.six", "a.seven", "audit.drop"],
+        "what was not signed then was not copied either"
+    );
+    let verdict = story.verdict().await;
+    assert_eq!((verdict.problems, verdict.dropped, verdict.sealed, verdict.unsealed), (vec![], 5, 0, 3));
+
+    // What came later is signed; without another copy it stays, and it is proven as before.
+    story.checkpoint().await;
+    story.platform.clock.advance(chrono::Duration::days(91));
+    story.drop_old().await;
+    assert_eq!(story.kept().await.len(), 3);
+    let mut tx = story.acme.begin().await;
+    let proof = proofs::of_entry(&mut tx, 6).await.unwrap().expect("a checkpoint covers it");
+    let root = proof.checkpoint.root.as_slice().try_into().unwrap();
+    let leaf = merkle::leaf(entries(&story.acme).await[2].hash.as_ref().unwrap());
+    assert!(merkle::is_included(&leaf, 5, 8, &proof.path, &root));
+    tx.rollback().await.unwrap();
+    assert_eq!(story.problems().await, []);
+    story.is_copied().await;
+    story.drop_old().await;
+    assert_eq!(story.kept().await, ["audit.drop"]);
+    let verdict = story.verdict().await;
+    assert_eq!((verdict.problems, verdict.dropped), (vec![], 8));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn whoever_cuts_off_a_record_and_says_it_was_dropped_is_found(pool: PgPool) {
+    let story = story(pool).await;
+    story.says(Policy { forwards: false, keep_days: Some(90) }).await;
+    story.is_copied().await;
+    let acme = story.acme.id.uuid();
+    let cut = format!(
+        "delete from audit_entries where id = any (select entry_id from audit_seals where organization_id = '{acme}' and sequence <= 3);
+         delete from audit_seals where organization_id = '{acme}' and sequence <= 3"
+    );
+    // The end of the chain, as it was sealed, in place of what it would begin with.
+    let end = "insert into audit_beginnings
+               select organization_id, sequence, hash, frontier, high, low, sealed_at, key_id, mac from audit_heads
+                where organization_id = '{}'";
+    story.tamper(&end.replace("{}", &acme.to_string())).await;
+    assert_eq!(story.problems().await, [Problem::ForgedBeginning]);
+    story.tamper(&cut).await;
+    let problems = story.problems().await;
+    assert!(problems.contains(&Problem::ForgedBeginning), "{problems:?}");
+    assert!(problems.contains(&Problem::Gap { from: 1, to: 3 }), "{problems:?}");
+    // Nothing more is dropped of a record that is not in order.
+    story.platform.clock.advance(chrono::Duration::days(91));
+    let before = story.kept().await;
+    story.drop_old().await;
+    assert_eq!(story.kept().await, before);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn nothing_is_dropped_where_an_entry_was_edited_and_linked_anew(pool: PgPool) {
+    let story = story(pool).await;
+    story.says(Policy { forwards: false, keep_days: Some(90) }).await;
+    story.is_copied().await;
+    story.tamper(&format!("update audit_entries set actor = 'another' where id = '{}'", story.sealed[2].uuid())).await;
+    story.platform.clock.advance(chrono::Duration::days(91));
+    story.drop_old().await;
+    assert_eq!(story.kept().await.len(), 7);
+    assert_eq!(story.verdict().await.dropped, 0);
 }

@@ -174,6 +174,17 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     };
     gantry_schema::limits::give(&mut tx, &given).await.unwrap();
     called(platform, actor.id).await;
+    use gantry_schema::audit::{archives, policies};
+    policies::set(&mut tx, policies::Policy { forwards: false, keep_days: Some(90) }).await.unwrap();
+    let archive = archives::Archive {
+        id: tx.ids().mint(),
+        first: 1,
+        through: 1,
+        sha256: Vec::new(),
+        made_at: tx.now(),
+        confirmed_at: None,
+    };
+    archives::insert(&mut tx, &archive).await.unwrap();
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
     tx.commit().await.unwrap();
@@ -212,6 +223,10 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     // There is one from 256 entries on.
     let node = format!("insert into audit_nodes values ('{}', 8, 0, '')", actor.id.uuid());
     sqlx::raw_sql(AssertSqlSafe(node)).execute(&platform.owner).await.unwrap();
+    // Nothing is so old yet that it was dropped.
+    let beginning =
+        format!("insert into audit_beginnings values ('{}', 1, '', '', 0, 0, now(), '', '')", actor.id.uuid());
+    sqlx::raw_sql(AssertSqlSafe(beginning)).execute(&platform.owner).await.unwrap();
     leader::hold(platform.ledger(), "a duty", worker.id, std::time::Duration::from_mins(1)).await.unwrap();
     actor
 }

@@ -69,6 +69,8 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::diagnostics::Probe>()
         .with::<gantry_jobs::audit::SealRecord>()
         .with::<gantry_jobs::audit::CheckpointRecord>()
+        .with::<gantry_jobs::audit::ForwardRecord>()
+        .with::<gantry_jobs::audit::DropRecord>()
         .with::<gantry_jobs::maintenance::ForgetJobs>()
         .with::<gantry_jobs::maintenance::ForgetAnswers>()
         .with::<gantry_jobs::maintenance::ForgetEvents>()

@@ -2,8 +2,10 @@
 
 pub(crate) mod about;
 mod answers;
+mod archives;
 pub mod export;
 pub mod kept;
+mod policy;
 pub(crate) mod refusals;
 
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use about::About;
 use answers::{AuditCheckpoint, AuditEntry, AuditOutcome, ProvenAuditEntry};
 use export::{Exported, NewAuditExport};
 
+pub use archives::AuditArchives;
+pub use policy::AuditPolicies;
 pub use refusals::flush_every_minute;
 
 /// The operations on the record.

@@ -7,9 +7,12 @@ use gantry_schema::audit::checkpoints;
 use gantry_schema::audit::vouching::Vouching;
 use gantry_schema::audit::{merkle, sealing};
 use gantry_schema::db::Silent;
+use gantry_schema::digest::{hex, sha256_alone};
 use gantry_schema::organizations::Permission;
 use gantry_schema::seal::{SealingKey, SealingKeys};
 use gantry_schema::{EngineDb, IdMint};
+use poem::Body;
+use poem::http::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
 use uuid::Uuid;
@@ -19,7 +22,7 @@ use crate::support::{Actor, Platform};
 const KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 
 /// Numbers what was recorded, signs it, and notes it in the platform's record.
-async fn seal(platform: &Platform) {
+pub async fn seal(platform: &Platform) {
     let options = (*platform.pool.connect_options()).clone().username("gantry_engine");
     let ids = Arc::new(IdMint::seeded(platform.clock.clone(), 8));
     let engine = EngineDb::connect(options, 2, platform.clock.clone(), ids, Arc::new(Silent)).await.unwrap();
@@ -264,4 +267,46 @@ async fn the_command_holds_the_record_to_checkpoints_that_were_kept_and_copies_i
     std::fs::remove_file(&file).unwrap();
     let unread = audit(&platform, &kept);
     assert_eq!(unread.status.code(), Some(1), "{}", said(&unread));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn whoever_has_a_copy_of_everything_says_so_by_its_digest(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    acme.post("/audit-archives", &json!({})).await.problem(409, "wrong_state", None);
+    for _ in 0..3 {
+        acme.post("/jobs", &json!({ "kind": "diagnostics.probe" })).await.expect(202);
+    }
+    seal(&platform).await;
+    let taken = acme.post("/audit-archives", &json!({})).await;
+    assert_eq!((taken.status.as_u16(), taken.header("Content-Type")), (200, "application/x-ndjson"));
+    let lines: Vec<Value> = taken.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sequences: Vec<i64> = lines[..lines.len() - 1].iter().map(|line| line["sequence"].as_i64().unwrap()).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+    let last = &lines[3]["archive"];
+    assert_eq!((&last["checkpoint"]["sequence"], &last["checkpoint"]["hash"]), (&json!(3), &lines[2]["hash"]));
+    let confirm = format!("/audit-archives/{}/confirm", last["id"].as_str().unwrap());
+    let other = json!({ "sha256": "00".repeat(32) });
+    acme.post(&confirm, &other).await.problem(422, "invalid_field", Some("sha256"));
+    let sha256 = json!({ "sha256": hex(&sha256_alone(taken.text.as_bytes())) });
+    let confirmed = acme.post(&confirm, &sha256).await.expect(200);
+    assert_eq!((&confirmed["first"], &confirmed["through"]), (&json!(1), &json!(3)));
+    assert_eq!(acme.post(&confirm, &sha256).await.expect(200), confirmed);
+    let globex = platform.organization("globex").await;
+    globex.post(&confirm, &sha256).await.problem(404, "not_found", None);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_becomes_of_the_record_is_said_on_condition(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    assert_eq!(acme.get("/audit-policy").await.expect(200), json!({ "forward": false }));
+    let wanted = json!({ "forward": true, "keep_days": 365 });
+    acme.put("/audit-policy", &wanted).await.problem(428, "precondition_required", Some("If-Match"));
+    let short = json!({ "forward": true, "keep_days": 89 });
+    acme.put("/audit-policy", &short).await.problem(422, "invalid_field", Some("keep_days"));
+    let mut request = acme.request(Method::PUT, "/audit-policy", Some(Body::from_string(wanted.to_string())));
+    request.headers_mut().insert("If-Match", "*".parse().unwrap());
+    assert_eq!(acme.send_as_is(request).await.expect(200), wanted);
+    assert_eq!(acme.get("/audit-policy").await.expect(200), wanted);
 }

@@ -45,15 +45,20 @@ impl Head {
         Self { organization, sequence: 0, hash: BEGINNING, frontier: Frontier::default(), sum: Sum::default() }
     }
 
-    /// The code that vouches for it.
-    pub(super) fn mac(&self, vouching: &Vouching, key: &str) -> Option<Vec<u8>> {
+    /// What is vouched for.
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.organization.uuid().as_bytes().to_vec();
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
         bytes.extend_from_slice(&self.hash);
         bytes.extend_from_slice(&self.sum.high.to_be_bytes());
         bytes.extend_from_slice(&self.sum.low.to_be_bytes());
         bytes.extend_from_slice(&self.frontier.bytes());
-        vouching.head(key, &bytes)
+        bytes
+    }
+
+    /// The code that vouches for it.
+    pub(super) fn mac(&self, vouching: &Vouching, key: &str) -> Option<Vec<u8>> {
+        vouching.head(key, &self.bytes())
     }
 }
 

@@ -10,7 +10,10 @@
 //! Entries are written with the commit and never changed. Within seconds [`sealing`] numbers those of each organization
 //! and links them into a chain of hashes ([`chain`]) and a Merkle tree ([`merkle`]); [`checkpoints`] sign where they end.
 //! Until then the installation's keys vouch for an entry ([`vouching`]). [`verify`] finds whatever was done to any of it.
+//! As its [policy](policies) says, a record goes on as events, and old entries that were copied ([`archives`]) are dropped
+//! ([`retention`]).
 
+pub mod archives;
 mod asking;
 mod author;
 pub mod chain;
@@ -21,9 +24,11 @@ mod heads;
 pub mod keys;
 pub mod merkle;
 pub mod partitions;
+pub mod policies;
 pub mod proofs;
 pub mod queries;
 pub mod record;
+pub mod retention;
 pub mod sealing;
 mod stored;
 pub mod subjects;

@@ -12,6 +12,7 @@ use super::heads::{Doubt, Head, Row};
 use super::keys::PublicKeys;
 use super::merkle::{Frontier, leaf};
 use super::record::Record;
+use super::retention;
 use super::stored::{Stored, Vouched};
 use super::vouching::{Sum, Vouching};
 use crate::digest::hex;
@@ -19,6 +20,9 @@ use crate::{AuditEntryId, Db, JobTx as _, OrganizationId, TenantTx};
 
 /// Entries read at once.
 const PAGE: u16 = 1_000;
+
+/// How often a record is walked along when it begins elsewhere at the end.
+const MAX_TRIES: usize = 3;
 
 /// Problems that are named; of more it is said how many there are.
 const MAX_PROBLEMS: usize = 1_000;
@@ -58,6 +62,8 @@ pub enum Problem {
     NoHead,
     /// Where the chain ends was written by somebody else.
     ForgedHead,
+    /// What the record begins with, where old entries were dropped, was written by somebody else.
+    ForgedBeginning,
     /// The chain ends elsewhere than it was sealed: entries were cut off, or appended.
     OtherEnd {
         /// The last number that was sealed.
@@ -156,6 +162,9 @@ impl fmt::Display for Problem {
             }
             Self::NoHead => f.write_str("nothing says where the chain ends: the row in audit_heads was removed"),
             Self::ForgedHead => f.write_str("where the chain ends was not written like this by this installation"),
+            Self::ForgedBeginning => f.write_str(
+                "what it begins with was not written like this by this installation: entries were cut off before",
+            ),
             Self::OtherEnd { sealed, found } if found < sealed => {
                 write!(f, "it was sealed up to number {sealed} and ends at number {found}: entries were cut off")
             }
@@ -204,6 +213,8 @@ impl fmt::Display for Problem {
 pub struct Verdict {
     /// Whose record.
     pub organization: OrganizationId,
+    /// The number of the last entry that was dropped for its age; 0: none was.
+    pub dropped: i64,
     /// The number of the last sealed entry.
     pub last: i64,
     /// Sealed entries that were looked at.
@@ -260,6 +271,8 @@ pub struct Against<'a> {
 /// Where the walk along the chain is.
 struct Walk {
     verdict: Verdict,
+    /// What is said to have been dropped, believed or not.
+    begins_after: i64,
     previous: Hash,
     frontier: Frontier,
     sum: Sum,
@@ -267,11 +280,12 @@ struct Walk {
     sum_is_unknown: bool,
 }
 
-struct Sealed {
-    sequence: i64,
+/// A link, and the entry it is of, as far as it is there.
+pub(super) struct Sealed {
+    pub(super) sequence: i64,
     entry: AuditEntryId,
-    hash: Vec<u8>,
-    stored: Option<Stored>,
+    pub(super) hash: Vec<u8>,
+    pub(super) stored: Option<Stored>,
 }
 
 /// Verifies the record of an organization. Nothing is locked; what is written meanwhile is looked at or not.
@@ -285,14 +299,44 @@ pub async fn organization(
     organization: OrganizationId,
     against: &Against<'_>,
 ) -> Result<Verdict, sqlx::Error> {
-    let verdict = Verdict { organization, last: 0, sealed: 0, unsealed: 0, checkpoints: 0, problems: Vec::new() };
+    let mut tries = 0;
+    loop {
+        let (verdict, began) = walked(db, vouching, public_keys, organization, against).await?;
+        tries += 1;
+        // What was dropped for its age meanwhile was taken for missing.
+        if began == Began::Where || tries == MAX_TRIES {
+            return Ok(verdict);
+        }
+    }
+}
+
+/// Whether the record begins where it did when the walk began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Began {
+    Where,
+    Later,
+}
+
+async fn walked(
+    db: &Db,
+    vouching: &Vouching,
+    public_keys: &PublicKeys,
+    organization: OrganizationId,
+    against: &Against<'_>,
+) -> Result<(Verdict, Began), sqlx::Error> {
+    let verdict =
+        Verdict { organization, dropped: 0, last: 0, sealed: 0, unsealed: 0, checkpoints: 0, problems: Vec::new() };
     let mut walk = Walk {
         verdict,
+        begins_after: 0,
         previous: BEGINNING,
         frontier: Frontier::default(),
         sum: Sum::default(),
         sum_is_unknown: false,
     };
+    let mut tx = db.tenant(organization).await?;
+    walk.begin(&mut tx, vouching).await?;
+    tx.rollback().await?;
     loop {
         let mut tx = db.tenant(organization).await?;
         let more = walk.on(&mut tx, vouching, public_keys, against).await?;
@@ -305,11 +349,30 @@ pub async fn organization(
     let mut tx = db.tenant_snapshot(organization).await?;
     while walk.on(&mut tx, vouching, public_keys, against).await? {}
     walk.end(&mut tx, vouching, public_keys, against).await?;
+    let began = if retention::begins_after(&mut tx).await? == walk.begins_after { Began::Where } else { Began::Later };
     tx.rollback().await?;
-    Ok(walk.verdict)
+    Ok((walk.verdict, began))
 }
 
 impl Walk {
+    /// Where older entries were dropped, the walk begins behind them.
+    async fn begin(&mut self, tx: &mut TenantTx, vouching: &Vouching) -> Result<(), sqlx::Error> {
+        let Some(row) = retention::beginning(tx).await? else { return Ok(()) };
+        self.begins_after = row.sequence;
+        match row.believed(vouching) {
+            Ok(beginning) => {
+                (self.verdict.dropped, self.verdict.last) = (beginning.head.sequence, beginning.head.sequence);
+                self.previous = beginning.head.hash;
+                self.frontier = beginning.head.frontier;
+                self.sum = beginning.head.sum;
+                self.sum_is_unknown = beginning.sum_is_unknown;
+            }
+            Err(Doubt::Forged) => self.verdict.note(Problem::ForgedBeginning),
+            Err(Doubt::UnknownKey) => self.verdict.note_key(&row.key_id),
+        }
+        Ok(())
+    }
+
     /// The next page. Answers whether there may be another.
     async fn on(
         &mut self,
@@ -482,7 +545,7 @@ impl Walk {
                 break;
             }
         }
-        let nothing = self.verdict.sealed == 0 && self.verdict.unsealed == 0;
+        let nothing = self.verdict.last == 0 && self.verdict.unsealed == 0;
         if nothing && tally.entries == 0 && head.is_none() {
             if self.verdict.is_fine() {
                 self.verdict.note(Problem::Empty);
@@ -531,7 +594,7 @@ async fn head(tx: &mut TenantTx) -> Result<Option<Row>, sqlx::Error> {
 }
 
 /// Sealed entries behind this number, with their seals.
-async fn sealed(tx: &mut TenantTx, after: i64) -> Result<Vec<Sealed>, sqlx::Error> {
+pub(super) async fn sealed(tx: &mut TenantTx, after: i64) -> Result<Vec<Sealed>, sqlx::Error> {
     let organization = tx.organization();
     let rows = sqlx::query!(
         r#"select s.sequence, s.entry_id as "entry: AuditEntryId", s.hash, e.id is not null as "there!",

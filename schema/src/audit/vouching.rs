@@ -33,6 +33,7 @@ struct Codes {
     entries: hmac::Key,
     sums: hmac::Key,
     heads: hmac::Key,
+    beginnings: hmac::Key,
 }
 
 /// Makes and checks codes.
@@ -58,6 +59,7 @@ impl Vouching {
             entries: self.keys.derive(key, "audit entries")?,
             sums: self.keys.derive(key, "audit tallies")?,
             heads: self.keys.derive(key, "audit heads")?,
+            beginnings: self.keys.derive(key, "audit beginnings")?,
         });
         known.insert(key.to_owned(), Arc::clone(&codes));
         Some(codes)
@@ -81,6 +83,12 @@ impl Vouching {
     #[must_use]
     pub fn head(&self, key: &str, head: &[u8]) -> Option<Vec<u8>> {
         Some(hmac::sign(&self.codes(key)?.heads, head).as_ref().to_vec())
+    }
+
+    /// The code of what a record begins with; `None`: the key is not configured.
+    #[must_use]
+    pub fn beginning(&self, key: &str, beginning: &[u8]) -> Option<Vec<u8>> {
+        Some(hmac::sign(&self.codes(key)?.beginnings, beginning).as_ref().to_vec())
     }
 
     /// The installation's keys.

@@ -133,6 +133,7 @@ pub async fn to_purge(tx: &mut TenantTx, limit: i64) -> Result<Vec<OrganizationI
 
 /// Tables whose rows outlive their organization.
 pub const OUTLIVING: &[&str] = &[
+    "audit_beginnings",
     "audit_checkpoints",
     "audit_entries",
     "audit_heads",

@@ -84,6 +84,8 @@ permissions! {
     ReadUsage = "usage:read",
     /// See the record of what was done, and take copies of it.
     ReadAudit = "audit:read",
+    /// Say how long the record is kept and whether it goes on as events, and take copies of all of it.
+    ManageAudit = "audit:write",
     /// Pause queues and kinds, set limits: for the whole installation.
     OperatePlatform = "platform:operate",
 }

@@ -55,11 +55,13 @@ pub enum PlatformEvent {
     ApiKeyRevoked,
     /// Much of what an organization may use of a month is used.
     ApiUsageThreshold,
+    /// Something was recorded, and sealed.
+    AuditRecorded,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -75,6 +77,7 @@ impl PlatformEvent {
         Self::ApiKeyCreated,
         Self::ApiKeyRevoked,
         Self::ApiUsageThreshold,
+        Self::AuditRecorded,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -99,6 +102,7 @@ impl PlatformEvent {
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyRevoked => "api_key.revoked",
             Self::ApiUsageThreshold => "api_usage.threshold",
+            Self::AuditRecorded => "audit.recorded",
         }
     }
 
@@ -203,6 +207,30 @@ impl PlatformEvent {
                 }),
                 json!({ "metric": "calls", "percent": 80, "used": 800_123, "limit": 1_000_000,
                         "month": "2026-03-01T00:00:00Z", "resets_at": "2026-04-01T00:00:00Z" }),
+            ),
+            Self::AuditRecorded => (
+                "Something was recorded and sealed, where the organization lets its record go on as events (PUT /audit-policy). \
+                 What identifies people is not in it: GET /audit-entries/{id} has it.",
+                json!({
+                    "audit_entry_id": id("aud", "The entry."),
+                    "sequence": { "type": "integer", "minimum": 1, "description": "Its number: there is one of each." },
+                    "hash": text("Its link of the chain, in hexadecimal digits."),
+                    "occurred_at": moment("When it was recorded."),
+                    "actor": text("The id of who did it, or a word."),
+                    "action": text("What was done."),
+                    "target": { "type": ["string", "null"], "description": "What it was done to: an id, or kind:name." },
+                    "outcome": { "type": "string", "enum": ["allowed", "denied", "failed"], "description": "What it came to." },
+                    "reason": { "type": ["string", "null"], "description": "The rule that refused." },
+                    "request_id": { "type": ["string", "null"], "description": "The request it was done with." },
+                    "job_id": { "type": ["string", "null"], "description": "The job it was done by." },
+                    "text": text("The text that is hashed, with what identifies people encrypted."),
+                }),
+                json!({ "audit_entry_id": "aud_01h455vb4pex5vsknk084sn02q", "sequence": 1042,
+                        "hash": "86e8f4b9345c8f6d1deb5eb5dc2506b2baf2078e4f2dc45b97db414abe78e83f",
+                        "occurred_at": "2026-03-02T09:00:00.123456Z", "actor": "key_01h455vb4pex5vsknk084sn02q",
+                        "action": "api_key.revoke", "target": "key_01h455vb4pex5vsknk084sn03r", "outcome": "allowed",
+                        "reason": null, "request_id": "req_01h455vb4pex5vsknk084sn02q", "job_id": null,
+                        "text": "{\"id\":\"aud_01h455vb4pex5vsknk084sn02q\",\"outcome\":\"allowed\"}" }),
             ),
         };
         let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();

@@ -1,4 +1,6 @@
 //! Keeping the record.
 
 mod checkpoint;
+mod drop;
+mod forward;
 mod seal;

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use gantry_jobs::audit::SealRecord;
+use gantry_jobs::Job as _;
+use gantry_jobs::audit::{ForwardRecord, SealRecord};
+use gantry_schema::audit::policies;
 use gantry_schema::audit::sealing;
 use gantry_schema::audit::vouching::Vouching;
 use serde_json::json;
@@ -13,10 +15,29 @@ const BATCH: i64 = 2_000;
 
 impl Run for SealRecord {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
-        Ok(match everything(cx).await? {
+        let sealed = everything(cx).await?;
+        forward(cx).await?;
+        Ok(match sealed {
             0 => Done::Quietly,
             sealed => Done::With(json!({ "sealed": sealed })),
         })
+    }
+}
+
+/// Asks for what is sealed to go on, where it is to.
+async fn forward(cx: &Context) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let behind = policies::behind(cx.ledger(), after, BATCH).await?;
+        for organization in &behind {
+            let mut tx = cx.db().tenant(*organization).await?;
+            ForwardRecord::default().request().enqueue(&mut tx, &cx.by()).await?;
+            tx.commit().await?;
+        }
+        match behind.last() {
+            Some(last) if i64::try_from(behind.len()).is_ok_and(|found| found == BATCH) => after = Some(*last),
+            _ => return Ok(()),
+        }
     }
 }
 

@@ -2,19 +2,29 @@
 
 use std::collections::BTreeSet;
 
+use gantry_schema::audit::archives::{self, Archive};
 use gantry_schema::messages::queries::{self, NewMessage};
 use gantry_schema::messages::{Content, Recipient};
-use gantry_schema::notices;
 use gantry_schema::webhooks::event_types::PlatformEvent;
+use gantry_schema::{AuditArchiveId, JobTx as _, notices};
 use serde_json::{Value, json};
 
 use super::ask::Api;
 use super::operation::{OWN, Operation, Things, all, ids, prefix_of};
 use super::{Callers, skipped};
+use crate::record::seal;
 use crate::support::Platform;
 
 /// What comes about by the way, and is found in a list.
 const COME_ABOUT: &[&str] = &["aud"];
+
+/// The digest in the example of a confirmation.
+const EXAMPLE_DIGEST: &str = "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328";
+
+fn bytes(digits: &str) -> Vec<u8> {
+    let digits = digits.as_bytes().as_chunks::<2>().0.iter();
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
 
 /// Something of every kind that ids in paths name, and the operations that made it.
 pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Things, BTreeSet<&'static str>) {
@@ -70,8 +80,19 @@ async fn told(platform: &Platform, callers: &Callers) -> Things {
     let content = Content { text: "a text".to_owned(), ..Content::default() };
     let new = NewMessage { kind: "walk", to: &to, content: &content, reference: None, expires_at: None };
     let message = queries::insert(&mut tx, &platform.app.sealing, &new).await.unwrap();
+    // Somebody took a copy of the record, whose digest is the one of the example.
+    let archive: AuditArchiveId = tx.ids().mint();
+    let sha256 = bytes(EXAMPLE_DIGEST);
+    let made = Archive { id: archive, first: 1, through: 1, sha256, made_at: tx.now(), confirmed_at: None };
+    archives::insert(&mut tx, &made).await.unwrap();
+    tx.record("a.furnishing");
     tx.commit().await.unwrap();
-    Things::from([("ntc".to_owned(), notice.to_string()), ("msg".to_owned(), message.to_string())])
+    seal(platform).await;
+    Things::from([
+        ("ntc".to_owned(), notice.to_string()),
+        ("msg".to_owned(), message.to_string()),
+        ("aua".to_owned(), archive.to_string()),
+    ])
 }
 
 /// Finds things in lists of them.
