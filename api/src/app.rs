@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::debug;
 use url::Url;
 
+use crate::accounts::SignUp;
 use crate::audit::refusals::Refusals;
 use crate::caller::Keys;
 use crate::client::{Hosts, Proxies};
@@ -79,6 +80,7 @@ pub struct App {
     pub(crate) known_hosts: Arc<KnownHosts>,
     public_url: Arc<str>,
     base_domain: Option<Arc<str>>,
+    sign_up: SignUp,
     namespace: Arc<str>,
     stopping: Arc<watch::Sender<bool>>,
 }
@@ -128,6 +130,7 @@ impl App {
             rates: Arc::default(),
             public_url: "http://127.0.0.1:8080".into(),
             base_domain: None,
+            sign_up: SignUp::default(),
             namespace: namespace.into(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
@@ -184,6 +187,19 @@ impl App {
     #[must_use]
     pub fn base_domain(&self) -> Option<&str> {
         self.base_domain.as_deref()
+    }
+
+    /// With accounts for these.
+    #[must_use]
+    pub const fn letting_in(mut self, sign_up: SignUp) -> Self {
+        self.sign_up = sign_up;
+        self
+    }
+
+    /// Who may make an account.
+    #[must_use]
+    pub const fn sign_up(&self) -> SignUp {
+        self.sign_up
     }
 
     /// Who may do what has changed: nothing is believed from memory any more.

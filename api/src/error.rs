@@ -94,6 +94,12 @@ codes! {
     /// The account was suspended.
     AccountSuspended = "account_suspended", FORBIDDEN, "The account was suspended",
         "Ask whoever runs the platform.";
+    /// Accounts are not made like this.
+    SignUpClosed = "sign_up_closed", FORBIDDEN, "Accounts are not made like this here",
+        "Have somebody invite you, or ask whoever runs the platform.";
+    /// A link that was sent.
+    LinkExpired = "link_expired", GONE, "The link does not work any more",
+        "Have another one sent; each works once, and not for long.";
     /// The refresh token does not work.
     InvalidRefreshToken = "invalid_refresh_token", UNAUTHORIZED, "The refresh token does not work",
         "Sign in again; each refresh token is good once.";
@@ -372,6 +378,12 @@ impl Error {
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
+    }
+
+    /// What is wrong, and what to do about it.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// As one item's problem.

@@ -3,6 +3,7 @@
 //!
 //! A feature is one file with one struct, and one line in [`Features`].
 
+pub mod accounts;
 pub mod api_keys;
 pub mod app;
 pub mod audit;
@@ -70,9 +71,9 @@ type Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (people::People, accounts::Accounts, accounts::invited::Invited, sessions::Sessions, api_keys::ApiKeys),
     (oauth::OauthClients, oauth::OauthGrants),
-    (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
+    (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage),
@@ -95,9 +96,9 @@ const FEATURES: Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (people::People, accounts::Accounts, accounts::invited::Invited, sessions::Sessions, api_keys::ApiKeys),
     (oauth::OauthClients, oauth::OauthGrants),
-    (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
+    (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage),
@@ -158,7 +159,7 @@ fn docs() -> &'static str {
 /// Everything the API answers.
 #[must_use]
 pub fn app(app: App) -> impl Endpoint<Output = Response> + 'static {
-    let operations = oauth::routes(Route::new())
+    let operations = accounts::routes(oauth::routes(Route::new()))
         .at("/openapi.json", poem::get(make_sync(|_| openapi().with_content_type("application/json"))))
         .at("/docs", poem::get(make_sync(|_| docs().with_content_type("text/html; charset=utf-8"))))
         .at("/inspector", poem::get(make_sync(|_| inspector::page())))

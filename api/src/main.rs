@@ -1,6 +1,7 @@
 //! `gantry-api`: serves the API, and carries out what an operator does before and beside it.
 
 mod accept;
+mod bootstrap;
 mod license;
 mod operator;
 mod record;
@@ -30,8 +31,10 @@ enum Command {
     Serve,
     /// Bring the database up to date: migrations, the roles of the processes and their passwords.
     Migrate,
-    /// Make the demo organization, and print a new API key for it as the last line.
+    /// Make the demo organization and somebody who owns it, and print his new password, and a new API key as the last line.
     Seed,
+    /// Make the first owner of the installation: prints a link, good once and for 24 hours, by which he makes his account.
+    Bootstrap(bootstrap::BootstrapCommand),
     /// Print the OpenAPI document.
     Openapi {
         /// Print instead what of this document it breaks, and fail if it breaks something.
@@ -100,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Serve => serve::serve(&settings).await?,
             Command::Migrate => operator::migrate(&settings).await?,
+            Command::Bootstrap(command) => bootstrap::bootstrap(&settings, command).await?,
             Command::Seed => operator::seed(&settings).await?,
             Command::ApiKey { command } => operator::api_key(&settings, command).await?,
             Command::Limits(command) => operator::limits(&settings, command).await?,

@@ -9,9 +9,13 @@ use gantry_schema::api_keys::{self, NewApiKey, Token};
 use gantry_schema::audit::{Actor, Author};
 use gantry_schema::db::Silent;
 use gantry_schema::limits::{self, FIRST_TIER, Given};
+use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, NewOrganization, Permission};
+use gantry_schema::people::hashing::Hasher;
+use gantry_schema::people::{self, Email, NewPerson, Typed, passwords};
 use gantry_schema::setup::{self, Login};
 use gantry_schema::{Db, IdMint, Order, OrganizationId, SystemClock, TenantTx, Window};
+use rand::RngExt as _;
 use url::Url;
 
 /// See to API keys.
@@ -172,6 +176,9 @@ fn every_scope(organization: OrganizationId) -> Vec<Permission> {
 /// What keys of the demo are called, by which the next run finds them.
 const DEMO_KEY: &str = "demo";
 
+/// Who owns the demo organization.
+const DEMO_EMAIL: &str = "demo@example.com";
+
 /// Makes the demo organizations if they are missing, and a new key in place of the old ones.
 pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
     let db = connect(settings).await?;
@@ -199,9 +206,31 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
     let key = api_keys::create(&mut tx, &token, &NewApiKey::of_organization(DEMO_KEY, &every_scope(acme))).await?;
     tx.record("api_key.create").on(&key.id).called(&key.name);
     tx.commit().await?;
+    let password = demo_person(&db, acme).await?;
     println!("Demo organization Acme: {acme}");
+    println!("Demo person: {DEMO_EMAIL} {password}");
     println!("{}", token.expose());
     Ok(())
+}
+
+/// An owner of the demo organization with a new password in place of the old one.
+async fn demo_person(db: &Db, acme: OrganizationId) -> anyhow::Result<String> {
+    let email: Email = DEMO_EMAIL.parse()?;
+    let found = people::presented(&mut db.presented_email(&email).await?, &email).await?;
+    let person = found.as_ref().map_or_else(|| db.ids().mint(), |found| found.id);
+    let mut random = rand::rng();
+    let letters: String = (0..20).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect();
+    let hash = Hasher::new(None, &mut random)?.hash(&Typed::new(&letters), &mut random)?;
+    let mut tx = db.tenant_for(acme, person).await?.by(Arc::new(Author::new(Actor::operator())));
+    if found.is_none() {
+        let new = NewPerson { id: person, email: &email, email_verified: true, name: "Demo", locale: "en" };
+        people::insert(&mut tx, &new).await?;
+    }
+    passwords::set(&mut tx, person, &hash, true).await?;
+    memberships::insert(&mut tx, person, Role::Owner).await?;
+    tx.record("person.seed").on(&person);
+    tx.commit().await?;
+    Ok(letters)
 }
 
 /// The organization of this name below `parent`; made if it is missing.

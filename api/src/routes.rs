@@ -178,8 +178,13 @@ impl QueryParameter {
 }
 
 /// Operations whose names do not say what they are done to.
-const ACTIONS: &[(&str, &str)] =
-    &[("signIn", "session.sign_in"), ("signOut", "session.sign_out"), ("proveAnew", "session.prove")];
+const ACTIONS: &[(&str, &str)] = &[
+    ("signIn", "session.sign_in"),
+    ("signOut", "session.sign_out"),
+    ("proveAnew", "session.prove"),
+    ("signUp", "sign_up.ask"),
+    ("signUpByInvitation", "invitation.sign_up"),
+];
 
 /// What an operation does, as the record calls it: what it is done to, and the word for it. `updateWebhookEndpoint` is
 /// `webhook_endpoint.update`, `askForJob` is `job.ask_for`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gantry_api::accounts::SignUp;
 use gantry_api::app::Surface;
 use gantry_api::audit::flush_every_minute;
 use gantry_api::client::{Hosts, Proxies, ProxyHeader};
@@ -54,12 +55,13 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
     )
         .together()?;
-    let (public_url, proxies, proxy_header, hosts, base_domain) = (
+    let (public_url, proxies, proxy_header, hosts, base_domain, sign_up) = (
         settings.optional::<url::Url>("PUBLIC_URL"),
         settings.optional::<Proxies>("TRUSTED_PROXIES"),
         settings.required::<ProxyHeader>("PROXY_HEADER"),
         settings.optional::<Hosts>("ALLOWED_HOSTS"),
         settings.optional::<String>("BASE_DOMAIN"),
+        settings.required::<SignUp>("SIGN_UP"),
     )
         .together()?;
     let surface = Surface {
@@ -94,7 +96,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .with(surface)
         .letting_through(receivers.unwrap_or_default())
         .at(&public_url)
-        .under(base_domain.as_deref());
+        .under(base_domain.as_deref())
+        .letting_in(sign_up);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let listening = {

@@ -9,6 +9,8 @@ pub enum Tag {
     Organizations,
     /// Who signs in, about himself.
     People,
+    /// Making an account, and getting back into one.
+    Accounts,
     /// That somebody signed in, where, and until when.
     Sessions,
     /// Who belongs to an organization, as what, and what that allows.

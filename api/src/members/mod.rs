@@ -1,5 +1,6 @@
 //! The members of an organization: who, as what; giving them another role, and letting them go.
 
+mod invitations;
 mod roles;
 mod support;
 
@@ -28,6 +29,7 @@ use crate::paging::{Paged, Paging};
 use crate::sort::Oldest;
 use crate::tag::Tag;
 
+pub use invitations::Invitations;
 pub use roles::Roles;
 pub use support::SupportGrants;
 

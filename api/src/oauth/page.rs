@@ -29,7 +29,7 @@ static STYLE_SOURCE: LazyLock<String> =
     LazyLock::new(|| format!("'sha256-{}'", STANDARD.encode(sha256_alone(STYLE.as_bytes()))));
 
 /// A page. Its forms lead here, and to `also`.
-fn page(status: StatusCode, title: &str, body: &str, also: &str) -> Response {
+pub(crate) fn page(status: StatusCode, title: &str, body: &str, also: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head><body><main>\
@@ -48,7 +48,7 @@ fn page(status: StatusCode, title: &str, body: &str, also: &str) -> Response {
 }
 
 /// Whatever people or applications write is text here.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -66,7 +66,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// Says something, and offers nothing.
-pub(super) fn told(status: StatusCode, title: &str, text: &str) -> Response {
+pub(crate) fn told(status: StatusCode, title: &str, text: &str) -> Response {
     page(status, title, &format!("<p>{}</p>", escaped(text)), "")
 }
 

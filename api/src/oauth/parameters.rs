@@ -16,7 +16,7 @@ const MAX_QUERY: usize = 16 * 1024;
 
 /// Pairs, each name once. One without a value is as good as none (RFC 6749, 3.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Parameters(BTreeMap<String, String>);
+pub(crate) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
     /// Those of a query.
@@ -38,7 +38,7 @@ impl Parameters {
     }
 
     /// Those of a request's query.
-    pub(super) fn of_query(request: &Request) -> Result<Self, Refusal> {
+    pub(crate) fn of_query(request: &Request) -> Result<Self, Refusal> {
         let query = request.uri().query().unwrap_or_default();
         if query.len() > MAX_QUERY {
             return Err(Refusal::request(format!("the query has at most {MAX_QUERY} characters; shorten it")));
@@ -47,7 +47,7 @@ impl Parameters {
     }
 
     /// Those of a request's body.
-    pub(super) async fn of_form(request: &mut Request) -> Result<Self, super::refusal::Stop> {
+    pub(crate) async fn of_form(request: &mut Request) -> Result<Self, super::refusal::Stop> {
         let media_type = request.header(header::CONTENT_TYPE).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim();
         if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
@@ -64,7 +64,7 @@ impl Parameters {
     }
 
     /// The value of a parameter.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 

@@ -10,9 +10,9 @@ use crate::error::Error;
 
 /// Why an application is refused, by the word that its RFC has for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) error: &'static str,
-    pub(super) description: String,
+    pub(crate) description: String,
     status: StatusCode,
     challenge: Option<&'static str>,
 }
@@ -79,7 +79,7 @@ impl Refusal {
 
 /// Why there is no answer as it was asked for.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// The protocol says so.
     Refused(Refusal),
     /// Something else does.

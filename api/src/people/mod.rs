@@ -3,8 +3,9 @@
 mod hashing;
 
 use gantry_schema::memberships;
+use gantry_schema::messages::templates;
 use gantry_schema::people::rules::{self, Weak, Whose};
-use gantry_schema::people::{self as rows, Email, PersonChange, Typed, passwords};
+use gantry_schema::people::{self as rows, Email, PersonChange, Typed, one_time, passwords};
 use gantry_schema::sessions::{self, Ended};
 use gantry_schema::{OrganizationId, PersonId, TenantTx};
 use poem::web::Data;
@@ -12,6 +13,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
 
+use crate::accounts::tell;
 use crate::app::App;
 use crate::audit::about::About;
 use crate::body::Body;
@@ -238,12 +240,21 @@ impl People {
             tx.audit().on(&me.person());
             passwords::set(tx, me.person(), &chosen.hash, chosen.stands_alone).await?;
             sessions::end_others(tx, me.person(), Some(me.session()), Ended::Changed).await?;
-            Ok(())
+            // Whatever was sent may have been asked for by whoever knew the old one.
+            one_time::forget_for(tx, me.person()).await?;
+            let (when, address) = (moment(&app), me.address().map(|address| address.to_string()));
+            let letter = |brand: &_| templates::password_changed(brand, &when, address.as_deref());
+            tell(&app, tx, "password_changed", &person.email, letter).await
         })
         .await?;
         app.sessions.forget();
         Ok(Changed::Changed)
     }
+}
+
+/// The present moment, as letters say it.
+pub(crate) fn moment(app: &App) -> String {
+    app.db.now().format("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// A password that may be kept.

@@ -3,30 +3,37 @@
 
 use std::net::IpAddr;
 
+use chrono::Duration;
 use gantry_schema::audit::{Draft, Outcome};
+use gantry_schema::messages::templates;
 use gantry_schema::people::hashing::Verdict;
 use gantry_schema::people::passwords::{self, Password};
 use gantry_schema::people::{self, Email, State, Typed};
 use gantry_schema::sessions::{self as rows, Ended, Kind, NewSession, Session};
-use gantry_schema::{OrganizationId, PersonId, memberships};
+use gantry_schema::{OrganizationId, PersonId, TenantTx, memberships};
 use poem::Request;
 use poem::http::header;
 
 use super::cookie;
+use super::device::describe;
 use super::hand_out::{self, HandedOut};
+use crate::accounts::tell;
 use crate::app::App;
 use crate::audit::about::About;
 use crate::caller::Me;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
 use crate::field::Secret;
-use crate::people::act;
+use crate::people::{act, moment};
 
 /// Sessions of one person that go on at the same time; the longest unused ones end.
 const MAX_SESSIONS: i64 = 100;
 
 /// Wrong passwords in a row after which none is right until a new one was set by mail (NIST SP 800-63B-4, 3.2.2).
 const MAX_FAILURES: i32 = 100;
+
+/// How long a device is known after a session on it began.
+const DEVICES_KNOWN_FOR: Duration = Duration::days(90);
 
 /// What is asked for.
 pub(crate) struct Asked {
@@ -96,7 +103,13 @@ pub(super) async fn begin(
             idle,
             lasts,
         };
+        let before = rows::devices(tx, person, app.db.now() - DEVICES_KNOWN_FOR).await?;
         let session = rows::open(tx, &new).await?;
+        let device = describe(user_agent);
+        // The first device of all is no news.
+        if !before.is_empty() && before.iter().all(|known| describe(known.as_deref()) != device) {
+            tell_of_device(app, tx, person, &device, address.as_deref()).await?;
+        }
         tx.audit()
             .on(&session.id)
             .set("kind", kind.as_str())
@@ -106,6 +119,20 @@ pub(super) async fn begin(
         Ok((session, handed))
     });
     begun.await
+}
+
+/// Tells somebody by mail that he, or somebody else, signed in on a device that was not seen before.
+async fn tell_of_device(
+    app: &App,
+    tx: &mut TenantTx,
+    person: PersonId,
+    device: &str,
+    address: Option<&str>,
+) -> Result<(), Error> {
+    let Some(found) = people::find(tx, person).await? else { return Ok(()) };
+    let when = moment(app);
+    let letter = |brand: &_| templates::new_device(brand, device, address, &when);
+    tell(app, tx, "new_device", &found.email, letter).await
 }
 
 /// Ends the session that a sign-in carries: whoever began it knows it, and must not know the next one.

@@ -8,6 +8,7 @@ use sqlx::PgPool;
 
 use crate::schema::{faults, resolve};
 use crate::support::{Platform, send};
+use crate::walk::OF_STRANGERS;
 
 pub fn document() -> Value {
     serde_json::from_str(gantry_api::openapi()).unwrap()
@@ -162,9 +163,6 @@ fn no_operation_consumes_anything_but_json() {
         assert!(types.iter().all(|content| *content == "application/json"), "{method} {path} consumes {types:?}");
     }
 }
-
-/// Operations of somebody who is not known yet.
-const OF_STRANGERS: &[&str] = &["signIn", "refreshSession"];
 
 #[test]
 fn everything_but_health_and_signing_in_needs_a_caller_and_says_which_permission() {

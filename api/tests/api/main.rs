@@ -30,6 +30,7 @@ mod schema;
 mod scope;
 mod sessions;
 mod setup;
+mod sign_up;
 mod support;
 mod tenancy;
 mod together;

@@ -205,6 +205,12 @@ pub const VARIABLES: &[Variable] = &[
         "The domain below which organizations have host names, one label each; unset: they have none.",
     )
     .read_by(ReadBy::Api),
+    Variable::with_default(
+        "SIGN_UP",
+        "invitation",
+        "Who may make an account: open (everybody), invitation (who was invited), or closed (nobody).",
+    )
+    .read_by(ReadBy::Api),
     Variable::with_default("API_REQUESTS", "512", "Requests worked on at the same time; more are refused with 503.")
         .read_by(ReadBy::Api),
     Variable::with_default("API_WAITING", "10000", "Requests that wait for a job or stream news at the same time.")
