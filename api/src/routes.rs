@@ -63,9 +63,12 @@ struct Tree {
 static TREE: LazyLock<Tree> = LazyLock::new(|| {
     let mut tree = Tree::default();
     for route in ROUTES.iter() {
-        let end = route.parts.iter().fold(&mut tree, |tree, part| match part.starts_with('{') {
-            true => tree.anything.get_or_insert_default(),
-            false => tree.literals.entry(part).or_default(),
+        let end = route.parts.iter().fold(&mut tree, |tree, part| {
+            if part.starts_with('{') {
+                tree.anything.get_or_insert_default()
+            } else {
+                tree.literals.entry(part).or_default()
+            }
         });
         end.here.push(route);
     }

@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
             print_catalogue(&registry::standard());
             Ok(())
         }
-        None | Some(Command::Run) => run(arguments.queues).await,
+        None | Some(Command::Run) => Box::pin(run(arguments.queues)).await,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -204,12 +204,11 @@ async fn join(tx: &mut TenantTx, person: PersonId, invitation: &Invitation) -> R
     if !invitations::accept(tx, invitation.id, person).await? {
         return Err(link::expired());
     }
-    let role = match memberships::find(tx, person).await? {
-        Some(member) => member.role,
-        None => {
-            let role: Role = invitation.role.parse().map_err(Error::internal)?;
-            memberships::insert(tx, person, role).await?.role
-        }
+    let role = if let Some(member) = memberships::find(tx, person).await? {
+        member.role
+    } else {
+        let role: Role = invitation.role.parse().map_err(Error::internal)?;
+        memberships::insert(tx, person, role).await?.role
     };
     tx.audit().on(&invitation.id).set("person_id", person).set("role", role.as_str());
     Ok(role)

@@ -227,9 +227,10 @@ impl Told {
         let email: Email = invitation.email.parse().map_err(Error::internal)?;
         // Whoever has the link reads the mail of the address, and may know.
         let has_account = usable(app, &email).await?.is_some();
-        let how = match has_account {
-            true => "Accept with the password of your account.",
-            false => "Choose what you are called, and a password.",
+        let how = if has_account {
+            "Accept with the password of your account."
+        } else {
+            "Choose what you are called, and a password."
         };
         let text = format!("{} is invited to join {organization}, as {}. {how}", invitation.email, invitation.role);
         Ok(Self { title: format!("Join {organization}"), text, invitation, has_account })

@@ -312,8 +312,8 @@ mod tests {
         let taken = usage.take();
         assert_eq!(taken.places.len(), APART + 1);
         let total: i64 = taken.places.values().map(|totals| totals.calls).sum();
-        assert_eq!(total, APART as i64 + 11);
-        assert_eq!(taken.months[0].2, APART as i64 + 11);
+        assert_eq!(total, i64::try_from(APART).unwrap() + 11);
+        assert_eq!(taken.months[0].2, i64::try_from(APART).unwrap() + 11);
     }
 
     #[test]

@@ -112,7 +112,9 @@ impl Server {
                     self.talk(&mut stream, false, true).await?;
                 }
             }
-            _ => drop(self.talk(&mut BufReader::new(stream), true, false).await?),
+            _ => {
+                self.talk(&mut BufReader::new(stream), true, false).await?;
+            }
         }
         Some(())
     }

@@ -253,8 +253,8 @@ pub fn within(above: &Claims, own: &Claims) -> Result<(), Wider> {
     if let Some(more) = own.feat.iter().find(|feature| !above.feat.contains(*feature)) {
         return Err(Wider::Feature(more.clone()));
     }
-    let limits = above.lim.iter();
-    if let Some(name) = limits.filter_map(|(name, most)| exceeds(own.limit(name), *most).then_some(name)).next() {
+    let mut limits = above.lim.iter();
+    if let Some((name, _)) = limits.find(|(name, most)| exceeds(own.limit(name), **most)) {
         return Err(Wider::Limit(name.clone()));
     }
     if own.nbf < above.nbf {
@@ -392,7 +392,7 @@ pub(super) mod tests {
         let headless = issue(None, &middle, &key(1)).unwrap();
         assert_eq!(verify(&headless), Err(ChainError::Wider { link: 1, source: Wider::Parent }));
         assert!(verify("").is_err() && verify("~").is_err());
-        assert_eq!(verify(&vec![root.as_str(); MAX_LINKS + 1].join("~")), Err(ChainError::TooLong));
+        assert_eq!(verify(&[root.as_str(); MAX_LINKS + 1].join("~")), Err(ChainError::TooLong));
         for place in (0..root.len()).step_by(7) {
             let mut bytes = root.clone().into_bytes();
             bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
