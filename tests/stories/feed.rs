@@ -119,7 +119,9 @@ async fn what_hardly_anything_passes_is_looked_for_a_bounded_stretch_at_a_time(p
             looks += usize::from(look.place > place);
             (place, found) = (look.place, look.events);
         }
-        assert_eq!((found[0].event.id, found[0].place, looks), (rare, place, 2));
+        assert_eq!((found[0].event.id, found[0].place), (rare, place));
+        // One more for each time that it ended before somebody's transaction, of whatever database of the server.
+        assert!((2..=6).contains(&looks), "{looks} looks");
         let mut tx = acme.begin().await;
         let look = events::feed(&mut tx, &filter, place, 10).await.unwrap();
         assert_eq!((look.events.len(), look.place, look.is_end), (0, place, true));

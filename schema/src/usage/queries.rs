@@ -411,17 +411,16 @@ pub async fn rows(
     Ok(row.collect())
 }
 
-/// Forgets up to `limit` rows of a length whose time is over. Answers how many.
+/// Forgets the oldest stretch of a length, if its time is over. Answers how many rows that were; 0: there is none.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn forget(db: &EngineDb, step: Step, now: DateTime<Utc>, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn forget(db: &EngineDb, step: Step, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
     sqlx::query!(
-        "delete from api_usage where ctid = any (array(
-             select ctid from api_usage where step = $1 and starts_at < $2 limit $3))",
+        "delete from api_usage
+          where step = $1 and starts_at < $2 and starts_at = (select min(starts_at) from api_usage where step = $1)",
         step.as_str(),
-        now - step.kept(),
-        limit
+        now - step.kept()
     )
     .execute(db.pool())
     .await
