@@ -210,7 +210,8 @@ impl PlatformEvent {
             ),
             Self::AuditRecorded => (
                 "Something was recorded and sealed, where the organization lets its record go on as events (PUT /audit-policy). \
-                 What identifies people is not in it: GET /audit-entries/{id} has it.",
+                 What identifies people is not in it: GET /audit-entries/{id} has it. Where there are such, `target`, `reason`, \
+                 `request_id` and `job_id` say what it was done to, the rule that refused, and by which request and job.",
                 json!({
                     "audit_entry_id": id("aud", "The entry."),
                     "sequence": { "type": "integer", "minimum": 1, "description": "Its number: there is one of each." },
@@ -218,18 +219,14 @@ impl PlatformEvent {
                     "occurred_at": moment("When it was recorded."),
                     "actor": text("The id of who did it, or a word."),
                     "action": text("What was done."),
-                    "target": { "type": ["string", "null"], "description": "What it was done to: an id, or kind:name." },
                     "outcome": { "type": "string", "enum": ["allowed", "denied", "failed"], "description": "What it came to." },
-                    "reason": { "type": ["string", "null"], "description": "The rule that refused." },
-                    "request_id": { "type": ["string", "null"], "description": "The request it was done with." },
-                    "job_id": { "type": ["string", "null"], "description": "The job it was done by." },
                     "text": text("The text that is hashed, with what identifies people encrypted."),
                 }),
                 json!({ "audit_entry_id": "aud_01h455vb4pex5vsknk084sn02q", "sequence": 1042,
                         "hash": "86e8f4b9345c8f6d1deb5eb5dc2506b2baf2078e4f2dc45b97db414abe78e83f",
                         "occurred_at": "2026-03-02T09:00:00.123456Z", "actor": "key_01h455vb4pex5vsknk084sn02q",
                         "action": "api_key.revoke", "target": "key_01h455vb4pex5vsknk084sn03r", "outcome": "allowed",
-                        "reason": null, "request_id": "req_01h455vb4pex5vsknk084sn02q", "job_id": null,
+                        "request_id": "req_01h455vb4pex5vsknk084sn02q",
                         "text": "{\"id\":\"aud_01h455vb4pex5vsknk084sn02q\",\"outcome\":\"allowed\"}" }),
             ),
         };

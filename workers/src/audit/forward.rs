@@ -5,7 +5,7 @@ use gantry_schema::audit::queries::{self, Entry, ReadError};
 use gantry_schema::digest::hex;
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::webhooks::fan_out::NewEvent;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{Context, Done, Failure, Run};
 
@@ -48,23 +48,22 @@ fn unreadable(trouble: ReadError) -> Failure {
 /// What identifies people stays behind: an event would keep it when the person's key is shredded.
 fn event(entry: &Entry) -> NewEvent {
     let record = &entry.record;
-    NewEvent {
-        r#type: PlatformEvent::AuditRecorded.name().to_owned(),
-        payload: json!({
-            "audit_entry_id": entry.id,
-            "sequence": entry.sequence,
-            "hash": entry.hash.as_ref().map(|hash| hex(hash)),
-            "occurred_at": entry.occurred_at,
-            "actor": entry.actor,
-            "action": entry.action,
-            "target": record.target.as_ref().map_or(Value::Null, |target| json!(target.id)),
-            "outcome": record.outcome.as_str(),
-            "reason": record.reason,
-            "request_id": record.request_id,
-            "job_id": record.job_id,
-            "text": entry.text,
-        }),
-        channels: Vec::new(),
-        key: None,
+    let mut payload = json!({
+        "audit_entry_id": entry.id,
+        "sequence": entry.sequence,
+        "hash": entry.hash.as_ref().map(|hash| hex(hash)),
+        "occurred_at": entry.occurred_at,
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": record.target.as_ref().map(|target| &target.id),
+        "outcome": record.outcome.as_str(),
+        "reason": record.reason,
+        "request_id": record.request_id,
+        "job_id": record.job_id,
+        "text": entry.text,
+    });
+    if let Some(facts) = payload.as_object_mut() {
+        facts.retain(|_, fact| !fact.is_null());
     }
+    NewEvent { r#type: PlatformEvent::AuditRecorded.name().to_owned(), payload, channels: Vec::new(), key: None }
 }
