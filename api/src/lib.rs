@@ -20,6 +20,7 @@ pub mod error;
 pub mod event_types;
 pub mod events;
 mod example;
+pub mod factors;
 pub mod field;
 pub mod health;
 pub mod inspector;
@@ -70,7 +71,7 @@ type Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (people::People, sessions::Sessions, factors::Factors, api_keys::ApiKeys),
     (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
@@ -95,7 +96,7 @@ const FEATURES: Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, sessions::Sessions, api_keys::ApiKeys),
+    (people::People, sessions::Sessions, factors::Factors, api_keys::ApiKeys),
     (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,

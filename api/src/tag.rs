@@ -9,6 +9,9 @@ pub enum Tag {
     Organizations,
     /// Who signs in, about himself.
     People,
+    /// What people prove themselves with beside their password, or in place of it.
+    #[oai(rename = "Second factors")]
+    Factors,
     /// That somebody signed in, where, and until when.
     Sessions,
     /// Who belongs to an organization, as what, and what that allows.
