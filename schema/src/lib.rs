@@ -9,6 +9,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod clock;
 pub mod db;
+pub mod defence;
 pub mod digest;
 mod express;
 pub mod id;
@@ -38,9 +39,9 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint, InspectedId,
-    InvitationId, JobId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId,
-    OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
-    SigningKeyId, SupportId, WorkerId,
+    InvitationId, JobId, LockdownId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId,
+    OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId, ScheduleId,
+    SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

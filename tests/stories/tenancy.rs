@@ -13,7 +13,7 @@ use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::{
     Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, Window, api_keys, db,
-    sessions, token,
+    defence, sessions, token,
 };
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;
@@ -28,8 +28,13 @@ const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
 pub const OF_PLATFORM: &[&str] = &["rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
-const OF_PEOPLE: &[(&str, &str)] =
-    &[("people", "id"), ("passwords", "person_id"), ("sessions", "person_id"), ("session_tokens", "person_id")];
+const OF_PEOPLE: &[(&str, &str)] = &[
+    ("people", "id"),
+    ("passwords", "person_id"),
+    ("sessions", "person_id"),
+    ("session_tokens", "person_id"),
+    ("sign_ins", "person_id"),
+];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
 /// what the platform signs its record with, and sqlx's record of migrations.
@@ -174,6 +179,8 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     };
     gantry_schema::limits::give(&mut tx, &given).await.unwrap();
     called(platform, actor.id).await;
+    defence::policies::set(&mut tx, &defence::Policy::default()).await.unwrap();
+    defence::lockdowns::start(&mut tx, actor.id, "a story", &["no queue".to_owned()], "story").await.unwrap();
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
     tx.commit().await.unwrap();
@@ -242,6 +249,8 @@ async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
     let token = token::AccessToken::generate(&mut seeded(email));
     let until = platform.now() + chrono::Duration::minutes(15);
     sessions::give(&mut tx, &session, token.hash(), sessions::TokenKind::Access, until).await.unwrap();
+    let sign_in = defence::sign_ins::SignIn { occurred_at: platform.now(), device: [0; 32], country: None, spot: None };
+    defence::sign_ins::keep(&mut tx, person, &sign_in).await.unwrap();
     tx.commit().await.unwrap();
     of.takes_in(person, Role::Member).await;
 

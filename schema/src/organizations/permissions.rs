@@ -84,6 +84,12 @@ permissions! {
     ReadUsage = "usage:read",
     /// See the record of what was done, and take copies of it.
     ReadAudit = "audit:read",
+    /// See from where the organization may be asked, what is done about sign-ins that look wrong, and lockdowns.
+    ReadDefence = "defence:read",
+    /// Set from where the organization may be asked, and what is done about sign-ins that look wrong.
+    ManageDefence = "defence:write",
+    /// Lock the organization, or one below it, down, and unlock it.
+    LockDown = "lockdowns:write",
     /// Pause queues and kinds, set limits: for the whole installation.
     OperatePlatform = "platform:operate",
 }

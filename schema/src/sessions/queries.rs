@@ -232,6 +232,8 @@ pub struct Known {
     pub authenticated_at: DateTime<Utc>,
     /// How.
     pub methods: Vec<String>,
+    /// When the session began.
+    pub created_at: DateTime<Utc>,
     /// When the session was used last, to the minute.
     pub last_used_at: DateTime<Utc>,
     /// When the token stops opening it.
@@ -247,7 +249,7 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
     let now = tx.now();
     let row = sqlx::query!(
         r#"select s.id as "session: SessionId", s.person_id as "person: PersonId", s.kind, s.authenticated_at,
-                  s.methods, s.last_used_at, least(t.expires_at, s.expires_at) as "expires_at!",
+                  s.methods, s.created_at, s.last_used_at, least(t.expires_at, s.expires_at) as "expires_at!",
                   m.organization_id as "organization?: OrganizationId", m.role as "role?",
                   m.permissions as "permissions?"
              from session_tokens t
@@ -283,6 +285,7 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
         role: row.role.as_deref().map(Role::stored),
         authenticated_at: row.authenticated_at,
         methods: row.methods,
+        created_at: row.created_at,
         last_used_at: row.last_used_at,
         expires_at: row.expires_at,
     }))
