@@ -15,6 +15,7 @@ use gantry_api::{App, app};
 use gantry_jobs::doorbell::{Bell, Ringer};
 use gantry_jobs::process::{Namespace, Receivers, Settings, Together as _, metrics, shutdown, telemetry};
 use gantry_jobs::signals::Signals;
+use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, IdMint, SystemClock, setup};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
@@ -54,12 +55,13 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
     )
         .together()?;
-    let (public_url, proxies, proxy_header, hosts, base_domain) = (
+    let (public_url, proxies, proxy_header, hosts, base_domain, issuers) = (
         settings.optional::<url::Url>("PUBLIC_URL"),
         settings.optional::<Proxies>("TRUSTED_PROXIES"),
         settings.required::<ProxyHeader>("PROXY_HEADER"),
         settings.optional::<Hosts>("ALLOWED_HOSTS"),
         settings.optional::<String>("BASE_DOMAIN"),
+        settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
     let surface = Surface {
@@ -94,7 +96,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .with(surface)
         .letting_through(receivers.unwrap_or_default())
         .at(&public_url)
-        .under(base_domain.as_deref());
+        .under(base_domain.as_deref())
+        .believing(issuers.unwrap_or_default().0);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let listening = {
