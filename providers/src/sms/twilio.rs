@@ -136,7 +136,7 @@ impl TwilioSms {
     }
 }
 
-/// What a refusal means: of the message, or of us and for now.
+/// What a refusal means: whether the message is at fault or the account, and whether it may be tried again.
 fn refusal(status: u16, answer: Answer, wait: Option<u64>, to: &str) -> Error {
     let code = answer.code.map_or_else(|| format!("HTTP {status}"), |code| code.to_string());
     let said = answer.message.unwrap_or_else(|| "no reason was given".to_owned());
