@@ -225,8 +225,7 @@ impl PlatformEvent {
                 json!({ "audit_entry_id": "aud_01h455vb4pex5vsknk084sn02q", "sequence": 1042,
                         "hash": "86e8f4b9345c8f6d1deb5eb5dc2506b2baf2078e4f2dc45b97db414abe78e83f",
                         "occurred_at": "2026-03-02T09:00:00.123456Z", "actor": "key_01h455vb4pex5vsknk084sn02q",
-                        "action": "api_key.revoke", "target": "key_01h455vb4pex5vsknk084sn03r", "outcome": "allowed",
-                        "request_id": "req_01h455vb4pex5vsknk084sn02q",
+                        "action": "api_key.revoke", "outcome": "allowed",
                         "text": "{\"id\":\"aud_01h455vb4pex5vsknk084sn02q\",\"outcome\":\"allowed\"}" }),
             ),
         };
