@@ -91,6 +91,15 @@ codes! {
     /// The account or its password.
     WrongCredentials = "wrong_credentials", UNAUTHORIZED, "The e-mail address or the password is wrong",
         "Check both, or have a link to a new password sent.";
+    /// The second factor.
+    WrongFactor = "wrong_factor", UNAUTHORIZED, "The second factor proves nothing",
+        "Send the code that is shown now, one that was not used, or another factor.";
+    /// The sign-in cannot go on with its second step.
+    InvalidSignIn = "invalid_sign_in", UNAUTHORIZED, "The sign-in cannot go on",
+        "Begin again with `POST /sessions`: the second step is to follow within minutes, from the same client.";
+    /// The password alone is not enough.
+    SecondFactorRequired = "second_factor_required", FORBIDDEN, "A second factor is required",
+        "Prove yourself with a second factor, or enrol one with `POST /me/factors/…` first; `detail` says which.";
     /// The account was suspended.
     AccountSuspended = "account_suspended", FORBIDDEN, "The account was suspended",
         "Ask whoever runs the platform.";

@@ -21,6 +21,7 @@ pub mod error;
 pub mod event_types;
 pub mod events;
 mod example;
+pub mod factors;
 pub mod field;
 pub mod health;
 pub mod inspector;
@@ -71,7 +72,14 @@ type Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, accounts::Accounts, accounts::invited::Invited, sessions::Sessions, api_keys::ApiKeys),
+    (
+        people::People,
+        accounts::Accounts,
+        accounts::invited::Invited,
+        sessions::Sessions,
+        factors::Factors,
+        api_keys::ApiKeys,
+    ),
     (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
@@ -96,7 +104,14 @@ const FEATURES: Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, accounts::Accounts, accounts::invited::Invited, sessions::Sessions, api_keys::ApiKeys),
+    (
+        people::People,
+        accounts::Accounts,
+        accounts::invited::Invited,
+        sessions::Sessions,
+        factors::Factors,
+        api_keys::ApiKeys,
+    ),
     (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,

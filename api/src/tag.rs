@@ -11,6 +11,9 @@ pub enum Tag {
     People,
     /// Making an account, and getting back into one.
     Accounts,
+    /// What people prove themselves with beside their password, or in place of it.
+    #[oai(rename = "Second factors")]
+    Factors,
     /// That somebody signed in, where, and until when.
     Sessions,
     /// Who belongs to an organization, as what, and what that allows.

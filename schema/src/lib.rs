@@ -11,6 +11,7 @@ pub mod clock;
 pub mod db;
 pub mod digest;
 mod express;
+pub mod factors;
 pub mod id;
 pub mod idempotency;
 pub mod inspector;
@@ -38,9 +39,7 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint,
-    InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId,
-    OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId,
     ScheduleId, SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};

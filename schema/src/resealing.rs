@@ -6,11 +6,12 @@
 use secrecy::ExposeSecret as _;
 
 use crate::audit::{keys as signing, subjects};
+use crate::factors;
 use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::webhooks::secrets::Secret;
-use crate::{AuditKeyId, EndpointId, JobTx as _, MessageId, SecretId, SigningKeyId, TenantTx};
+use crate::{AuditKeyId, EndpointId, FactorId, JobTx as _, MessageId, SecretId, SigningKeyId, TenantTx};
 
 /// A value could not be sealed again.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,8 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + keys_of_people(tx, keys, limit).await?
         + keys_of_checkpoints(tx, keys, limit).await?
         + oauth_signing_keys(tx, keys, limit).await?
-        + messages_to_people(tx, keys, limit).await?)
+        + messages_to_people(tx, keys, limit).await?
+        + totp_secrets(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -205,6 +207,26 @@ async fn messages_to_people(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -
         )
         .execute(tx.connection())
         .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Only the platform's transactions that act for nobody see any.
+async fn totp_secrets(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let older = sqlx::query!(
+        r#"select id as "id: FactorId", secret as "secret!" from factors
+            where secret is not null and substring(secret from 3 for get_byte(secret, 1)) <> $1
+            order by id limit $2 for update"#,
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &factors::place(row.id), row.id, &row.secret)?;
+        sqlx::query!("update factors set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
     }
     Ok(older.len() as u64)
 }

@@ -7,9 +7,10 @@ pub(crate) mod known;
 pub(crate) mod sign_in;
 
 use gantry_schema::audit::{Draft, Outcome};
+use gantry_schema::factors::assurance;
 use gantry_schema::sessions::{self as rows, Ended};
 use gantry_schema::token::RefreshToken;
-use gantry_schema::{OrganizationId, PersonId, SessionId, memberships};
+use gantry_schema::{FactorId, OrganizationId, PersonId, SessionId, memberships};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -24,6 +25,8 @@ use crate::body::Body;
 use crate::caller::Me;
 use crate::error::{Code, Error};
 use crate::example::example;
+use crate::factors::proof::{self, FactorProof};
+use crate::factors::{Kind as FactorKind, has_any};
 use crate::field::{EmailAddress, Moment, Secret};
 use crate::people::act;
 use crate::tag::Tag;
@@ -79,6 +82,8 @@ struct Session {
     authenticated_at: Moment,
     /// How, in the words of RFC 8176: `pwd`, `otp`, `sms`, `mfa`, …
     methods: Vec<String>,
+    /// How much that is worth: `urn:gantry:aal1` for one proof, `urn:gantry:aal2` for two of different kinds.
+    acr: String,
     /// What it is used on, as far as it says: `Firefox on Windows 10`.
     device: String,
     /// From where it was used last.
@@ -99,6 +104,7 @@ example!(Session, {
     "organization_id": "org_01h455vb4pex5vsknk084sn02q",
     "authenticated_at": "2026-01-15T12:00:00Z",
     "methods": ["pwd"],
+    "acr": "urn:gantry:aal1",
     "device": "Firefox on Linux",
     "address": "203.0.113.7",
     "created_at": "2026-01-15T12:00:00Z",
@@ -114,6 +120,7 @@ impl Session {
             current: row.id == current,
             organization_id: row.organization,
             authenticated_at: row.authenticated_at.into(),
+            acr: assurance::class(&row.methods).to_owned(),
             methods: row.methods,
             device: device::describe(row.user_agent.as_deref()),
             address: row.address,
@@ -202,6 +209,97 @@ enum SignedIn {
         #[oai(header = "Set-Cookie")]
         Option<String>,
     ),
+    /// The password is right, and one of his second factors is asked for: `POST /sessions/second-step`.
+    #[oai(status = 202)]
+    SecondStep(Json<SecondStep>),
+}
+
+impl SignedIn {
+    fn of(signed_in: sign_in::SignedIn) -> Self {
+        match signed_in {
+            sign_in::SignedIn::Open(session, handed) => {
+                let cookie = handed.cookie();
+                Self::Created(OpenSession::of(session, &handed), cookie)
+            }
+            sign_in::SignedIn::Pending(pending) => {
+                let factors = pending.factors.into_iter().map(|row| PossibleFactor {
+                    id: row.id,
+                    kind: row.kind.into(),
+                    name: row.name,
+                });
+                Self::SecondStep(Json(SecondStep {
+                    token: pending.token.expose().to_owned(),
+                    expires_at: pending.expires_at.into(),
+                    factors: factors.collect(),
+                    recovery_codes: pending.recovery_codes,
+                }))
+            }
+        }
+    }
+}
+
+/// A sign-in that waits for its second step.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct SecondStep {
+    /// To be sent with the second step, by the same client. It opens nothing by itself.
+    token: String,
+    /// When it is too late, and the sign-in begins again.
+    expires_at: Moment,
+    /// What he can prove himself with.
+    factors: Vec<PossibleFactor>,
+    /// Whether one of his recovery codes does too.
+    recovery_codes: bool,
+}
+
+example!(SecondStep, {
+    "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
+    "expires_at": "2026-01-15T12:10:00Z",
+    "factors": [{ "id": "fac_01h455vb4pex5vsknk084sn02q", "kind": "totp", "name": "My telephone" }],
+    "recovery_codes": true,
+});
+
+/// A factor that somebody can prove himself with.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct PossibleFactor {
+    /// Its id.
+    id: FactorId,
+    /// What it is.
+    kind: FactorKind,
+    /// What its owner calls it.
+    name: String,
+}
+
+example!(PossibleFactor, { "id": "fac_01h455vb4pex5vsknk084sn02q", "kind": "totp", "name": "My telephone" });
+
+/// The second step of a sign-in.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct SecondProof {
+    /// What the first step answered.
+    token: Secret,
+    /// One of his second factors.
+    factor: FactorProof,
+}
+
+example!(SecondProof, {
+    "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
+    "factor": { "method": "totp", "code": "492039" },
+});
+
+/// What is answered to somebody who completed his sign-in.
+#[derive(ApiResponse)]
+enum Completed {
+    /// He is signed in.
+    #[oai(status = 201)]
+    Created(
+        Json<OpenSession>,
+        /// Of a browser: the session.
+        #[oai(header = "Set-Cookie")]
+        Option<String>,
+    ),
 }
 
 /// What is answered to somebody whose session goes on with other tokens.
@@ -270,8 +368,10 @@ example!(Switch, { "organization_id": "org_01h455vb4pex5vsknk084sn02q" });
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields, example)]
 struct Proof {
-    /// His password.
-    password: Secret,
+    /// His password, if he has no second factor.
+    password: Option<Secret>,
+    /// One of his second factors.
+    factor: Option<FactorProof>,
 }
 
 example!(Proof, { "password": "correct horse battery staple" });
@@ -290,8 +390,9 @@ example!(EndedCount, { "count": 2 });
 impl Sessions {
     /// Sign in
     ///
-    /// With an e-mail address and a password. A wrong address and a wrong password are answered alike. A session that
-    /// the request carries is ended: nobody goes on with one that somebody else may have begun.
+    /// With an e-mail address and a password. A wrong address and a wrong password are answered alike. Who has a second
+    /// factor is asked for it: the answer is 202, and no session yet. A session that the request carries is ended: nobody
+    /// goes on with one that somebody else may have begun.
     ///
     /// Refused as `wrong_credentials` when the address or the password is wrong, as `account_suspended` when both are right
     /// and the account was suspended, as `not_found` when he is no member of the organization, as `cross_site_request` when
@@ -301,9 +402,23 @@ impl Sessions {
     async fn sign_in(&self, request: &Request, app: Data<&App>, body: Body<NewSession>) -> Result<SignedIn, Error> {
         let NewSession { email, password, kind, organization_id } = body.0;
         let asked = sign_in::Asked { email: email.email(), kind: kind.into(), organization: organization_id };
-        let (session, handed) = sign_in::sign_in(&app, request, asked, &password).await?;
+        Ok(SignedIn::of(sign_in::sign_in(&app, request, asked, &password).await?))
+    }
+
+    /// Complete a sign-in
+    ///
+    /// With a second factor, from the client that began it, within ten minutes. After five wrong ones it begins again.
+    ///
+    /// Refused as `invalid_sign_in` when there is no such sign-in to go on with, as `wrong_factor` when the factor proves
+    /// nothing, as `not_found` when he is no member of the organization any more, as `cross_site_request` when a browser's session is
+    /// asked for by another site's page, as `wrong_state` when browsers would not keep the cookie because the API is reached
+    /// without TLS.
+    #[oai(path = "/second-step", method = "post", operation_id = "completeSignIn")]
+    async fn complete(&self, request: &Request, app: Data<&App>, body: Body<SecondProof>) -> Result<Completed, Error> {
+        let SecondProof { token, factor } = body.0;
+        let (session, handed) = sign_in::complete(&app, request, &token, &factor, "factor.").await?;
         let cookie = handed.cookie();
-        Ok(SignedIn::Created(OpenSession::of(session, &handed), cookie))
+        Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
     }
 
     /// Get the next access token
@@ -454,16 +569,34 @@ impl Sessions {
 
     /// Prove anew who one is
     ///
-    /// Some operations want a proof of the last minutes, and say so with `insufficient_user_authentication`. What opened
-    /// the session before does not any more.
+    /// Some operations want a proof of the last minutes, and say so with `insufficient_user_authentication`: by the password,
+    /// or by a second factor of who has one. What opened the session before does not any more.
     ///
-    /// Refused as `wrong_credentials` when it is another password.
+    /// Refused as `wrong_credentials` when it is another password, as `wrong_factor` when the factor proves nothing, as
+    /// `second_factor_required` when he has a second factor and only the password was sent.
     #[oai(path = "/current/proof", method = "post", operation_id = "proveAnew")]
     async fn prove(&self, me: Me, app: Data<&App>, body: Body<Proof>) -> Result<Renewed, Error> {
-        verify_own(&app, &me, &body.0.password).await?;
+        let Proof { password, factor } = body.0;
+        if let Some(password) = &password {
+            verify_own(&app, &me, password).await?;
+        }
+        let by_factor = match &factor {
+            Some(factor) => Some(proof::verify(&app, me.person(), me.address(), factor, "factor.").await?),
+            None if password.is_none() => return Err(Error::field("password", "write the password, or a factor")),
+            None => None,
+        };
+        if by_factor.is_none() && has_any(&mut app.db.person(me.person()).await?, me.person()).await? {
+            return Err(Error::new(
+                Code::SecondFactorRequired,
+                "the password alone is not enough; send a `factor` too",
+            ));
+        }
+        let mut methods = by_factor.map_or_else(Vec::new, |proven| proven.methods.to_vec());
+        methods.extend(password.is_some().then_some("pwd"));
+        let factors: Vec<&str> = by_factor.iter().map(|proven| proven.factor).collect();
         let proven = act(&app, me.about(), me.person(), async |tx| {
-            tx.audit().on(&me.session());
-            rows::prove(tx, me.session(), &["pwd"]).await?;
+            tx.audit().on(&me.session()).set("methods", &methods);
+            rows::prove(tx, me.session(), &methods, &factors).await?;
             let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
             rows::take_back(tx, session.id).await?;
             let handed = hand_out(&app, tx, &session).await?;

@@ -3,14 +3,17 @@
 
 use std::net::IpAddr;
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use gantry_schema::audit::{Draft, Outcome};
+use gantry_schema::factors::pending::{self, NewPending};
+use gantry_schema::factors::{self, Factor, recovery};
 use gantry_schema::messages::templates;
 use gantry_schema::people::hashing::Verdict;
 use gantry_schema::people::passwords::{self, Password};
 use gantry_schema::people::{self, Email, State, Typed};
 use gantry_schema::sessions::{self as rows, Ended, Kind, NewSession, Session};
-use gantry_schema::{OrganizationId, PersonId, TenantTx, memberships};
+use gantry_schema::token::SignInToken;
+use gantry_schema::{OrganizationId, PendingSignInId, PersonId, TenantTx, memberships};
 use poem::Request;
 use poem::http::header;
 
@@ -23,6 +26,7 @@ use crate::audit::about::About;
 use crate::caller::Me;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
+use crate::factors::proof::{self, FactorProof};
 use crate::field::Secret;
 use crate::people::{act, moment};
 
@@ -42,13 +46,26 @@ pub(crate) struct Asked {
     pub(crate) organization: Option<OrganizationId>,
 }
 
-/// Signs somebody in.
-pub(crate) async fn sign_in(
-    app: &App,
-    request: &Request,
-    asked: Asked,
-    password: &Secret,
-) -> Result<(Session, HandedOut), Error> {
+/// What came of a first step.
+pub(crate) enum SignedIn {
+    /// He is signed in.
+    Open(Session, HandedOut),
+    /// He is asked for a second factor.
+    Pending(Pending),
+}
+
+/// A sign-in that waits for its second step.
+pub(crate) struct Pending {
+    pub(crate) token: SignInToken,
+    pub(crate) expires_at: DateTime<Utc>,
+    /// What he can prove himself with.
+    pub(crate) factors: Vec<Factor>,
+    /// Whether a recovery code does too.
+    pub(crate) recovery_codes: bool,
+}
+
+/// Signs somebody in, or asks him for his second factor.
+pub(crate) async fn sign_in(app: &App, request: &Request, asked: Asked, password: &Secret) -> Result<SignedIn, Error> {
     if asked.kind == Kind::Browser {
         cookie::check_origin(app, request)?;
     }
@@ -65,23 +82,124 @@ pub(crate) async fn sign_in(
     if found.is_some_and(|person| person.state != State::Active) {
         return Err(Error::new(Code::AccountSuspended, "this account was suspended; ask whoever runs the platform"));
     }
-    end_presented(app, request).await?;
-    begin(app, request, person, asked.kind, asked.organization, &["pwd"]).await
+    let mut tx = app.db.person(person).await?;
+    let factors = factors::confirmed(&mut tx, person).await?;
+    let left = recovery::left(&mut tx, person).await?;
+    drop(tx);
+    if !factors.is_empty() {
+        let recovery_codes = left.is_some_and(|left| left.count > 0);
+        return wait(app, request, person, &asked, factors, recovery_codes).await.map(SignedIn::Pending);
+    }
+    let Asked { kind, organization, .. } = asked;
+    let new = Begin { person, kind, organization, methods: &["pwd"], factors: &[], completes: None };
+    begin(app, request, &new).await.map(|(session, handed)| SignedIn::Open(session, handed))
 }
 
-/// Begins a session of somebody who proved who he is.
-pub(super) async fn begin(
+/// Notes that somebody knew his password, which opens nothing.
+async fn wait(
     app: &App,
     request: &Request,
     person: PersonId,
-    kind: Kind,
-    organization: Option<OrganizationId>,
-    methods: &[&str],
+    asked: &Asked,
+    factors: Vec<Factor>,
+    recovery_codes: bool,
+) -> Result<Pending, Error> {
+    if asked.kind == Kind::Browser {
+        cookie::check_host(app)?;
+    }
+    let token = SignInToken::generate(&mut rand::rng());
+    let new = NewPending {
+        person,
+        kind: asked.kind,
+        organization: asked.organization,
+        methods: &["pwd"],
+        user_agent: request.header(header::USER_AGENT),
+    };
+    let about = About::find(request)?;
+    let kept = act(app, &about, person, async |tx| {
+        if let Some(wanted) = asked.organization
+            && !memberships::counts(tx, person, wanted).await?
+        {
+            return Err(Error::not_found(wanted).at("organization_id"));
+        }
+        tx.audit().on(&person).set("kind", asked.kind.as_str()).set("methods", ["pwd"]).set("awaits", "second_factor");
+        Ok(pending::keep(tx, &token, &new).await?)
+    });
+    let expires_at = kept.await?;
+    Ok(Pending { token, expires_at, factors, recovery_codes })
+}
+
+/// Completes a sign-in with a second factor.
+pub(crate) async fn complete(
+    app: &App,
+    request: &Request,
+    token: &Secret,
+    factor: &FactorProof,
+    field: &str,
 ) -> Result<(Session, HandedOut), Error> {
+    let found = awaited(app, request, token).await?;
+    // Counted before it is looked at: of guesses that come at once, none is free.
+    let mut tx = app.db.tenant_for(OrganizationId::PLATFORM, found.person).await?;
+    let may = pending::try_once(&mut tx, found.id).await?;
+    tx.commit().await?;
+    may.then_some(()).ok_or_else(cannot_go_on)?;
+    let from = request.data::<RequestInfo>().and_then(|info| info.address);
+    let proven = proof::verify(app, found.person, from, factor, field).await?;
+    let methods: Vec<&str> = found.methods.iter().map(String::as_str).chain(proven.methods.iter().copied()).collect();
+    let new = Begin {
+        person: found.person,
+        kind: found.kind,
+        organization: found.organization,
+        methods: &methods,
+        factors: &[proven.factor],
+        completes: Some(found.id),
+    };
+    begin(app, request, &new).await
+}
+
+/// The sign-in that a token goes on with.
+async fn awaited(app: &App, request: &Request, token: &Secret) -> Result<pending::Pending, Error> {
+    let token = SignInToken::parse(token.expose()).map_err(|_| cannot_go_on())?;
+    let found = pending::presented(&mut app.db.credential(token.hash()).await?).await?.ok_or_else(cannot_go_on)?;
+    if found.kind == Kind::Browser {
+        cookie::check_origin(app, request)?;
+    }
+    if !found.is_of(request.header(header::USER_AGENT)) {
+        return Err(cannot_go_on());
+    }
+    Ok(found)
+}
+
+fn cannot_go_on() -> Error {
+    let detail = "there is no such sign-in to go on with: it was completed, tried too often, took too long, or was begun by \
+                  another client; begin again";
+    Error::new(Code::InvalidSignIn, detail).at("token")
+}
+
+/// A session to begin.
+pub(super) struct Begin<'a> {
+    pub(super) person: PersonId,
+    pub(super) kind: Kind,
+    pub(super) organization: Option<OrganizationId>,
+    pub(super) methods: &'a [&'a str],
+    pub(super) factors: &'a [&'a str],
+    /// The sign-in that is used up by it.
+    pub(super) completes: Option<PendingSignInId>,
+}
+
+/// Begins a session of somebody who proved who he is.
+pub(super) async fn begin(app: &App, request: &Request, new: &Begin<'_>) -> Result<(Session, HandedOut), Error> {
+    end_presented(app, request).await?;
+    let Begin { person, kind, organization, methods, factors, completes } = *new;
     let address = request.data::<RequestInfo>().and_then(|info| info.address).map(|address| address.to_string());
     let user_agent = request.header(header::USER_AGENT);
     let about = About::find(request)?;
     let begun = act(app, &about, person, async |tx| {
+        if let Some(pending) = completes
+            && !pending::take(tx, pending).await?
+        {
+            return Err(cannot_go_on());
+        }
         let organization = match organization {
             Some(wanted) if memberships::counts(tx, person, wanted).await? => Some(wanted),
             Some(wanted) => return Err(Error::not_found(wanted).at("organization_id")),
@@ -98,6 +216,7 @@ pub(super) async fn begin(
             organization,
             kind,
             methods,
+            factors,
             address: address.as_deref(),
             user_agent,
             idle,

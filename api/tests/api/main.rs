@@ -11,6 +11,7 @@ mod documented;
 mod dry_run;
 mod edge;
 mod errors;
+mod factors;
 mod health;
 mod inspector;
 mod jobs;
