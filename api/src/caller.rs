@@ -93,6 +93,7 @@ impl Authority {
             organization: OrganizationId::PLATFORM,
             reach: Reach::Inside,
             hold: None,
+            barred: None,
             scopes: Some(Permissions::default()),
             behind: Behind::Left,
         };
@@ -135,6 +136,16 @@ impl Caller {
             (Reason::OrganizationDeleted, _) => {
                 "the organization was deleted, and can only be restored; ask whoever runs the platform".to_owned()
             }
+            (Reason::LockedDown, _) => "the organization, or one above it, is locked down: nothing is done for anybody of it until \
+                                        it is unlocked"
+                .to_owned(),
+            (Reason::SourceAddress, _) => {
+                "the organization may be asked only from its networks, and you ask from elsewhere".to_owned()
+            }
+            (Reason::SourceCountry, _) => {
+                "the organization may be asked only from some countries, and you ask from another, or from nobody knows where"
+                    .to_owned()
+            }
             (Reason::OwnerLeft, _) => {
                 "whoever made the key is no member any more, so it allows nothing; make a new one".to_owned()
             }
@@ -169,7 +180,12 @@ impl Caller {
                  /organizations/{organization}/support"
             ),
         };
-        Error::new(Code::Forbidden, detail).reason(rule.as_str())
+        let code = match rule {
+            Reason::LockedDown => Code::LockedDown,
+            Reason::SourceAddress | Reason::SourceCountry => Code::SourceNotAllowed,
+            _ => Code::Forbidden,
+        };
+        Error::new(code, detail).reason(rule.as_str())
     }
 
     /// What is known of the caller, as the rules look at it.
@@ -577,6 +593,11 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     // Who acts for no organization is counted by the platform's own allowance, each by himself.
     let organization = known.organization.unwrap_or(OrganizationId::PLATFORM);
     rate::admit(request, app, organization, Credential::person(known.person)).await?;
+    if app.standings.of(&app.db, organization).await?.sessions_from.is_some_and(|from| known.created_at < from) {
+        return Err(
+            refused("the organization was locked down, which ended the session; sign in again").at("Authorization")
+        );
+    }
     let by = By::person(known.person).traced(traceparent);
     let authority = match (known.organization, wanted) {
         (Some(home), _) => authority(request, app, home, &by, None, Behind::Member(known.may)).await?,
@@ -601,7 +622,8 @@ async fn authority(
         None => (None, None),
     };
     let scope = scope::of(request, app, home, by).await?;
-    let subject = Subject { organization: scope.organization, reach: scope.reach, hold, scopes, behind };
+    let barred = app.bars(&standing.defence, request.data::<RequestInfo>().and_then(|info| info.address));
+    let subject = Subject { organization: scope.organization, reach: scope.reach, hold, barred, scopes, behind };
     Ok(Authority::of(subject, told, scope.support))
 }
 

@@ -13,6 +13,7 @@ pub mod client;
 pub mod compatible;
 pub mod conditional;
 pub mod cors;
+pub mod defence;
 mod document;
 pub mod dry_run;
 pub mod during;
@@ -28,6 +29,7 @@ pub mod inspector;
 pub mod jobs;
 pub mod limits;
 pub mod load;
+pub mod lockdowns;
 pub mod members;
 pub mod messages;
 pub mod notices;
@@ -84,7 +86,7 @@ type Features = (
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage),
+    (limits::RateLimits, usage::ApiUsage, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,
@@ -116,7 +118,7 @@ const FEATURES: Features = (
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage),
+    (limits::RateLimits, usage::ApiUsage, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,

@@ -200,6 +200,7 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
             organization: own,
             reach: Reach::Inside,
             hold,
+            barred: None,
             scopes: Some(key.scopes.iter().copied().collect()),
             behind: key.behind,
         };
@@ -210,5 +211,8 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
     };
     let member = members::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let behind: Behind = member.behind;
-    Ok((Subject { organization: own, reach: Reach::Inside, hold, scopes: None, behind }, format!("person:{id}")))
+    Ok((
+        Subject { organization: own, reach: Reach::Inside, hold, barred: None, scopes: None, behind },
+        format!("person:{id}"),
+    ))
 }

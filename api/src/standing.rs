@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gantry_schema::access::{self, Hold};
+use gantry_schema::defence::{Effective, lockdowns, policies};
 use gantry_schema::limits::{self, Allowance, Rule};
 use gantry_schema::organizations::lifecycle;
 use gantry_schema::usage::{self, MonthUse};
@@ -39,6 +41,10 @@ pub(crate) struct Standing {
     pub hold: Option<Held>,
     /// What it has used of the month.
     pub used: MonthUse,
+    /// From where it may be asked.
+    pub defence: Effective,
+    /// What sessions began before counts no more.
+    pub sessions_from: Option<DateTime<Utc>>,
 }
 
 /// Why nothing is done in an organization.
@@ -54,7 +60,10 @@ impl Standing {
         let mut tx = db.tenant(organization).await?;
         let hold = lifecycle::held(&mut tx).await?.map(|(hold, told)| Held { hold, told: told.map(Arc::from) });
         let (allowance, used) = (limits::allowance(&mut tx).await?, usage::month(&mut tx).await?);
-        Ok(Self { allowance, hold, used })
+        let (defence, lockdown) = (policies::effective(&mut tx).await?, lockdowns::state(&mut tx).await?);
+        // What was said of a lockdown is for those who may look it up.
+        let hold = hold.or_else(|| lockdown.locked.then_some(Held { hold: Hold::LockedDown, told: None }));
+        Ok(Self { allowance, hold, used, defence, sessions_from: lockdown.sessions_from })
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Tag {
     /// Applications that act for people, or for themselves, by OAuth 2.0 and OpenID Connect.
     #[oai(rename = "OAuth applications")]
     OauthClients,
+    /// From where an organization may be asked, what is done about sign-ins that look wrong, and lockdowns.
+    Defence,
     /// Durable work: asked for, looked at, cancelled, retried.
     Jobs,
     /// What runs how much: pauses and limits.

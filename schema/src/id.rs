@@ -206,6 +206,9 @@ id!(
     /// Support that one above an organization was given in it.
     SupportId, "sup");
 id!(
+    /// That an organization was locked down.
+    LockdownId, "lck");
+id!(
     /// A key a program signs its requests with.
     ApiKeyId, "key");
 id!(

@@ -9,6 +9,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod clock;
 pub mod db;
+pub mod defence;
 pub mod digest;
 mod express;
 pub mod factors;
@@ -39,8 +40,7 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId,
-    ScheduleId, SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -60,6 +60,12 @@ impl Notice {
                 fact("metric"),
                 fact("resets_at")
             )
+        } else if of(PlatformEvent::LockdownStarted) {
+            format!(
+                "The organization {} is locked down: {}. Nobody of it, or below it, may do anything until it is unlocked.",
+                fact("organization_id"),
+                fact("reason")
+            )
         } else {
             format!("{} concerns {}.", self.kind, self.subject)
         }

@@ -14,7 +14,7 @@ use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::{
     Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, Window, api_keys, db,
-    sessions, token,
+    defence, sessions, token,
 };
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;
@@ -37,6 +37,7 @@ const OF_PEOPLE: &[(&str, &str)] = &[
     ("factors", "person_id"),
     ("recovery_codes", "person_id"),
     ("pending_sign_ins", "person_id"),
+    ("sign_ins", "person_id"),
 ];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
@@ -196,6 +197,8 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
         confirmed_at: None,
     };
     archives::insert(&mut tx, &archive).await.unwrap();
+    defence::policies::set(&mut tx, &defence::Policy::default()).await.unwrap();
+    defence::lockdowns::start(&mut tx, actor.id, "a story", &["no queue".to_owned()], "story").await.unwrap();
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
     tx.commit().await.unwrap();
@@ -268,6 +271,8 @@ async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
     let token = token::AccessToken::generate(&mut seeded(email));
     let until = platform.now() + chrono::Duration::minutes(15);
     sessions::give(&mut tx, &session, token.hash(), sessions::TokenKind::Access, until).await.unwrap();
+    let sign_in = defence::sign_ins::SignIn { occurred_at: platform.now(), device: [0; 32], country: None, spot: None };
+    defence::sign_ins::keep(&mut tx, person, &sign_in).await.unwrap();
     tx.commit().await.unwrap();
     of.takes_in(person, Role::Member).await;
 

@@ -240,6 +240,8 @@ pub struct Known {
     pub factors: Vec<String>,
     /// Since when he is a member there.
     pub member_since: Option<DateTime<Utc>>,
+    /// When the session began.
+    pub created_at: DateTime<Utc>,
     /// When the session was used last, to the minute.
     pub last_used_at: DateTime<Utc>,
     /// When the token stops opening it.
@@ -255,7 +257,8 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
     let now = tx.now();
     let row = sqlx::query!(
         r#"select s.id as "session: SessionId", s.person_id as "person: PersonId", s.kind, s.authenticated_at,
-                  s.methods, s.factors, s.last_used_at, least(t.expires_at, s.expires_at) as "expires_at!",
+                  s.methods, s.factors, s.created_at, s.last_used_at,
+                  least(t.expires_at, s.expires_at) as "expires_at!",
                   m.organization_id as "organization?: OrganizationId", m.role as "role?",
                   m.permissions as "permissions?", m.created_at as "member_since?"
              from session_tokens t
@@ -293,6 +296,7 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
         methods: row.methods,
         factors: row.factors,
         member_since: row.member_since,
+        created_at: row.created_at,
         last_used_at: row.last_used_at,
         expires_at: row.expires_at,
     }))

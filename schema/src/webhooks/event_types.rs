@@ -57,11 +57,19 @@ pub enum PlatformEvent {
     ApiUsageThreshold,
     /// Something was recorded, and sealed.
     AuditRecorded,
+    /// Somebody was not let through from where he asked.
+    AccessRefused,
+    /// It was changed from where an organization may be asked.
+    DefenceChanged,
+    /// An organization was locked down.
+    LockdownStarted,
+    /// An organization was unlocked.
+    LockdownEnded,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -78,6 +86,10 @@ impl PlatformEvent {
         Self::ApiKeyRevoked,
         Self::ApiUsageThreshold,
         Self::AuditRecorded,
+        Self::AccessRefused,
+        Self::DefenceChanged,
+        Self::LockdownStarted,
+        Self::LockdownEnded,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -103,6 +115,10 @@ impl PlatformEvent {
             Self::ApiKeyRevoked => "api_key.revoked",
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
+            Self::AccessRefused => "security.access_refused",
+            Self::DefenceChanged => "security.policy_changed",
+            Self::LockdownStarted => "security.lockdown_started",
+            Self::LockdownEnded => "security.lockdown_ended",
         }
     }
 
@@ -227,6 +243,32 @@ impl PlatformEvent {
                         "occurred_at": "2026-03-02T09:00:00.123456Z", "actor": "key_01h455vb4pex5vsknk084sn02q",
                         "action": "api_key.revoke", "outcome": "allowed",
                         "text": "{\"id\":\"aud_01h455vb4pex5vsknk084sn02q\",\"outcome\":\"allowed\"}" }),
+            ),
+            Self::AccessRefused => (
+                "A key, a person or an application was not let through from where it asked; told once a minute of each, for what \
+                 it wanted to do.",
+                json!({
+                    "actor": text("Who: `api_key:key_…`, `person:usr_…` or `oauth_client:app_…`."),
+                    "address": text("From where; `unknown` where that cannot be known."),
+                    "action": text("What it wanted to do, as the record calls it."),
+                }),
+                json!({ "actor": "api_key:key_01h455vb4pex5vsknk084sn02q", "address": "203.0.113.9", "action": "job.list" }),
+            ),
+            Self::DefenceChanged => about_organization("It was changed from where an organization may be asked."),
+            Self::LockdownStarted => (
+                "An organization was locked down, with all that is below it.",
+                json!({
+                    "organization_id": id("org", "The organization."),
+                    "reason": text("Why."),
+                    "queues": { "type": "array", "items": { "type": "string" }, "description": "Whose jobs are not begun." },
+                }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "reason": "A laptop was stolen",
+                        "queues": ["default"] }),
+            ),
+            Self::LockdownEnded => (
+                "An organization that was locked down was unlocked.",
+                json!({ "organization_id": id("org", "The organization."), "reason": text("Why.") }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "reason": "The password was changed" }),
             ),
         };
         let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
