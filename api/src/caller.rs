@@ -26,6 +26,7 @@ use gantry_jobs::By;
 use gantry_schema::access::{self, Behind, Reach, Reason, Subject};
 use gantry_schema::api_keys::{self, ApiKey, Token};
 use gantry_schema::audit::{Actor, ActorKind};
+use gantry_schema::factors::assurance;
 use gantry_schema::oauth::authorizations::Opened;
 use gantry_schema::oauth::scope::Scopes;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
@@ -87,6 +88,12 @@ impl Authority {
         Self { subject, nowhere: false, permissions: subject.may(), told, support }
     }
 
+    /// Of somebody whose organization wants more proof of him than he has given, or not.
+    fn unproven(self, unproven: bool) -> Self {
+        let subject = Subject { unproven, ..self.subject };
+        Self { subject, permissions: subject.may(), ..self }
+    }
+
     /// Of somebody who is a member of nothing, or acts for nothing.
     fn nowhere() -> Self {
         let subject = Subject {
@@ -94,6 +101,7 @@ impl Authority {
             reach: Reach::Inside,
             hold: None,
             barred: None,
+            unproven: false,
             scopes: Some(Permissions::default()),
             behind: Behind::Left,
         };
@@ -146,6 +154,9 @@ impl Caller {
                 "the organization may be asked only from some countries, and you ask from another, or from nobody knows where"
                     .to_owned()
             }
+            (Reason::SecondFactor, _) => "the organization, or one above it, wants everybody to have a second factor: enrol one with \
+                                          POST /me/factors/totp or a passkey, or prove yourself with the one you have"
+                .to_owned(),
             (Reason::OwnerLeft, _) => {
                 "whoever made the key is no member any more, so it allows nothing; make a new one".to_owned()
             }
@@ -183,9 +194,18 @@ impl Caller {
         let code = match rule {
             Reason::LockedDown => Code::LockedDown,
             Reason::SourceAddress | Reason::SourceCountry => Code::SourceNotAllowed,
+            Reason::SecondFactor => Code::SecondFactorRequired,
             _ => Code::Forbidden,
         };
         Error::new(code, detail).reason(rule.as_str())
+    }
+
+    /// Whether it is no person, or one who proved himself in more than one way.
+    pub(crate) fn is_proven_by_several(&self) -> bool {
+        match &self.who {
+            Who::Person(known) => assurance::is_by_several(&known.methods),
+            Who::ApiKey(_) | Who::Application(_) => true,
+        }
     }
 
     /// What is known of the caller, as the rules look at it.
@@ -600,7 +620,15 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     }
     let by = By::person(known.person).traced(traceparent);
     let authority = match (known.organization, wanted) {
-        (Some(home), _) => authority(request, app, home, &by, None, Behind::Member(known.may)).await?,
+        (Some(home), _) => {
+            let mut authority = authority(request, app, home, &by, None, Behind::Member(known.may)).await?;
+            if !assurance::is_by_several(&known.methods) {
+                let standing = app.standings.of(&app.db, home).await?;
+                let needed_from = standing.defence.second_factor_from(known.member_since);
+                authority = authority.unproven(needed_from.is_some_and(|from| app.db.now() >= from));
+            }
+            authority
+        }
         (None, Some(wanted)) => return Err(Error::not_found(wanted).at(scope::ORGANIZATION)),
         (None, None) => Authority::nowhere(),
     };
@@ -623,7 +651,8 @@ async fn authority(
     };
     let scope = scope::of(request, app, home, by).await?;
     let barred = app.bars(&standing.defence, request.data::<RequestInfo>().and_then(|info| info.address));
-    let subject = Subject { organization: scope.organization, reach: scope.reach, hold, barred, scopes, behind };
+    let subject =
+        Subject { organization: scope.organization, reach: scope.reach, hold, barred, unproven: false, scopes, behind };
     Ok(Authority::of(subject, told, scope.support))
 }
 

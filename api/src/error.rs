@@ -109,6 +109,9 @@ codes! {
     /// The account was suspended.
     AccountSuspended = "account_suspended", FORBIDDEN, "The account was suspended",
         "Ask whoever runs the platform.";
+    /// Everything is right, and looks wrong.
+    SignInRefused = "sign_in_refused", FORBIDDEN, "The sign-in looks wrong, and was refused",
+        "Sign in from where and with what you usually do, or ask one of the organization's owners.";
     /// Accounts are not made like this.
     SignUpClosed = "sign_up_closed", FORBIDDEN, "Accounts are not made like this here",
         "Have somebody invite you, or ask whoever runs the platform.";
@@ -456,7 +459,8 @@ impl Error {
             }
             _ => {}
         }
-        if matches!(self.code, Code::Forbidden | Code::SourceNotAllowed | Code::LockedDown) {
+        if matches!(self.code, Code::Forbidden | Code::SourceNotAllowed | Code::LockedDown | Code::SecondFactorRequired)
+        {
             let barred = self.code == Code::SourceNotAllowed;
             response.set_data(Reason { detail: self.detail.clone(), barred });
         }

@@ -126,7 +126,7 @@ impl Lockdowns {
     /// that are named are not begun. Needs a proof of the last minutes of who one is.
     ///
     /// Refused as `insufficient_user_authentication` when that proof is older, as `wrong_state` when it is locked down already.
-    #[oai(path = "/:organization/lockdown", method = "post", operation_id = "lockDown")]
+    #[oai(path = "/:organization/lockdown", method = "post", operation_id = "lockOrganization")]
     async fn lock(
         &self,
         caller: May<LockDown>,
@@ -168,7 +168,7 @@ impl Lockdowns {
     /// last minutes of who one is.
     ///
     /// Refused as `insufficient_user_authentication` when that proof is older, as `wrong_state` when it is not locked down itself.
-    #[oai(path = "/:organization/unlock", method = "post", operation_id = "unlock")]
+    #[oai(path = "/:organization/unlock", method = "post", operation_id = "unlockOrganization")]
     async fn unlock(
         &self,
         caller: May<LockDown>,

@@ -201,6 +201,7 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
             reach: Reach::Inside,
             hold,
             barred: None,
+            unproven: false,
             scopes: Some(key.scopes.iter().copied().collect()),
             behind: key.behind,
         };
@@ -212,7 +213,7 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
     let member = members::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let behind: Behind = member.behind;
     Ok((
-        Subject { organization: own, reach: Reach::Inside, hold, barred: None, scopes: None, behind },
+        Subject { organization: own, reach: Reach::Inside, hold, barred: None, unproven: false, scopes: None, behind },
         format!("person:{id}"),
     ))
 }

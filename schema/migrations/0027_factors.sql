@@ -11,15 +11,11 @@ create table factors (
     secret          bytea,
     -- Of a TOTP device: the time step of the last code. None up to it is good again.
     last_step       bigint,
-    -- Of a passkey: what the browser knows it by, and its public key as COSE (RFC 9052) writes it.
+    -- Of a passkey: what the browser knows it by, and what is known of it: its public key, its count, what it can do.
     credential_id   bytea check (length(credential_id) between 1 and 1023),
-    public_key      bytea check (length(public_key) <= 2000),
-    sign_count      bigint not null default 0,
-    transports      text[] not null default '{}',
-    -- Of a passkey: it may leave its device, it has done so, and it proves who uses it (by a finger, a face, a PIN).
-    backup_eligible boolean not null default false,
+    passkey         jsonb check (pg_column_size(passkey) <= 8192),
+    -- Of a passkey: it has left the device it was made on.
     backed_up       boolean not null default false,
-    verifies_user   boolean not null default false,
     -- Of a passkey: when its count last went backwards, as that of a copy would.
     suspected_at    timestamptz,
     -- Where codes are sent to.
@@ -32,7 +28,7 @@ create table factors (
     expires_at      timestamptz,
     last_used_at    timestamptz,
     check ((kind = 'totp') = (secret is not null)),
-    check ((kind = 'passkey') = (credential_id is not null and public_key is not null)),
+    check ((kind = 'passkey') = (credential_id is not null and passkey is not null)),
     check ((kind in ('sms', 'email')) = (address is not null)),
     check ((confirmed_at is null) = (expires_at is not null)),
     constraint factors_credential_id_key unique (credential_id)
@@ -60,6 +56,8 @@ create table pending_sign_ins (
     hash            bytea not null check (length(hash) = 32),
     kind            text not null check (kind in ('browser', 'program')),
     organization_id uuid references organizations (id) on delete cascade,
+    -- A digest of the code that was sent by mail, where the sign-in looked wrong and he has no factor.
+    mailed_code     bytea check (length(mailed_code) = 32),
     -- What he has proven (RFC 8176).
     methods         text[] not null,
     -- What the client calls itself; another one does not go on with it.
@@ -84,6 +82,8 @@ create table passkey_challenges (
     hash            bytea not null check (length(hash) = 32),
     -- Whose passkey is to answer; null: whoever's.
     person_id       uuid references people (id),
+    -- What the answer is verified with.
+    state           jsonb not null check (pg_column_size(state) <= 65536),
     created_at      timestamptz not null,
     expires_at      timestamptz not null,
     used_at         timestamptz,

@@ -11,6 +11,10 @@ create table defence_policies (
     new_device          text not null check (new_device in ('off', 'notice', 'step_up', 'refuse')),
     impossible_travel   text not null check (impossible_travel in ('off', 'notice', 'step_up', 'refuse')),
     credential_stuffing text not null check (credential_stuffing in ('off', 'notice', 'step_up', 'refuse')),
+    -- Since when people need a second factor; null: they need none. And the days they have to enrol one, from then on, or
+    -- from when they become members.
+    second_factor_since      timestamptz,
+    second_factor_grace_days integer not null default 0 check (second_factor_grace_days between 0 and 90),
     updated_at          timestamptz not null
 );
 alter table defence_policies enable row level security;

@@ -40,7 +40,11 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId,
+    FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId, NoticeId,
+    OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId,
+    OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId, SigningKeyId,
+    SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -9,9 +9,10 @@ pub(crate) mod places;
 
 use std::net::IpAddr;
 
+use chrono::TimeDelta;
 use gantry_jobs::webhooks;
 use gantry_schema::defence::policies::{self, Stored};
-use gantry_schema::defence::{Bar, Country, Effective, Policy, Response};
+use gantry_schema::defence::{Bar, Country, Effective, Policy, Response, SecondFactor};
 use gantry_schema::organizations::needed::{ManageDefence, ReadDefence};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{OrganizationId, TenantTx, turn};
@@ -30,6 +31,7 @@ use crate::conditional::{IfMatch, IfNoneMatch, Tagged};
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
 use crate::example::example;
+use crate::field::Moment;
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
 pub use places::{Places, PlacesError};
@@ -37,6 +39,9 @@ pub use places::{Places, PlacesError};
 /// The operations on policies.
 #[derive(Debug, Clone, Copy)]
 pub struct Defence;
+
+/// Days in which people enrol a second factor, where nobody said how many.
+const GRACE_DAYS: i64 = 14;
 
 /// Countries in a list.
 const MAX_COUNTRIES: usize = 260;
@@ -107,6 +112,11 @@ struct Set {
     impossible_travel: Answer,
     /// What is done when he signs in from where passwords are being tried.
     credential_stuffing: Answer,
+    /// Since when people need a second factor; left out: they need none.
+    #[oai(skip_serializing_if_is_none)]
+    second_factor_since: Option<Moment>,
+    /// The days they have to enrol one, from then on or from when they become members.
+    second_factor_grace_days: i64,
 }
 
 impl Set {
@@ -121,6 +131,8 @@ impl Set {
             new_device: policy.new_device.into(),
             impossible_travel: policy.impossible_travel.into(),
             credential_stuffing: policy.credential_stuffing.into(),
+            second_factor_since: policy.second_factor.map(|needed| needed.since.into()),
+            second_factor_grace_days: policy.second_factor.map_or(0, |needed| needed.grace.num_days()),
         }
     }
 }
@@ -150,6 +162,8 @@ example!(Policies, {
         "new_device": "notice",
         "impossible_travel": "step_up",
         "credential_stuffing": "step_up",
+        "second_factor_since": "2026-01-15T12:00:00Z",
+        "second_factor_grace_days": 14,
     }],
 });
 
@@ -175,6 +189,11 @@ struct NewDefencePolicy {
     impossible_travel: Option<Answer>,
     /// What is done about guesses; left out: whoever it was proves himself anew.
     credential_stuffing: Option<Answer>,
+    /// Whether people need a second factor; left out: no.
+    second_factor_required: Option<bool>,
+    /// The days they have to enrol one; left out: 14.
+    #[oai(validator(minimum(value = "0"), maximum(value = "90")))]
+    second_factor_grace_days: Option<i64>,
     /// Also where the caller himself could not ask from where he does any more. Left out: no.
     force: Option<bool>,
 }
@@ -206,8 +225,11 @@ impl Defence {
     /// look wrong. In force in every process of the API within a second. Addresses are those of connections, or what
     /// proxies say that the installation trusts. What is not let through is refused as `source_not_allowed`.
     ///
-    /// Refused as `would_lock_out` when the caller himself could not ask from where he does any more, unless it is forced; as
-    /// `precondition_required` without `If-Match`.
+    /// Where a second factor is required, people without one do nothing for the organization when their days are over but enrol one:
+    /// they are refused as `second_factor_required`.
+    ///
+    /// Refused as `would_lock_out` when the caller himself could not ask any more, from where he does or without a second factor,
+    /// unless it is forced; as `precondition_required` without `If-Match`.
     #[oai(path = "/:organization/defence", method = "put", operation_id = "setDefence")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn set(
@@ -224,16 +246,27 @@ impl Defence {
         let (own, id) = (caller.organization(), caller.inside(&app.db, organization.0).await?);
         let force = body.0.force.unwrap_or(false);
         let policy = read(&app, body.0)?;
+        let proven = caller.is_proven_by_several();
         let address = request.data::<RequestInfo>().and_then(|info| info.address);
         let set = once.run(&caller, id, async |tx| {
             turn::take(tx, "defence").await?;
             let before = shown(&app, tx).await?;
             policies::set(tx, &policy).await?;
-            if own == id && !force && app.bars(&policies::effective(tx).await?, address).is_some() {
-                return Err(Error::new(
-                    Code::WouldLockOut,
-                    "you could not ask from where you do any more; add it, or send force if that is what you want",
-                ));
+            if own == id && !force {
+                let effective = policies::effective(tx).await?;
+                if app.bars(&effective, address).is_some() {
+                    return Err(Error::new(
+                        Code::WouldLockOut,
+                        "you could not ask from where you do any more; add it, or send force if that is what you want",
+                    ));
+                }
+                if !proven && effective.second_factor_from(None).is_some_and(|from| from <= app.db.now()) {
+                    return Err(Error::new(
+                        Code::WouldLockOut,
+                        "you have not proven yourself with a second factor, and could do nothing any more; enrol one first, give \
+                         days to do so, or send force if that is what you want",
+                    ));
+                }
             }
             webhooks::emit(tx, PlatformEvent::DefenceChanged.name(), json!({ "organization_id": id }), caller.by())
                 .await?;
@@ -268,6 +301,10 @@ fn read(app: &App, new: NewDefencePolicy) -> Result<Policy, Error> {
         new_device: or(new.new_device, default.new_device),
         impossible_travel: or(new.impossible_travel, default.impossible_travel),
         credential_stuffing: or(new.credential_stuffing, default.credential_stuffing),
+        second_factor: new.second_factor_required.unwrap_or(false).then(|| SecondFactor {
+            since: app.db.now(),
+            grace: TimeDelta::days(new.second_factor_grace_days.unwrap_or(GRACE_DAYS)),
+        }),
     };
     if policy.restricts_countries() && !app.places.are_known() {
         let field = if policy.countries_allowed.is_empty() { "countries_denied" } else { "countries_allowed" };

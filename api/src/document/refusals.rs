@@ -81,6 +81,7 @@ fn codes(method: &str, operation: &Tree, schemas: &Tree) -> BTreeSet<Code> {
             Code::Forbidden,
             Code::SourceNotAllowed,
             Code::LockedDown,
+            Code::SecondFactorRequired,
             Code::NotFound,
             Code::QuotaExceeded,
         ]);

@@ -1,9 +1,12 @@
 //! Second factors: what people enrol, name and remove, and the codes that are left when a device is lost.
 
+pub(crate) mod passkeys;
 pub(crate) mod proof;
 
 use fast_qr::convert::svg::SvgBuilder;
 use fast_qr::qr::QRBuilder;
+use gantry_schema::factors::challenges::Purpose;
+use gantry_schema::factors::passkeys::NewPasskey as NewRow;
 use gantry_schema::factors::recovery::{self, RecoveryCode};
 use gantry_schema::factors::{self as rows, assurance, pending, totp};
 use gantry_schema::organizations::settings::{self, Setting};
@@ -22,7 +25,7 @@ use crate::body::Body;
 use crate::caller::Me;
 use crate::error::{Code, Error};
 use crate::example::example;
-use crate::field::{Moment, Name, Secret};
+use crate::field::{AnyJson, Moment, Name, Secret};
 use crate::people::act;
 use crate::tag::Tag;
 
@@ -75,6 +78,12 @@ pub(crate) struct Factor {
     /// When it was used last.
     #[oai(skip_serializing_if_is_none)]
     last_used_at: Option<Moment>,
+    /// Of a passkey: it has left the device it was made on.
+    #[oai(skip_serializing_if_is_none)]
+    backed_up: Option<bool>,
+    /// Of a passkey: when its count last went backwards, as that of a copy would.
+    #[oai(skip_serializing_if_is_none)]
+    suspected_at: Option<Moment>,
 }
 
 example!(Factor, {
@@ -94,6 +103,8 @@ impl From<rows::Factor> for Factor {
             confirmed: row.confirmed_at.is_some(),
             created_at: row.created_at.into(),
             last_used_at: row.last_used_at.map(Into::into),
+            backed_up: (row.kind == rows::Kind::Passkey).then_some(row.backed_up),
+            suspected_at: row.suspected_at.map(Into::into),
         }
     }
 }
@@ -176,6 +187,97 @@ impl Example for Confirmed {
     fn example() -> Self {
         Self { factor: Factor::example(), recovery_codes: Some(RecoveryCodes::example().recovery_codes) }
     }
+}
+
+/// What a passkey is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+enum PasskeyPurpose {
+    /// To enrol one.
+    Register,
+    /// To prove anew who one is, with one that is enrolled.
+    Prove,
+}
+
+/// A challenge to ask for.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct NewPasskeyChallenge {
+    /// What it is wanted for.
+    purpose: PasskeyPurpose,
+}
+
+example!(NewPasskeyChallenge, { "purpose": "register" });
+
+/// What a browser is to sign, once.
+#[derive(Debug, Object)]
+#[oai(example)]
+pub(crate) struct PasskeyChallenge {
+    /// For `PublicKeyCredential.parseCreationOptionsFromJSON` or `parseRequestOptionsFromJSON`.
+    public_key: AnyJson,
+    /// When it is too late.
+    expires_at: Moment,
+}
+
+example!(PasskeyChallenge, {
+    "public_key": {
+        "challenge": "KPz0x6v1nqDnC3f0mEXXtQ4cUj8sFOKCn6k0B4OB3xQ",
+        "rpId": "cloud.example.com",
+        "timeout": 300_000,
+        "userVerification": "required",
+        "allowCredentials": [],
+    },
+    "expires_at": "2026-01-15T12:05:00Z",
+});
+
+impl PasskeyChallenge {
+    pub(crate) fn of(challenge: passkeys::Challenge) -> Result<Self, Error> {
+        let public_key = serde_json::value::to_raw_value(&challenge.public_key).map_err(Error::internal)?;
+        Ok(Self { public_key: AnyJson(public_key), expires_at: challenge.expires_at.into() })
+    }
+}
+
+/// A challenge was made.
+#[derive(ApiResponse)]
+pub(crate) enum Challenged {
+    /// It can be signed.
+    #[oai(status = 201)]
+    Created(Json<PasskeyChallenge>),
+}
+
+/// A passkey that a browser made.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct NewPasskey {
+    /// What its owner calls it: 1 to 200 characters.
+    name: Name,
+    /// What `navigator.credentials.create` answered, by `toJSON()`.
+    credential: AnyJson,
+}
+
+example!(NewPasskey, {
+    "name": "My laptop",
+    "credential": {
+        "id": "AQIDBAUGBwgJCgsMDQ4PEA",
+        "rawId": "AQIDBAUGBwgJCgsMDQ4PEA",
+        "type": "public-key",
+        "response": {
+            "clientDataJSON": "eyJ0eXBlIjoid2ViYXV0aG4uY3JlYXRlIn0",
+            "attestationObject": "o2NmbXRkbm9uZWdhdHRTdG10oGhhdXRoRGF0YVg",
+        },
+        "clientExtensionResults": {},
+    },
+});
+
+/// What is answered to somebody who enrols a passkey.
+#[derive(ApiResponse)]
+enum Enrolled {
+    /// It counts from now on.
+    #[oai(status = 201)]
+    Created(Json<Confirmed>),
 }
 
 /// Another name.
@@ -274,6 +376,51 @@ impl Factors {
         Ok(Begun::Created(Json(BegunTotp { factor, secret: totp::as_text(&secret[..]), uri, qr_svg })))
     }
 
+    /// Ask for a passkey
+    ///
+    /// Answers what a browser is to be asked for, to enrol a passkey or to prove anew who one is (`POST /sessions/current/proof`).
+    /// What it answers is good once and for five minutes.
+    ///
+    /// Refused as `wrong_state` when the platform's public URL has no host name, or when he is to prove himself and has no
+    /// passkey.
+    #[oai(path = "/passkey-challenges", method = "post", operation_id = "challengePasskey")]
+    async fn challenge(&self, me: Me, app: Data<&App>, body: Body<NewPasskeyChallenge>) -> Result<Challenged, Error> {
+        let challenge = match body.0.purpose {
+            PasskeyPurpose::Register => {
+                let person = people::find(&mut app.db.person(me.person()).await?, me.person()).await?;
+                passkeys::to_register(&app, &person.ok_or_else(|| Error::not_found(me.person()))?).await?
+            }
+            PasskeyPurpose::Prove => passkeys::to_prove(&app, me.person(), Purpose::Prove)
+                .await?
+                .ok_or_else(|| Error::new(Code::WrongState, "there is no passkey to prove anything with"))?,
+        };
+        Ok(Challenged::Created(Json(PasskeyChallenge::of(challenge)?)))
+    }
+
+    /// Enrol a passkey
+    ///
+    /// One that a browser made for a challenge of `POST /me/passkey-challenges`. It is a second factor, and enough by itself to
+    /// sign in. Every other session ends. With the first factor, recovery codes are made.
+    ///
+    /// Refused as `wrong_factor` when it is not what was asked for, as `insufficient_user_authentication` when the person proved
+    /// who he is too long ago, as `too_many` when he has twenty factors, as `wrong_state` when it is enrolled already, or when
+    /// the platform's public URL has no host name.
+    #[oai(path = "/factors/passkeys", method = "post", operation_id = "enrolPasskey")]
+    async fn enrol_passkey(&self, me: Me, app: Data<&App>, body: Body<NewPasskey>) -> Result<Enrolled, Error> {
+        me.proven_lately(app.db.now())?;
+        let NewPasskey { name, credential } = body.0;
+        let made = passkeys::registered(&app, me.person(), &credential).await?;
+        let id = app.db.ids().mint();
+        let new = NewRow { id, name: name.as_str(), credential_id: &made.credential_id, known: &made.known };
+        let confirmed = enrolled(&app, &me, rows::Kind::Passkey, async |tx| {
+            tx.audit().on(&id).called(name.as_str());
+            room(tx, me.person()).await?;
+            let taken = || Error::new(Code::WrongState, "this passkey is enrolled already").at("credential");
+            rows::passkeys::insert(tx, me.person(), &new).await?.ok_or_else(taken)
+        });
+        Ok(Enrolled::Created(confirmed.await?))
+    }
+
     /// Confirm a device
     ///
     /// Shows that it works: from now on, signing in asks for it. Every other session ends. With the first factor, recovery
@@ -315,6 +462,8 @@ impl Factors {
     }
 
     /// Name a second factor
+    ///
+    /// Calls it otherwise; what it proves stays.
     #[oai(path = "/factors/:factor", method = "patch", operation_id = "renameFactor")]
     async fn rename(
         &self,

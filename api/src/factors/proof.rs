@@ -3,16 +3,21 @@
 
 use std::net::IpAddr;
 
+use gantry_schema::factors::challenges::Purpose;
 use gantry_schema::factors::recovery::{self, RecoveryCode};
 use gantry_schema::factors::{self as rows, Kind, assurance, totp};
 use gantry_schema::{FactorId, OrganizationId, PersonId};
 use poem_openapi::{Enum, Object};
 use serde::Deserialize;
 
+use super::passkeys;
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::example::example;
-use crate::field::Secret;
+use crate::field::{AnyJson, Secret};
+
+/// Digits of a code that is sent by mail.
+pub(crate) const MAILED_DIGITS: usize = 8;
 
 /// With what somebody proves himself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
@@ -21,8 +26,12 @@ use crate::field::Secret;
 pub(crate) enum ProofMethod {
     /// The code that one of his devices shows.
     Totp,
+    /// One of his passkeys, which signs the challenge that was made for this.
+    Passkey,
     /// One of his recovery codes, which is good once.
     RecoveryCode,
+    /// The code that was sent to him because the sign-in looked wrong.
+    MailedCode,
 }
 
 /// A proof by a second factor.
@@ -32,11 +41,26 @@ pub(crate) enum ProofMethod {
 pub(crate) struct FactorProof {
     /// With what.
     pub(crate) method: ProofMethod,
-    /// The code.
+    /// Of a device, or a recovery code: the code.
     pub(crate) code: Option<Secret>,
+    /// Of a passkey: what `navigator.credentials.get` answered, by `toJSON()`.
+    pub(crate) credential: Option<AnyJson>,
 }
 
 example!(FactorProof, { "method": "totp", "code": "492039" });
+
+impl FactorProof {
+    /// What somebody typed on a page: the kinds of codes differ in how they look.
+    pub(crate) fn typed(code: Secret) -> Self {
+        let digits = code.expose().trim();
+        let method = match digits.len() {
+            MAILED_DIGITS if digits.bytes().all(|byte| byte.is_ascii_digit()) => ProofMethod::MailedCode,
+            _ if RecoveryCode::read(digits).is_some() => ProofMethod::RecoveryCode,
+            _ => ProofMethod::Totp,
+        };
+        Self { method, code: Some(code), credential: None }
+    }
+}
 
 /// What was proven.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +85,7 @@ pub(crate) fn wrong() -> Error {
     )
 }
 
-/// Lets go on who proves himself with one of his factors.
+/// Lets go on who proves himself with one of his factors; a passkey's challenge was made for this purpose.
 ///
 /// # Errors
 /// When he does not, when that was tried too often, and while it cannot be counted.
@@ -70,8 +94,21 @@ pub(crate) async fn verify(
     person: PersonId,
     from: Option<IpAddr>,
     proof: &FactorProof,
+    purpose: Purpose,
     field: &str,
 ) -> Result<Proven, Error> {
+    if proof.method == ProofMethod::Passkey {
+        let field = format!("{field}credential");
+        let missing = || Error::field(&field, "send what the browser answered, by `toJSON()` of the credential");
+        let credential = proof.credential.as_ref().ok_or_else(missing)?;
+        let attempt = app.attempts().begin("second_factor", from, &person.to_string()).await?;
+        if let Err(error) = passkeys::proves(app, person, credential, purpose, &field).await {
+            attempt.failed().await;
+            return Err(error);
+        }
+        attempt.succeeded().await;
+        return Ok(Proven::by(Kind::Passkey));
+    }
     let code = proof.code.as_ref().ok_or_else(|| {
         Error::field(format!("{field}code"), "write the code of the device, or one of the recovery codes")
     })?;
@@ -79,6 +116,7 @@ pub(crate) async fn verify(
     let proven = match proof.method {
         ProofMethod::Totp => is_shown_by(app, person, None, code).await?.map(|_| Proven::by(Kind::Totp)),
         ProofMethod::RecoveryCode => recovers(app, person, code).await?,
+        ProofMethod::Passkey | ProofMethod::MailedCode => None,
     };
     if let Some(proven) = proven {
         attempt.succeeded().await;

@@ -92,7 +92,7 @@ pub(super) fn sign_in(status: StatusCode, to: &str, alert: Option<&str>, also: &
 pub(super) fn second_step(status: StatusCode, to: &str, token: &str, alert: Option<&str>, also: &str) -> Response {
     let alert = alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default();
     let body = format!(
-        "{alert}<p>Write the code that your device shows now, or one of your recovery codes.</p>\
+        "{alert}<p>Write the code that your device shows now, one that you were sent, or one of your recovery codes.</p>\
          <form method=\"post\" action=\"/oauth/sign-in\"><input type=\"hidden\" name=\"to\" value=\"{to}\">\
          <input type=\"hidden\" name=\"token\" value=\"{token}\"><label>Code<input name=\"code\" \
          autocomplete=\"one-time-code\" autocapitalize=\"characters\" spellcheck=\"false\" required autofocus></label>\

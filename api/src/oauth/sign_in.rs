@@ -1,6 +1,5 @@
 //! Signing in on the way to being asked.
 
-use gantry_schema::factors::recovery::RecoveryCode;
 use gantry_schema::people::Email;
 use gantry_schema::sessions::Kind;
 use poem::http::{HeaderValue, StatusCode, header};
@@ -12,7 +11,7 @@ use super::refusal::Stop;
 use super::{app_of, authenticate, page};
 use crate::app::App;
 use crate::error::{Code, Error};
-use crate::factors::proof::{FactorProof, ProofMethod};
+use crate::factors::proof::FactorProof;
 use crate::field::Secret;
 use crate::sessions::hand_out::HandedOut;
 use crate::sessions::sign_in::{Asked, SignedIn, complete, sign_in as prove};
@@ -64,7 +63,7 @@ async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Re
     }
 }
 
-/// The second step: a code that a device shows, or one of those that are left when it is lost.
+/// The second step: a code that a device shows, that was sent by mail, or one of those that are left when it is lost.
 async fn second_step(
     app: &App,
     request: &Request,
@@ -76,9 +75,7 @@ async fn second_step(
     let (Ok(kept), Some(Ok(code))) = (token.parse::<Secret>(), form.get("code").map(str::parse::<Secret>)) else {
         return again(StatusCode::BAD_REQUEST, "Write the code.");
     };
-    let is_recovery = RecoveryCode::read(code.expose()).is_some();
-    let method = if is_recovery { ProofMethod::RecoveryCode } else { ProofMethod::Totp };
-    match complete(app, request, &kept, &FactorProof { method, code: Some(code) }, "").await {
+    match complete(app, request, &kept, &FactorProof::typed(code), "").await {
         Ok((_, handed)) => Ok(goes_on(to, &handed)),
         Err(error) => match error.code() {
             Code::WrongFactor => again(error.code().status(), "The code is wrong, or was used before."),

@@ -4,10 +4,12 @@ pub(crate) mod cookie;
 mod device;
 pub(crate) mod hand_out;
 pub(crate) mod known;
+mod risk;
 pub(crate) mod sign_in;
 
 use gantry_schema::audit::{Draft, Outcome};
 use gantry_schema::factors::assurance;
+use gantry_schema::factors::challenges::Purpose;
 use gantry_schema::sessions::{self as rows, Ended};
 use gantry_schema::token::RefreshToken;
 use gantry_schema::{FactorId, OrganizationId, PersonId, SessionId, memberships};
@@ -26,8 +28,8 @@ use crate::caller::Me;
 use crate::error::{Code, Error};
 use crate::example::example;
 use crate::factors::proof::{self, FactorProof};
-use crate::factors::{Kind as FactorKind, has_any};
-use crate::field::{EmailAddress, Moment, Secret};
+use crate::factors::{Challenged, Kind as FactorKind, PasskeyChallenge, has_any, passkeys};
+use crate::field::{AnyJson, EmailAddress, Moment, Secret};
 use crate::people::act;
 use crate::tag::Tag;
 use hand_out::{HandedOut, hand_out};
@@ -215,8 +217,8 @@ enum SignedIn {
 }
 
 impl SignedIn {
-    fn of(signed_in: sign_in::SignedIn) -> Self {
-        match signed_in {
+    fn of(signed_in: sign_in::SignedIn) -> Result<Self, Error> {
+        Ok(match signed_in {
             sign_in::SignedIn::Open(session, handed) => {
                 let cookie = handed.cookie();
                 Self::Created(OpenSession::of(session, &handed), cookie)
@@ -232,9 +234,11 @@ impl SignedIn {
                     expires_at: pending.expires_at.into(),
                     factors: factors.collect(),
                     recovery_codes: pending.recovery_codes,
+                    passkey: pending.passkey.map(PasskeyChallenge::of).transpose()?,
+                    mailed_code: pending.mailed_code,
                 }))
             }
-        }
+        })
     }
 }
 
@@ -250,6 +254,11 @@ struct SecondStep {
     factors: Vec<PossibleFactor>,
     /// Whether one of his recovery codes does too.
     recovery_codes: bool,
+    /// If he has passkeys: what one of them is to sign.
+    #[oai(skip_serializing_if_is_none)]
+    passkey: Option<PasskeyChallenge>,
+    /// The sign-in looks wrong and he has no second factor: a code was sent to him by mail.
+    mailed_code: bool,
 }
 
 example!(SecondStep, {
@@ -257,6 +266,7 @@ example!(SecondStep, {
     "expires_at": "2026-01-15T12:10:00Z",
     "factors": [{ "id": "fac_01h455vb4pex5vsknk084sn02q", "kind": "totp", "name": "My telephone" }],
     "recovery_codes": true,
+    "mailed_code": false,
 });
 
 /// A factor that somebody can prove himself with.
@@ -287,6 +297,35 @@ struct SecondProof {
 example!(SecondProof, {
     "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
     "factor": { "method": "totp", "code": "492039" },
+});
+
+/// A sign-in with a passkey, and nothing else.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct PasskeySignIn {
+    /// Who will hold the session.
+    kind: Kind,
+    /// For which of his organizations he acts first; left out: the one he acted for last.
+    organization_id: Option<OrganizationId>,
+    /// What `navigator.credentials.get` answered, by `toJSON()`.
+    credential: AnyJson,
+}
+
+example!(PasskeySignIn, {
+    "kind": "browser",
+    "credential": {
+        "id": "AQIDBAUGBwgJCgsMDQ4PEA",
+        "rawId": "AQIDBAUGBwgJCgsMDQ4PEA",
+        "type": "public-key",
+        "response": {
+            "clientDataJSON": "eyJ0eXBlIjoid2ViYXV0aG4uZ2V0In0",
+            "authenticatorData": "SZYN5YgOjGh0NBcPZHZgW4_krrmihjLHmVzzuoMdl2MFAAAAAQ",
+            "signature": "MEUCIQDnFoQ",
+            "userHandle": "AYkKXayWd0u8zrMCCZqAVw",
+        },
+        "clientExtensionResults": {},
+    },
 });
 
 /// What is answered to somebody who completed his sign-in.
@@ -391,18 +430,20 @@ impl Sessions {
     /// Sign in
     ///
     /// With an e-mail address and a password. A wrong address and a wrong password are answered alike. Who has a second
-    /// factor is asked for it: the answer is 202, and no session yet. A session that the request carries is ended: nobody
+    /// factor is asked for it, and where the sign-in looks wrong, who has none for a code that he is sent by mail: the answer is
+    /// 202, and no session yet. A session that the request carries is ended: nobody
     /// goes on with one that somebody else may have begun.
     ///
     /// Refused as `wrong_credentials` when the address or the password is wrong, as `account_suspended` when both are right
-    /// and the account was suspended, as `not_found` when he is no member of the organization, as `cross_site_request` when
+    /// and the account was suspended, as `sign_in_refused` when the organization has sign-ins refused that look like this one, as
+    /// `not_found` when he is no member of the organization, as `cross_site_request` when
     /// a browser's session is asked for by another site's page, as `wrong_state` when browsers would not keep the cookie
     /// because the API is reached without TLS.
     #[oai(path = "/", method = "post", operation_id = "signIn")]
     async fn sign_in(&self, request: &Request, app: Data<&App>, body: Body<NewSession>) -> Result<SignedIn, Error> {
         let NewSession { email, password, kind, organization_id } = body.0;
         let asked = sign_in::Asked { email: email.email(), kind: kind.into(), organization: organization_id };
-        Ok(SignedIn::of(sign_in::sign_in(&app, request, asked, &password).await?))
+        SignedIn::of(sign_in::sign_in(&app, request, asked, &password).await?)
     }
 
     /// Complete a sign-in
@@ -417,6 +458,38 @@ impl Sessions {
     async fn complete(&self, request: &Request, app: Data<&App>, body: Body<SecondProof>) -> Result<Completed, Error> {
         let SecondProof { token, factor } = body.0;
         let (session, handed) = sign_in::complete(&app, request, &token, &factor, "factor.").await?;
+        let cookie = handed.cookie();
+        Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
+    }
+
+    /// Ask for a passkey to sign in with
+    ///
+    /// Answers what a browser is to be asked for, of somebody who has not said who he is. What it answers is good once and for
+    /// five minutes.
+    ///
+    /// Refused as `wrong_state` when the platform's public URL has no host name.
+    #[oai(path = "/passkey-challenges", method = "post", operation_id = "challengeSignIn")]
+    async fn challenge(&self, app: Data<&App>) -> Result<Challenged, Error> {
+        Ok(Challenged::Created(Json(PasskeyChallenge::of(passkeys::to_sign_in(&app).await?)?)))
+    }
+
+    /// Sign in with a passkey
+    ///
+    /// With what a browser answered to a challenge of `POST /sessions/passkey-challenges`, and nothing else.
+    ///
+    /// Refused as `wrong_factor` when it proves nothing, as `account_suspended` when it does and the account was suspended, as
+    /// `not_found` when he is no member of the organization, as `cross_site_request` when a browser's session is asked for by
+    /// another site's page, as `wrong_state` when browsers would not keep the cookie because the API is reached without TLS.
+    #[oai(path = "/passkey", method = "post", operation_id = "signInByPasskey")]
+    async fn by_passkey(
+        &self,
+        request: &Request,
+        app: Data<&App>,
+        body: Body<PasskeySignIn>,
+    ) -> Result<Completed, Error> {
+        let PasskeySignIn { kind, organization_id, credential } = body.0;
+        let begun = sign_in::by_passkey(&app, request, kind.into(), organization_id, &credential);
+        let (session, handed) = begun.await?;
         let cookie = handed.cookie();
         Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
     }
@@ -581,7 +654,9 @@ impl Sessions {
             verify_own(&app, &me, password).await?;
         }
         let by_factor = match &factor {
-            Some(factor) => Some(proof::verify(&app, me.person(), me.address(), factor, "factor.").await?),
+            Some(factor) => {
+                Some(proof::verify(&app, me.person(), me.address(), factor, Purpose::Prove, "factor.").await?)
+            }
             None if password.is_none() => return Err(Error::field("password", "write the password, or a factor")),
             None => None,
         };

@@ -56,6 +56,8 @@ pub struct Subject {
     pub hold: Option<Hold>,
     /// Why he is not let through from where he asks.
     pub barred: Option<Bar>,
+    /// His organization wants people to have a second factor, and he did not prove himself with one.
+    pub unproven: bool,
     /// What his key or token was made for; `None`: for everything, as for somebody who signed in himself.
     pub scopes: Option<Permissions>,
     /// Who is behind it.
@@ -75,6 +77,9 @@ words! {
         SourceAddress = "source_address",
         /// The caller asks from a country from which the organization may be asked.
         SourceCountry = "source_country",
+        /// The organization does not need people to have a second factor, or he proved himself with one, or has days left to enrol
+        /// one.
+        SecondFactor = "second_factor",
         /// Whoever is behind the key is still a member.
         OwnerLeft = "owner_left",
         /// The membership is not suspended.
@@ -112,6 +117,7 @@ impl Subject {
             }
             Reason::SourceAddress => Some(self.barred != Some(Bar::Address)),
             Reason::SourceCountry => Some(self.barred != Some(Bar::Country)),
+            Reason::SecondFactor => self.is_person().then_some(!self.unproven),
             Reason::OwnerLeft => (self.behind != Behind::Organization).then_some(self.behind != Behind::Left),
             Reason::MembershipSuspended => {
                 matches!(self.behind, Behind::Member(_) | Behind::Suspended).then_some(self.behind != Behind::Suspended)
@@ -160,7 +166,7 @@ impl Subject {
     #[must_use]
     pub fn may(&self) -> Permissions {
         let nothing = Permissions::default();
-        if self.barred.is_some() {
+        if self.barred.is_some() || (self.unproven && self.is_person()) {
             return nothing;
         }
         let by_hold: Permissions = match self.hold {
@@ -230,12 +236,21 @@ mod tests {
             OrganizationId::PLATFORM,
             OrganizationId::from_uuid(uuid::Uuid::from_u128(1)),
         ]);
-        let whole = (organization, reach(), hold, barred, proptest::option::of(permissions()), behind());
-        whole.prop_map(|(organization, reach, hold, barred, scopes, behind)| Subject {
+        let whole = (
+            organization,
+            reach(),
+            hold,
+            barred,
+            proptest::bool::weighted(0.1),
+            proptest::option::of(permissions()),
+            behind(),
+        );
+        whole.prop_map(|(organization, reach, hold, barred, unproven, scopes, behind)| Subject {
             organization,
             reach,
             hold,
             barred,
+            unproven,
             scopes,
             behind,
         })
@@ -266,7 +281,7 @@ mod tests {
                 prop_assert!(Permission::ALL.iter().all(|one| one.reads() || !may.contain(*one)));
             }
             let held = subject.hold.is_some_and(|hold| hold != Hold::LockedDown);
-            if held || subject.barred.is_some() || matches!(subject.behind, Behind::Suspended | Behind::Left) {
+            if held || subject.barred.is_some() || (subject.unproven && subject.is_person()) || matches!(subject.behind, Behind::Suspended | Behind::Left) {
                 prop_assert_eq!(may, Permissions::default());
             }
             if subject.hold == Some(Hold::LockedDown) {
@@ -296,7 +311,7 @@ mod tests {
         fn what_is_passed_on_is_no_more_than_what_was_had(giver in subject(), wanted in permissions()) {
             let given = wanted.and(giver.may());
             prop_assert!(given.within(giver.may()));
-            let made = Subject { scopes: Some(given), reach: Reach::Inside, hold: None, barred: None, ..giver };
+            let made = Subject { scopes: Some(given), reach: Reach::Inside, hold: None, barred: None, unproven: false, ..giver };
             prop_assert!(made.may().within(giver.may()) || giver.hold.is_some() || giver.barred.is_some());
         }
     }
@@ -337,6 +352,7 @@ mod tests {
             reach: Reach::Inside,
             hold: None,
             barred: None,
+            unproven: false,
             scopes: None,
             behind: Behind::Organization,
         };

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::IpNet;
 
 /// A country, by its two letters of ISO 3166-1.
@@ -79,6 +80,16 @@ pub enum Detection {
 }
 
 impl Detection {
+    /// The word that is shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NewDevice => "new_device",
+            Self::ImpossibleTravel => "impossible_travel",
+            Self::CredentialStuffing => "credential_stuffing",
+        }
+    }
+
     /// What is done where no policy says.
     #[must_use]
     pub const fn default_response(self) -> Response {
@@ -106,6 +117,17 @@ pub struct Policy {
     pub impossible_travel: Response,
     /// What is done about guesses.
     pub credential_stuffing: Response,
+    /// Whether people need a second factor.
+    pub second_factor: Option<SecondFactor>,
+}
+
+/// People need a second factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecondFactor {
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// How long they have to enrol one, from then on or from when they became members.
+    pub grace: TimeDelta,
 }
 
 impl Default for Policy {
@@ -118,6 +140,7 @@ impl Default for Policy {
             new_device: Detection::NewDevice.default_response(),
             impossible_travel: Detection::ImpossibleTravel.default_response(),
             credential_stuffing: Detection::CredentialStuffing.default_response(),
+            second_factor: None,
         }
     }
 }
@@ -182,6 +205,13 @@ impl Effective {
         self.0.iter().any(Policy::restricts_countries)
     }
 
+    /// From when on somebody who became a member then does nothing without a second factor; `None`: none is needed.
+    #[must_use]
+    pub fn second_factor_from(&self, member_since: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        let from = |needed: SecondFactor| needed.since.max(member_since.unwrap_or(needed.since)) + needed.grace;
+        self.0.iter().filter_map(|policy| policy.second_factor).map(from).min()
+    }
+
     /// What is done: the strictest of what is set, where something is.
     #[must_use]
     pub fn response(&self, to: Detection) -> Response {
@@ -221,6 +251,20 @@ mod tests {
         let address = proptest::option::of(any::<u32>().prop_map(|bits| IpAddr::from(std::net::Ipv4Addr::from(bits))));
         let countries = proptest::sample::select(vec!["AT", "DE", "US", "FR"]);
         (address, proptest::option::of(countries.prop_map(country)))
+    }
+
+    #[test]
+    fn a_second_factor_is_needed_when_the_shortest_grace_of_all_on_the_way_up_is_over() {
+        let at = |days| DateTime::UNIX_EPOCH + TimeDelta::days(days);
+        let needs = |since, grace| Policy {
+            second_factor: Some(SecondFactor { since: at(since), grace: TimeDelta::days(grace) }),
+            ..Policy::default()
+        };
+        let both = Effective(vec![needs(10, 14), Policy::default(), needs(0, 30)]);
+        assert_eq!(both.second_factor_from(None), Some(at(24)));
+        assert_eq!(both.second_factor_from(Some(at(5))), Some(at(24)));
+        assert_eq!(both.second_factor_from(Some(at(100))), Some(at(114)), "who comes later has his days too");
+        assert_eq!(Effective(vec![Policy::default()]).second_factor_from(None), None);
     }
 
     proptest! {

@@ -19,13 +19,25 @@ pub const fn methods(kind: Kind) -> &'static [&'static str] {
 /// What a recovery code adds.
 pub const RECOVERY: &[&str] = &["otp", SEVERAL];
 
+/// What a code adds that was sent by mail because a sign-in looked wrong: it is no second factor (NIST SP 800-63B-4, 3.1.3.1).
+pub const MAILED: &[&str] = &["otp"];
+
+/// The kind under which a session remembers such a code.
+pub const MAILED_CODE: &str = "mailed_code";
+
 /// The kind under which a session remembers a recovery code.
 pub const RECOVERY_CODE: &str = "recovery_code";
+
+/// Whether somebody proved himself in more than one way.
+#[must_use]
+pub fn is_by_several(methods: &[String]) -> bool {
+    methods.iter().any(|method| method == SEVERAL)
+}
 
 /// The level of assurance (NIST SP 800-63B) of what was proven, as the `acr` of a session.
 #[must_use]
 pub fn class(methods: &[String]) -> &'static str {
-    if methods.iter().any(|method| method == SEVERAL) { "urn:gantry:aal2" } else { "urn:gantry:aal1" }
+    if is_by_several(methods) { "urn:gantry:aal2" } else { "urn:gantry:aal1" }
 }
 
 #[cfg(test)]

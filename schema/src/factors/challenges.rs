@@ -1,6 +1,8 @@
 //! What a passkey is to sign: good once, for one purpose, and not for long. The platform's own organization keeps them.
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
+
+use serde_json::Value;
 
 use crate::digest::sha256_alone;
 use crate::{ChallengeId, JobTx as _, PersonId, TenantTx};
@@ -32,7 +34,8 @@ impl Purpose {
     }
 }
 
-/// Keeps a challenge; without a person, whoever's passkey may answer.
+/// Keeps a challenge with what its answer is verified with; without a person, whoever's passkey may answer. Answers until
+/// when.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -41,26 +44,28 @@ pub async fn keep(
     challenge: &[u8],
     purpose: Purpose,
     person: Option<PersonId>,
-) -> Result<(), sqlx::Error> {
+    state: &Value,
+) -> Result<DateTime<Utc>, sqlx::Error> {
     let (id, organization, now) = (tx.ids().mint::<ChallengeId>(), tx.organization(), tx.now());
     sqlx::query!(
-        "insert into passkey_challenges (id, organization_id, purpose, hash, person_id, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into passkey_challenges (id, organization_id, purpose, hash, person_id, state, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
         id.uuid(),
         organization.uuid(),
         purpose.as_str(),
         &sha256_alone(challenge)[..],
         person.map(PersonId::uuid),
+        state,
         now,
         now + LASTS
     )
     .execute(tx.connection())
-    .await
-    .map(drop)
+    .await?;
+    Ok(now + LASTS)
 }
 
-/// Uses a challenge up, if it was made for this purpose and person; `false`: it was not, or it was used, or it is too
-/// late.
+/// Uses a challenge up, if it was made for this purpose and person, and answers what it was kept with; `None`: it was not,
+/// or it was used, or it is too late.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -69,17 +74,17 @@ pub async fn take(
     challenge: &[u8],
     purpose: Purpose,
     person: Option<PersonId>,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<Value>, sqlx::Error> {
     let now = tx.now();
-    sqlx::query!(
+    sqlx::query_scalar!(
         "update passkey_challenges set used_at = $4
-          where hash = $1 and purpose = $2 and person_id is not distinct from $3 and used_at is null and expires_at > $4",
+          where hash = $1 and purpose = $2 and person_id is not distinct from $3 and used_at is null and expires_at > $4
+         returning state",
         &sha256_alone(challenge)[..],
         purpose.as_str(),
         person.map(PersonId::uuid),
         now
     )
-    .execute(tx.connection())
+    .fetch_optional(tx.connection())
     .await
-    .map(|done| done.rows_affected() == 1)
 }

@@ -2,6 +2,7 @@
 
 pub mod assurance;
 pub mod challenges;
+pub mod passkeys;
 pub mod pending;
 mod queries;
 pub mod recovery;

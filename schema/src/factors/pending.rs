@@ -29,14 +29,25 @@ pub struct Pending {
     /// When it is too late.
     pub expires_at: DateTime<Utc>,
     user_agent: Vec<u8>,
+    mailed_code: Option<Vec<u8>>,
 }
 
 impl Pending {
+    /// Whether this is the code that was sent by mail; `None`: none was.
+    #[must_use]
+    pub fn was_mailed(&self, code: &str) -> Option<bool> {
+        self.mailed_code.as_ref().map(|kept| constant_time_eq(kept, &code_digest(self.person, code)))
+    }
+
     /// Whether the client that began it goes on with it.
     #[must_use]
     pub fn is_of(&self, user_agent: Option<&str>) -> bool {
         constant_time_eq(&self.user_agent, &digest(user_agent))
     }
+}
+
+fn code_digest(person: PersonId, code: &str) -> [u8; 32] {
+    sha256(&[b"gantry mailed code", person.uuid().as_bytes(), code.as_bytes()])
 }
 
 fn digest(user_agent: Option<&str>) -> [u8; 32] {
@@ -56,6 +67,8 @@ pub struct NewPending<'a> {
     pub methods: &'a [&'a str],
     /// What the client calls itself.
     pub user_agent: Option<&'a str>,
+    /// The code that is sent by mail, if one is.
+    pub mailed_code: Option<&'a str>,
 }
 
 /// Keeps it. Answers until when.
@@ -72,8 +85,8 @@ pub async fn keep(
     let expires_at = now + LASTS;
     sqlx::query!(
         "insert into pending_sign_ins (id, person_id, hash, kind, organization_id, methods, user_agent, created_at,
-                                       expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                                       expires_at, mailed_code)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         id.uuid(),
         new.person.uuid(),
         &token.hash()[..],
@@ -82,7 +95,8 @@ pub async fn keep(
         &methods,
         &digest(new.user_agent)[..],
         now,
-        expires_at
+        expires_at,
+        new.mailed_code.map(|code| code_digest(new.person, code).to_vec())
     )
     .execute(tx.connection())
     .await?;
@@ -97,7 +111,7 @@ pub async fn presented(tx: &mut CredentialTx) -> Result<Option<Pending>, sqlx::E
     let now = tx.now();
     let row = sqlx::query!(
         r#"select id as "id: PendingSignInId", person_id as "person: PersonId", kind,
-                  organization_id as "organization: OrganizationId", methods, user_agent, expires_at
+                  organization_id as "organization: OrganizationId", methods, user_agent, mailed_code, expires_at
              from pending_sign_ins
             where hash = presented_key() and used_at is null and expires_at > $1 and tries < $2"#,
         now,
@@ -113,6 +127,7 @@ pub async fn presented(tx: &mut CredentialTx) -> Result<Option<Pending>, sqlx::E
         methods: row.methods,
         expires_at: row.expires_at,
         user_agent: row.user_agent,
+        mailed_code: row.mailed_code,
     }))
 }
 

@@ -73,8 +73,6 @@ pub struct Factor {
     pub last_used_at: Option<DateTime<Utc>>,
     /// Of a passkey: it has left the device it was made on.
     pub backed_up: bool,
-    /// Of a passkey: it proves who uses it, so that it may be the only factor.
-    pub verifies_user: bool,
     /// Of a passkey: when its count went backwards, as that of a copy would.
     pub suspected_at: Option<DateTime<Utc>>,
 }
@@ -87,7 +85,6 @@ struct Row {
     confirmed_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
     backed_up: bool,
-    verifies_user: bool,
     suspected_at: Option<DateTime<Utc>>,
 }
 
@@ -104,7 +101,6 @@ impl TryFrom<Row> for Factor {
             confirmed_at: row.confirmed_at,
             last_used_at: row.last_used_at,
             backed_up: row.backed_up,
-            verifies_user: row.verifies_user,
             suspected_at: row.suspected_at,
         })
     }
@@ -124,8 +120,7 @@ pub async fn list(tx: &mut impl PersonalTx, person: PersonId) -> Result<Vec<Fact
     let now = tx.now();
     let rows = sqlx::query_as!(
         Row,
-        r#"select id as "id: FactorId", kind, name, created_at, confirmed_at, last_used_at, backed_up, verifies_user,
-                  suspected_at
+        r#"select id as "id: FactorId", kind, name, created_at, confirmed_at, last_used_at, backed_up, suspected_at
              from factors where person_id = $1 and (expires_at is null or expires_at > $2) order by id"#,
         person.uuid(),
         now
@@ -200,7 +195,6 @@ pub async fn insert_totp(
         confirmed_at: None,
         last_used_at: None,
         backed_up: false,
-        verifies_user: false,
         suspected_at: None,
     })
 }

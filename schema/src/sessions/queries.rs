@@ -402,25 +402,6 @@ pub async fn list(tx: &mut impl PersonalTx, person: PersonId) -> Result<Vec<Sess
     Ok(rows.into_iter().map(Session::from).collect())
 }
 
-/// What the person's sessions of the time since then were used on, as the browsers and programs call themselves: each once,
-/// at most a hundred.
-///
-/// # Errors
-/// When the database refuses or went away.
-pub async fn devices(
-    tx: &mut impl PersonalTx,
-    person: PersonId,
-    since: DateTime<Utc>,
-) -> Result<Vec<Option<String>>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "select distinct user_agent from sessions where person_id = $1 and created_at > $2 limit 100",
-        person.uuid(),
-        since
-    )
-    .fetch_all(tx.connection())
-    .await
-}
-
 /// How many of the person's sessions go on.
 ///
 /// # Errors

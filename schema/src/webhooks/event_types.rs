@@ -59,6 +59,8 @@ pub enum PlatformEvent {
     AuditRecorded,
     /// Somebody was not let through from where he asked.
     AccessRefused,
+    /// A sign-in looked wrong.
+    SignInSuspicious,
     /// It was changed from where an organization may be asked.
     DefenceChanged,
     /// An organization was locked down.
@@ -69,7 +71,7 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -87,6 +89,7 @@ impl PlatformEvent {
         Self::ApiUsageThreshold,
         Self::AuditRecorded,
         Self::AccessRefused,
+        Self::SignInSuspicious,
         Self::DefenceChanged,
         Self::LockdownStarted,
         Self::LockdownEnded,
@@ -116,6 +119,7 @@ impl PlatformEvent {
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
             Self::AccessRefused => "security.access_refused",
+            Self::SignInSuspicious => "security.sign_in_suspicious",
             Self::DefenceChanged => "security.policy_changed",
             Self::LockdownStarted => "security.lockdown_started",
             Self::LockdownEnded => "security.lockdown_ended",
@@ -253,6 +257,27 @@ impl PlatformEvent {
                     "action": text("What it wanted to do, as the record calls it."),
                 }),
                 json!({ "actor": "api_key:key_01h455vb4pex5vsknk084sn02q", "address": "203.0.113.9", "action": "job.list" }),
+            ),
+            Self::SignInSuspicious => (
+                "Somebody signed in, or was kept from it, in a way that looks wrong, and the organization wants to be told.",
+                json!({
+                    "person_id": id("usr", "Who."),
+                    "found": {
+                        "type": "array",
+                        "items": { "type": "string", "enum": ["new_device", "impossible_travel", "credential_stuffing"] },
+                        "description": "What looks wrong.",
+                    },
+                    "response": {
+                        "type": "string",
+                        "enum": ["notice", "step_up", "refuse"],
+                        "description": "What was done: told, asked for another proof, or refused.",
+                    },
+                    "device": text("What was used."),
+                    "address": text("From where; `unknown` where that cannot be known."),
+                    "country": text("In which country that is, as two letters of ISO 3166-1, or `unknown`."),
+                }),
+                json!({ "person_id": "usr_01h455vb4pex5vsknk084sn02q", "found": ["new_device"], "response": "notice",
+                        "device": "Firefox on Windows 10", "address": "203.0.113.9", "country": "AT" }),
             ),
             Self::DefenceChanged => about_organization("It was changed from where an organization may be asked."),
             Self::LockdownStarted => (
