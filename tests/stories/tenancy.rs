@@ -309,12 +309,13 @@ async fn with_factors(platform: &Platform, person: PersonId, of: &Actor) {
         organization: Some(of.id),
         methods: &["pwd"],
         user_agent: None,
+        mailed_code: None,
     };
     factors::pending::keep(&mut tx, &token::SignInToken::generate(&mut random), &new).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = of.begin().await;
     let purpose = factors::challenges::Purpose::Prove;
-    factors::challenges::keep(&mut tx, person.uuid().as_bytes(), purpose, Some(person)).await.unwrap();
+    factors::challenges::keep(&mut tx, person.uuid().as_bytes(), purpose, Some(person), &json!({})).await.unwrap();
     tx.commit().await.unwrap();
 }
 

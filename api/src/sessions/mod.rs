@@ -200,20 +200,73 @@ impl OpenSession {
     }
 }
 
+/// What came of signing in: a session with what opens it, or what is asked for next.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct SignInOutcome {
+    /// The session.
+    #[oai(skip_serializing_if_is_none)]
+    session: Option<Session>,
+    /// Whose it is.
+    #[oai(skip_serializing_if_is_none)]
+    person_id: Option<PersonId>,
+    /// Of a browser: to be sent as `X-CSRF-Token` with every request that changes something.
+    #[oai(skip_serializing_if_is_none)]
+    csrf_token: Option<String>,
+    /// Of a program: to be sent as `Authorization: Bearer`.
+    #[oai(skip_serializing_if_is_none)]
+    access_token: Option<String>,
+    /// For how many seconds the access token is good.
+    #[oai(skip_serializing_if_is_none)]
+    expires_in: Option<i64>,
+    /// Of a program: to be exchanged for the next access token, once.
+    #[oai(skip_serializing_if_is_none)]
+    refresh_token: Option<String>,
+    /// In place of all of these: there is no session yet.
+    #[oai(skip_serializing_if_is_none)]
+    second_step: Option<SecondStep>,
+}
+
+impl SignInOutcome {
+    fn open(open: OpenSession) -> Self {
+        let OpenSession { session, person_id, csrf_token, access_token, expires_in, refresh_token } = open;
+        let (session, person_id) = (Some(session), Some(person_id));
+        Self { session, person_id, csrf_token, access_token, expires_in, refresh_token, second_step: None }
+    }
+
+    const fn waiting(second_step: SecondStep) -> Self {
+        Self {
+            session: None,
+            person_id: None,
+            csrf_token: None,
+            access_token: None,
+            expires_in: None,
+            refresh_token: None,
+            second_step: Some(second_step),
+        }
+    }
+}
+
+impl Example for SignInOutcome {
+    fn example() -> Self {
+        Self::open(OpenSession::example())
+    }
+}
+
 /// What is answered to somebody who signs in.
 #[derive(ApiResponse)]
 enum SignedIn {
     /// He is signed in.
     #[oai(status = 201)]
     Created(
-        Json<OpenSession>,
+        Json<SignInOutcome>,
         /// Of a browser: the session.
         #[oai(header = "Set-Cookie")]
         Option<String>,
     ),
     /// The password is right, and one of his second factors is asked for: `POST /sessions/second-step`.
     #[oai(status = 202)]
-    SecondStep(Json<SecondStep>),
+    SecondStep(Json<SignInOutcome>),
 }
 
 impl SignedIn {
@@ -221,7 +274,7 @@ impl SignedIn {
         Ok(match signed_in {
             sign_in::SignedIn::Open(session, handed) => {
                 let cookie = handed.cookie();
-                Self::Created(OpenSession::of(session, &handed), cookie)
+                Self::Created(Json(SignInOutcome::open(OpenSession::of(session, &handed).0)), cookie)
             }
             sign_in::SignedIn::Pending(pending) => {
                 let factors = pending.factors.into_iter().map(|row| PossibleFactor {
@@ -229,14 +282,14 @@ impl SignedIn {
                     kind: row.kind.into(),
                     name: row.name,
                 });
-                Self::SecondStep(Json(SecondStep {
+                Self::SecondStep(Json(SignInOutcome::waiting(SecondStep {
                     token: pending.token.expose().to_owned(),
                     expires_at: pending.expires_at.into(),
                     factors: factors.collect(),
                     recovery_codes: pending.recovery_codes,
                     passkey: pending.passkey.map(PasskeyChallenge::of).transpose()?,
                     mailed_code: pending.mailed_code,
-                }))
+                })))
             }
         })
     }

@@ -53,7 +53,7 @@ async fn ada(platform: &Platform) -> Human {
 /// The first step. Answers the token that goes on.
 async fn first_step(platform: &Platform) -> String {
     let answer = platform.post("/sessions", &credentials()).await.expect(202);
-    answer["token"].as_str().unwrap().to_owned()
+    answer["second_step"]["token"].as_str().unwrap().to_owned()
 }
 
 async fn second_step(platform: &Platform, token: &str, method: &str, code: &str) -> Answer {
@@ -75,7 +75,7 @@ async fn who_has_a_device_is_asked_for_what_it_shows_and_the_session_says_so(poo
     elsewhere.get("/me").await.problem(401, "unauthenticated", Some("Authorization"));
 
     platform.clock.advance(TimeDelta::seconds(30));
-    let asked = platform.post("/sessions", &credentials()).await.expect(202);
+    let asked = platform.post("/sessions", &credentials()).await.expect(202)["second_step"].clone();
     assert!(asked.get("access_token").is_none());
     assert_eq!((&asked["factors"][0]["kind"], &asked["recovery_codes"]), (&json!("totp"), &json!(true)));
     let token = asked["token"].as_str().unwrap();

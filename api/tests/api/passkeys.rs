@@ -148,7 +148,7 @@ async fn a_passkey_signs_in_by_itself_as_a_second_step_and_proves_anew(pool: PgP
     here.with(&opened).get("/me").await.expect(200);
 
     let password = json!({ "email": EMAIL, "password": PASSWORD, "kind": "program" });
-    let asked = platform.post("/sessions", &password).await.expect(202);
+    let asked = platform.post("/sessions", &password).await.expect(202)["second_step"].clone();
     let credential = passkey.get(&asked["passkey"]["public_key"]);
     let body = json!({ "token": asked["token"], "factor": { "method": "passkey", "credential": credential } });
     platform.post("/sessions/second-step", &body).await.expect(201);

@@ -70,7 +70,7 @@ async fn a_new_device_is_told_of_or_asked_for_a_code_by_mail_or_refused_as_the_p
 
     set(&owner, &json!({ "new_device": "step_up" })).await.expect(200);
     sign_in(app, VIENNA, "two/1").await.expect(201);
-    let asked = sign_in(app, VIENNA, "three/1").await.expect(202);
+    let asked = sign_in(app, VIENNA, "three/1").await.expect(202)["second_step"].clone();
     assert_eq!((&asked["mailed_code"], &asked["factors"]), (&json!(true), &json!([])));
     let all = letters(&platform, OrganizationId::PLATFORM).await;
     let code = all.iter().find_map(|letter| {
@@ -123,7 +123,7 @@ async fn where_many_accounts_are_tried_from_a_right_password_alone_does_not_sign
             json!({ "email": format!("nobody{number}@example.com"), "password": "wrong and long", "kind": "program" });
         post(&platform.app, "/sessions", VIENNA, "one/1", &body).await.problem(401, "wrong_credentials", None);
     }
-    let asked = sign_in(&platform.app, VIENNA, "one/1").await.expect(202);
+    let asked = sign_in(&platform.app, VIENNA, "one/1").await.expect(202)["second_step"].clone();
     assert_eq!(asked["mailed_code"], true);
 }
 
