@@ -25,6 +25,7 @@ pub mod field;
 pub mod health;
 pub mod inspector;
 pub mod jobs;
+pub mod licenses;
 pub mod limits;
 pub mod load;
 pub mod members;
@@ -76,7 +77,7 @@ type Features = (
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage),
+    (limits::RateLimits, usage::ApiUsage, licenses::Licenses),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,
@@ -101,7 +102,7 @@ const FEATURES: Features = (
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage),
+    (limits::RateLimits, usage::ApiUsage, licenses::Licenses),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,

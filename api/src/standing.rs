@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gantry_schema::access::{self, Hold};
+use gantry_schema::licenses::{self, Licensed, Trust};
 use gantry_schema::limits::{self, Allowance, Rule};
-use gantry_schema::organizations::lifecycle;
+use gantry_schema::organizations::{Permissions, lifecycle};
 use gantry_schema::usage::{self, MonthUse};
 use gantry_schema::{Db, OrganizationId};
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -39,6 +41,8 @@ pub(crate) struct Standing {
     pub hold: Option<Held>,
     /// What it has used of the month.
     pub used: MonthUse,
+    /// The license that counts for it; `None`: everything may be used.
+    pub license: Option<Licensed>,
 }
 
 /// Why nothing is done in an organization.
@@ -50,17 +54,28 @@ pub(crate) struct Held {
 }
 
 impl Standing {
-    async fn read(db: &Db, organization: OrganizationId) -> Result<Self, Error> {
+    async fn read(db: &Db, trust: &Trust, organization: OrganizationId) -> Result<Self, Error> {
         let mut tx = db.tenant(organization).await?;
         let hold = lifecycle::held(&mut tx).await?.map(|(hold, told)| Held { hold, told: told.map(Arc::from) });
         let (allowance, used) = (limits::allowance(&mut tx).await?, usage::month(&mut tx).await?);
-        Ok(Self { allowance, hold, used })
+        let line = licenses::queries::line(&mut tx).await?;
+        // Nobody waits for a connection while he has one.
+        drop(tx);
+        let license = if line.is_empty() { None } else { Licensed::of_line(line, &trust.anchors(db).await?) };
+        Ok(Self { allowance, hold, used, license })
+    }
+
+    /// What the license allows, asked for by this host name.
+    pub(crate) fn licensed(&self, now: DateTime<Utc>, host: Option<&str>) -> Permissions {
+        self.license.as_ref().map_or_else(Permissions::all, |license| license.allows(now, host))
     }
 }
 
 /// What is known of organizations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Standings {
+    /// Whose licenses are believed.
+    trust: Arc<Trust>,
     known: Mutex<Known>,
     /// The database tells of changes.
     hears: AtomicBool,
@@ -97,6 +112,11 @@ impl<T> Kept<T> {
 }
 
 impl Standings {
+    /// Nothing is known yet.
+    pub(crate) fn new(trust: Arc<Trust>) -> Self {
+        Self { trust, known: Mutex::default(), hears: AtomicBool::default(), epoch: AtomicU64::default() }
+    }
+
     /// What an organization may do.
     pub(crate) async fn of(self: &Arc<Self>, db: &Db, organization: OrganizationId) -> Result<Arc<Standing>, Error> {
         let within = self.within();
@@ -120,7 +140,7 @@ impl Standings {
 
     async fn read(&self, db: &Db, organization: OrganizationId) -> Result<Arc<Standing>, Error> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let standing = Arc::new(Standing::read(db, organization).await?);
+        let standing = Arc::new(Standing::read(db, &self.trust, organization).await?);
         let within = self.within();
         let mut known = self.known();
         if known.organizations.len() >= REMEMBERED {

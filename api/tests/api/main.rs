@@ -14,6 +14,7 @@ mod errors;
 mod health;
 mod inspector;
 mod jobs;
+mod licenses;
 mod limits;
 mod members;
 mod notices;

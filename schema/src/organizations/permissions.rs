@@ -95,6 +95,12 @@ permissions! {
 pub struct Permissions(u128);
 
 impl Permissions {
+    /// Every one.
+    #[must_use]
+    pub fn all() -> Self {
+        Permission::ALL.iter().copied().collect()
+    }
+
     /// Whether this one is among them.
     #[must_use]
     pub const fn contain(self, permission: Permission) -> bool {

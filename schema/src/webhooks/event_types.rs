@@ -57,11 +57,19 @@ pub enum PlatformEvent {
     ApiUsageThreshold,
     /// Something was recorded, and sealed.
     AuditRecorded,
+    /// A license came into force.
+    LicenseIssued,
+    /// A license is not to be used for a while.
+    LicenseSuspended,
+    /// A license that was suspended goes on.
+    LicenseReinstated,
+    /// A license is not to be used any more.
+    LicenseRevoked,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -78,6 +86,10 @@ impl PlatformEvent {
         Self::ApiKeyRevoked,
         Self::ApiUsageThreshold,
         Self::AuditRecorded,
+        Self::LicenseIssued,
+        Self::LicenseSuspended,
+        Self::LicenseReinstated,
+        Self::LicenseRevoked,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -101,6 +113,10 @@ impl PlatformEvent {
             Self::OrganizationSettingsChanged => "organization.settings_changed",
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyRevoked => "api_key.revoked",
+            Self::LicenseIssued => "license.issued",
+            Self::LicenseSuspended => "license.suspended",
+            Self::LicenseReinstated => "license.reinstated",
+            Self::LicenseRevoked => "license.revoked",
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
         }
@@ -195,6 +211,20 @@ impl PlatformEvent {
                 json!({ "api_key_id": id("key", "The key.") }),
                 json!({ "api_key_id": "key_01h455vb4pex5vsknk084sn02q" }),
             ),
+            Self::LicenseIssued => about_license(
+                "A license came into force, in place of the one before.",
+                json!({ "tier": text("The name of its tier."), "number": { "type": "integer", "minimum": 0, "description": "Counts the organization's licenses." } }),
+                json!({ "tier": "professional", "number": 2 }),
+            ),
+            Self::LicenseSuspended => about_license(
+                "A license is not to be used for a while; what is there stays.",
+                json!({ "reason": text("Why.") }),
+                json!({ "reason": "The invoice of March is open." }),
+            ),
+            Self::LicenseReinstated => about_license("A license that was suspended goes on.", json!({}), json!({})),
+            Self::LicenseRevoked => {
+                about_license("A license is not to be used any more; what is there stays.", json!({}), json!({}))
+            }
             Self::ApiUsageThreshold => (
                 "80, 90, 95 or 100 percent of what may be called, or sent and answered, in a month are used: each is told once.",
                 json!({
@@ -254,6 +284,15 @@ fn about_organization(description: &'static str) -> (&'static str, Value, Value)
         json!({ "organization_id": id("org", "The organization.") }),
         json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q" }),
     )
+}
+
+/// What is told of a license, with what else there is to say.
+fn about_license(description: &'static str, mut properties: Value, mut example: Value) -> (&'static str, Value, Value) {
+    properties["organization_id"] = id("org", "Whose it is.");
+    properties["license_id"] = id("lic", "The license.");
+    example["organization_id"] = "org_01h455vb4pex5vsknk084sn02q".into();
+    example["license_id"] = "lic_01h455vb4pex5vsknk084sn02q".into();
+    (description, properties, example)
 }
 
 fn text(description: &str) -> Value {
