@@ -60,6 +60,15 @@ impl Notice {
                 fact("metric"),
                 fact("resets_at")
             )
+        } else if of(PlatformEvent::LicenseExpiring) {
+            format!("The license ends at {}. Renew it; what runs goes on in any case.", fact("ends_at"))
+        } else if of(PlatformEvent::LicenseThreshold) {
+            format!(
+                "{} of {} {} that the license allows are used. When all are, no more can be added.",
+                self.facts["used"],
+                self.facts["most"],
+                fact("limit").replace('_', " ")
+            )
         } else {
             format!("{} concerns {}.", self.kind, self.subject)
         }

@@ -263,6 +263,7 @@ async fn licensed(platform: &Platform, of: &Actor) {
     let text = chain::issue(None, &claims, &key).unwrap();
     let chain = Chain::verify(&text, &Anchors::of([key.public()])).unwrap();
     queries::put_in_force(&mut tx, &chain, &text).await.unwrap();
+    queries::note_told(&mut tx, claims.jti, &["80_percent_of_users".to_owned()]).await.unwrap();
     let any_number = |limit: &Limit| queries::Counter { limit: *limit, most: None, grows_until: None };
     queries::count_by(&mut tx, &Limit::ALL.iter().map(any_number).collect::<Vec<_>>()).await.unwrap();
     tx.commit().await.unwrap();

@@ -2,9 +2,10 @@
 //!
 //! The key and its rules are pure: [`paseto`] signs, [`keys`] names what is signed with, [`claims`] is what a license says,
 //! [`chain`] is a license with those above it that it was made of, [`domain`] where it may be used, and [`evaluate`] what
-//! follows from all of it at a moment. [`code`] is what people type to fetch a key. [`standing`] is what is in force by the
+//! follows from all of it at a moment; [`alerts`] is what is told before that surprises anybody. [`code`] is what people type to fetch a key. [`standing`] is what is in force by the
 //! tables, and [`queries`] are the tables.
 
+pub mod alerts;
 pub mod chain;
 pub mod claims;
 pub mod code;

@@ -1,6 +1,6 @@
 //! Licenses in the tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
@@ -11,7 +11,7 @@ use super::features::Limit;
 use super::keys::{PublicKey, SecretKey};
 use crate::organizations::tree;
 use crate::seal::{SealContext, SealError, SealingKeys};
-use crate::{JobTx as _, LicenseId, OrganizationId, TenantTx, limits};
+use crate::{EngineDb, JobTx as _, LicenseId, OrganizationId, TenantTx, limits};
 
 /// A key that is in force for an organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,6 +215,75 @@ pub async fn recount(tx: &mut TenantTx) -> Result<(), sqlx::Error> {
         .fetch_one(tx.connection())
         .await
         .map(drop)
+}
+
+/// Organizations that have a license, after `after`, for the job that looks after all of them.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn watched(
+    db: &EngineDb,
+    after: Option<OrganizationId>,
+    limit: i32,
+) -> Result<Vec<OrganizationId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select id as "id!: OrganizationId" from licenses_watched($1, $2) as id"#,
+        after.map(OrganizationId::uuid),
+        limit
+    )
+    .fetch_all(db.pool())
+    .await
+}
+
+/// The license in force of the transaction's organization was looked at now.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn saw(tx: &mut TenantTx) -> Result<(), sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query!(
+        "update licenses set seen_at = $2 where organization_id = $1 and state <> 'replaced' and seen_at < $2",
+        organization.uuid(),
+        now
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
+/// What was told of a license of the transaction's organization.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn told(tx: &mut TenantTx, license: LicenseId) -> Result<BTreeSet<String>, sqlx::Error> {
+    let organization = tx.organization();
+    let words = sqlx::query_scalar!(
+        "select what from license_alerts where organization_id = $1 and license_id = $2",
+        organization.uuid(),
+        license.uuid()
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    Ok(words.into_iter().collect())
+}
+
+/// These need not be told of a license any more.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn note_told(tx: &mut TenantTx, license: LicenseId, words: &[String]) -> Result<(), sqlx::Error> {
+    let (organization, now) = (tx.organization(), tx.now());
+    sqlx::query!(
+        "insert into license_alerts (organization_id, license_id, what, told_at)
+         select $1, $2, word, $4 from unnest($3::text[]) as word on conflict do nothing",
+        organization.uuid(),
+        license.uuid(),
+        words,
+        now
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
 }
 
 /// How many there are of what licenses limit, in an organization and below it.

@@ -65,11 +65,15 @@ pub enum PlatformEvent {
     LicenseReinstated,
     /// A license is not to be used any more.
     LicenseRevoked,
+    /// A license ends soon.
+    LicenseExpiring,
+    /// Much of what a license allows is used.
+    LicenseThreshold,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -90,6 +94,8 @@ impl PlatformEvent {
         Self::LicenseSuspended,
         Self::LicenseReinstated,
         Self::LicenseRevoked,
+        Self::LicenseExpiring,
+        Self::LicenseThreshold,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -117,6 +123,8 @@ impl PlatformEvent {
             Self::LicenseSuspended => "license.suspended",
             Self::LicenseReinstated => "license.reinstated",
             Self::LicenseRevoked => "license.revoked",
+            Self::LicenseExpiring => "license.expiring",
+            Self::LicenseThreshold => "license.threshold",
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
         }
@@ -225,6 +233,24 @@ impl PlatformEvent {
             Self::LicenseRevoked => {
                 about_license("A license is not to be used any more; what is there stays.", json!({}), json!({}))
             }
+            Self::LicenseExpiring => about_license(
+                "A license ends within 30, 14, 7 or 1 days: each is told once.",
+                json!({
+                    "ends_at": moment("When it ends."),
+                    "days": { "type": "integer", "enum": [30, 14, 7, 1], "description": "Within how many days." },
+                }),
+                json!({ "ends_at": "2026-03-15T12:00:00Z", "days": 14 }),
+            ),
+            Self::LicenseThreshold => about_license(
+                "80, 90 or 100 percent of what a license allows of something are used: each is told once.",
+                json!({
+                    "limit": text("Of what."),
+                    "percent": { "type": "integer", "enum": [80, 90, 100], "description": "How much of it." },
+                    "used": { "type": "integer", "minimum": 0, "description": "How many there are." },
+                    "most": { "type": "integer", "minimum": 1, "description": "How many there may be." },
+                }),
+                json!({ "limit": "users", "percent": 80, "used": 8, "most": 10 }),
+            ),
             Self::ApiUsageThreshold => (
                 "80, 90, 95 or 100 percent of what may be called, or sent and answered, in a month are used: each is told once.",
                 json!({
