@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Duration, Utc};
 use gantry_jobs::licenses::{RecountLicenses, WatchLicenses};
-use gantry_schema::licenses::{Anchors, Chain, Claims, Kind, Trust, chain, claims, licensed, queries};
+use gantry_schema::jobs::State as JobState;
+use gantry_schema::licenses::{Anchors, Chain, Claims, Kind, Status, Trust, chain, claims, licensed, queries};
 use gantry_schema::memberships::Role;
 use gantry_schema::organizations::{self, NewOrganization};
 use gantry_schema::{JobTx as _, OrganizationId, TenantTx};
+use gantry_tests::kinds::{Provision, Scripted};
 use gantry_tests::{Actor, Platform};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -62,6 +64,13 @@ async fn give(platform: &Platform, to: &Actor, expires_at: Option<DateTime<Utc>>
     tx.commit().await.unwrap();
 }
 
+async fn decide(platform: &Platform, about: &Actor, status: Status) {
+    let mut tx = about.begin().await;
+    assert!(queries::decide(&mut tx, status, Some("a story")).await.unwrap());
+    count(platform, &mut tx).await;
+    tx.commit().await.unwrap();
+}
+
 /// Makes an organization below, if the license allows it.
 async fn make_child(of: &Actor, name: &str) -> Result<(), String> {
     let mut tx = of.begin().await;
@@ -69,6 +78,12 @@ async fn make_child(of: &Actor, name: &str) -> Result<(), String> {
     let word = |error: sqlx::Error| error.as_database_error().unwrap().constraint().unwrap().to_owned();
     made.map_err(word)?;
     tx.commit().await.map_err(word)
+}
+
+async fn state(platform: &Platform, of: &Actor) -> &'static str {
+    let mut tx = of.begin().await;
+    let found = licensed(&mut tx, &anchors(platform).await).await.unwrap().unwrap();
+    found.evaluate(tx.now(), None, &BTreeMap::new()).state.as_str()
 }
 
 async fn watch(platform: &Platform) {
@@ -169,4 +184,93 @@ async fn what_was_counted_wrongly_is_counted_again_from_what_is_there(pool: PgPo
     make_child(&acme, "third").await.unwrap();
     assert_eq!(make_child(&acme, "fourth").await, Err("license_limit".to_owned()));
     platform.run_twice::<RecountLicenses>().await;
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_job_starts_only_while_the_license_allows_what_it_needs(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let below = platform.organization_below(acme.id, "below").await;
+    // Without a license everything is allowed.
+    let first = below.enqueue(Provision {}).await;
+    platform.run_jobs().await;
+    assert_eq!(below.state(first).await, JobState::Succeeded);
+    give(&platform, &acme, None, &[("child_organizations", 1)]).await;
+    let (allowed, late) = (below.enqueue(Provision {}).await, Duration::minutes(5));
+    platform.run_jobs().await;
+    assert_eq!(below.state(allowed).await, JobState::Succeeded);
+    // It was asked for while it was allowed, and starts when it is not.
+    let asked = below.ask(gantry_jobs::Job::request(&Provision {}).at(platform.now() + late)).await.id;
+    let other = below.ask(gantry_jobs::Job::request(&Scripted::fine("other")).at(platform.now() + late)).await.id;
+    decide(&platform, &acme, Status::Suspended).await;
+    platform.run_through(late).await;
+    assert_eq!((below.state(asked).await, below.state(other).await), (JobState::Discarded, JobState::Succeeded));
+    let why = below.job(asked).await;
+    assert!(format!("{why:?}").contains("the license is suspended and does not allow server_provisioning now"), "{why:?}");
+    // When it is allowed again, it is retried and runs.
+    decide(&platform, &acme, Status::Active).await;
+    below.retry(asked).await;
+    platform.run_jobs().await;
+    assert_eq!(below.state(asked).await, JobState::Succeeded);
+    // Over a limit nothing comes into being.
+    give(&platform, &acme, None, &[("child_organizations", 0)]).await;
+    let over = below.enqueue(Provision {}).await;
+    platform.run_jobs().await;
+    assert_eq!(below.state(over).await, JobState::Discarded);
+    assert!(format!("{:?}", below.job(over).await).contains("more child organizations than the license allows"));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn from_valid_to_renewed_only_growth_changes_and_what_runs_is_untouched(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    make_child(&acme, "first").await.unwrap();
+    acme.endpoint("https://receiver.example/hooks").await;
+    let every_hour = gantry_jobs::schedule::NewSchedule {
+        name: "every hour".to_owned(),
+        kind: "diagnostics.probe".to_owned(),
+        payload: json!({}),
+        cron: "0 * * * *".to_owned(),
+        time_zone: "UTC".to_owned(),
+        missed_runs: gantry_schema::schedules::cron::MissedRuns::Once,
+        overlap: gantry_schema::schedules::cron::Overlap::Allow,
+        jitter_seconds: 0,
+    };
+    acme.schedule(every_hour).await;
+    give(&platform, &acme, Some(platform.now() + Duration::days(90)), &[("child_organizations", 10)]).await;
+    let mut number = 0;
+    let mut after = async |days: i64, expected: &str, grows: bool, provisions: bool| {
+        platform.clock.advance(Duration::days(days));
+        assert_eq!(state(&platform, &acme).await, expected);
+        number += 1;
+        // What runs: its schedule, its deliveries, its jobs.
+        let (ran, arrived) = (probes(&platform).await, platform.hooks.deliveries().len());
+        acme.event("a.story", json!({ "number": number })).await;
+        let job = acme.enqueue(Scripted::fine("daily work")).await;
+        platform.clock.advance(Duration::hours(1));
+        platform.tick().await;
+        platform.run_jobs().await;
+        assert!(probes(&platform).await > ran, "the schedule of {expected} goes on");
+        assert!(platform.hooks.deliveries().len() > arrived, "the webhooks of {expected} arrive");
+        assert_eq!(acme.state(job).await, JobState::Succeeded);
+        // What is added.
+        let made = make_child(&acme, &format!("child {number}")).await;
+        assert_eq!(made, if grows { Ok(()) } else { Err("license_state".to_owned()) }, "{expected}");
+        let provision = acme.enqueue(Provision {}).await;
+        platform.run_jobs().await;
+        let ended = if provisions { JobState::Succeeded } else { JobState::Discarded };
+        assert_eq!(acme.state(provision).await, ended, "{expected}");
+    };
+    after(0, "valid", true, true).await;
+    after(69, "warning", true, true).await;
+    after(21, "grace", true, false).await;
+    after(7, "expired", false, false).await;
+    give(&platform, &acme, Some(platform.now() + Duration::days(90)), &[("child_organizations", 10)]).await;
+    after(0, "valid", true, true).await;
+    let below = "select count(*) from organizations where parent_id is not null and deleted_at is null and name <> 'acme'";
+    assert_eq!(platform.count(below).await, 5, "what was there is there, and what was refused is not");
+}
+
+async fn probes(platform: &Platform) -> i64 {
+    platform.count("select count(*) from jobs where kind = 'diagnostics.probe' and state = 'succeeded'").await
 }

@@ -464,11 +464,11 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
     let callable = "select proname::text from pg_proc where prosecdef and pronamespace = 'public'::regnamespace
                        and prorettype <> 'trigger'::regtype and has_function_privilege('gantry_app', oid, 'execute')";
     // The one adds what a process counted, of all tenants at once, and tells what they used of the month; the other
-    // looks up what runs in leases, which name no tenant, and tells each of its own. Between them, what the license of
-    // whoever asks limits is counted anew from what the tree has counted.
+    // looks up what runs in leases, which name no tenant, and tells each of its own. Between them,
+    // what the license of whoever asks limits is counted anew from what the tree has counted, or said to be full.
     let mut callable = strings(&pool, callable).await;
     callable.sort();
-    assert_eq!(callable, ["api_usage_add", "licenses_recount", "running_jobs"]);
+    assert_eq!(callable, ["api_usage_add", "licenses_full", "licenses_recount", "running_jobs"]);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -22,7 +22,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::registry::Handler;
 use crate::shared::Shared;
-use crate::{Context, Done, Failure, Registry};
+use crate::{Context, Done, Failure, Registry, licenses};
 
 /// What every handler of a process runs on. Cheap to clone.
 #[derive(Clone)]
@@ -140,6 +140,11 @@ pub(crate) async fn execute(runtime: &Runtime, job: Claimed, stopper: Stopper) -
     );
     gantry_jobs::process::continue_trace(&span, job.traceparent.as_deref());
     async {
+        match licenses::allow::refused(runtime, &handler.policy, job.organization).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return set_back(runtime, &job, Next::Discard, "unlicensed", why),
+            Err(trouble) => return settle(runtime, handler, &job, Ended::Returned(Err(trouble.into()))),
+        }
         let started = Instant::now();
         let ended = run(runtime, handler, Arc::clone(&job), &stopper).await;
         handler.seconds.record(started.elapsed().as_secs_f64());

@@ -217,6 +217,29 @@ pub async fn recount(tx: &mut TenantTx) -> Result<(), sqlx::Error> {
         .map(drop)
 }
 
+/// Why nothing of what a limit counts is added in an organization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// A license has ended, or was taken away.
+    Ended,
+    /// There are more than there may be.
+    Over,
+}
+
+/// Whether something that was counted already may come into being in the transaction's organization, by its license and those
+/// above it; `None`: it may.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn full(tx: &mut TenantTx, limit: Limit) -> Result<Option<Full>, sqlx::Error> {
+    let word = sqlx::query_scalar!("select licenses_full($1)", limit.counts()).fetch_one(tx.connection()).await?;
+    Ok(match word.as_deref() {
+        None => None,
+        Some("license_limit") => Some(Full::Over),
+        Some(_) => Some(Full::Ended),
+    })
+}
+
 /// Organizations that have a license, after `after`, for the job that looks after all of them.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Licenses.
 
+pub(crate) mod allow;
 mod recount;
 mod watch;
 
