@@ -6,15 +6,15 @@ use chrono::Duration;
 use futures::future::join_all;
 use gantry_schema::OrganizationId;
 use gantry_schema::licenses::claims::{ANY_INSTANCE, Claims, Kind, VERSION};
-use gantry_schema::licenses::{SecretKey, chain};
-use gantry_schema::memberships::Role;
+use gantry_schema::licenses::{SecretKey, chain, queries};
+use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::Permission;
 use poem::Body;
 use poem::http::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Actor, Answer, Api, Platform};
+use crate::support::{Actor, Answer, Api, Platform, sealing_keys};
 
 fn place(of: &Actor) -> String {
     format!("/organizations/{}/license", of.organization)
@@ -85,17 +85,17 @@ async fn over_a_limit_nothing_is_added_and_nothing_is_taken_away(pool: PgPool) {
 async fn of_many_that_come_at_once_as_many_get_in_as_there_may_be(pool: PgPool) {
     let platform = Platform::new(pool).await;
     let acme = platform.organization("acme").await;
-    let license = json!({ "tier": "enterprise", "type": "perpetual", "limits": [limit("child_organizations", 10)] });
+    let license = json!({ "tier": "enterprise", "type": "perpetual", "limits": [limit("child_organizations", 100)] });
     give(&platform, &acme, license).await;
-    let names: Vec<String> = (0..60).map(|number| format!("child {number}")).collect();
+    let names: Vec<String> = (0..1_000).map(|number| format!("child {number}")).collect();
     let answers = join_all(names.iter().map(|name| make_child(&acme, name))).await;
     let statuses = answers.iter().fold(BTreeMap::new(), |mut counts, answer| {
         *counts.entry(answer.status.as_u16()).or_insert(0) += 1;
         counts
     });
-    assert_eq!(statuses, BTreeMap::from([(201, 10), (409, 50)]));
+    assert_eq!(statuses, BTreeMap::from([(201, 100), (409, 900)]));
     let license = acme.get("/license").await.expect(200);
-    assert_eq!(of(&license, "child_organizations")["used"], 10);
+    assert_eq!(of(&license, "child_organizations")["used"], 100);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
@@ -210,4 +210,163 @@ async fn a_key_that_was_signed_elsewhere_is_believed_if_the_operator_says_so(poo
     assert_eq!(operator.put(&place(&acme), &second).await.expect(200)["tier"], "custom");
     operator.put(&place(&acme), &first).await.problem(409, "wrong_state", None);
     operator.put(&place(&acme), &second).await.problem(409, "wrong_state", None);
+}
+
+/// A license that an organization may pass on.
+fn to_resell(users: u32, features: &[&str]) -> Value {
+    json!({
+        "tier": "enterprise", "type": "subscription", "expires_at": "2027-01-15T12:00:00Z", "features": features,
+        "limits": [limit("users", users), limit("child_organizations", 20)],
+    })
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_is_resold_is_within_what_the_reseller_has_and_shrinks_with_it(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let reseller = platform.organization("reseller").await;
+    let customer = platform.below(reseller.organization, "customer").await;
+    let small = json!({ "tier": "professional", "type": "subscription" });
+    // Whoever has no license of his own that lets him gives none.
+    let problem = reseller.post(&place(&customer), &small).await.problem(403, "forbidden", None);
+    assert_eq!(problem["reason"], "license");
+    give(&platform, &reseller, to_resell(8, &["api_access"])).await;
+    reseller.post(&place(&customer), &small).await.problem(403, "forbidden", None);
+    let features = ["api_access", "domain_management", "reselling", "server_provisioning"];
+    give(&platform, &reseller, to_resell(8, &features)).await;
+    // Wider is refused, and says in what.
+    for (field, name, value) in [
+        ("features", "features", json!(["sso_integration"])),
+        ("limits", "limits", json!([limit("users", 9)])),
+        ("limits", "limits", json!([{ "name": "users" }])),
+        ("expires_at", "expires_at", json!("2027-01-15T12:00:01Z")),
+        ("grace_days", "grace_days", json!(8)),
+    ] {
+        let mut wider = small.clone();
+        wider[name] = value;
+        reseller.post(&place(&customer), &wider).await.problem(422, "invalid_field", Some(field));
+    }
+    let given = reseller.post(&place(&customer), &small).await.expect(200);
+    assert_eq!((&given["state"], &given["ends_at"]), (&json!("valid"), &json!("2027-01-15T12:00:00Z")));
+    assert_eq!(of(&given, "users")["most"], 8, "what the tier has more is left out: {given}");
+    let names = |license: &Value| {
+        let features = license["features"].as_array().unwrap();
+        features.iter().map(|feature| feature["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&given), ["api_access", "domain_management", "server_provisioning"]);
+    // One that says more than the one above it is not believed, whoever signed it.
+    let mut tx = platform.app.db.tenant(reseller.organization).await.unwrap();
+    let key = queries::issuer(&mut tx, &sealing_keys()).await.unwrap();
+    drop(tx);
+    let above = reseller.get("/license").await.expect(200)["key"].as_str().unwrap().to_owned();
+    let own = given["key"].as_str().unwrap().strip_prefix(&above).unwrap().trim_start_matches('~');
+    assert!(own.starts_with("v4.public."), "the chain is the reseller's license and the customer's");
+    let read = chain::inspect(given["key"].as_str().unwrap()).unwrap().pop().unwrap().1;
+    let mut claims: Claims = serde_json::from_value(read).unwrap();
+    claims.seq += 1;
+    claims.jti = platform.app.db.ids().mint();
+    let fits = chain::issue(Some(&above), &claims, &key).unwrap();
+    claims.lim.insert("users".to_owned(), Some(9));
+    let wide = chain::issue(Some(&above), &claims, &key).unwrap();
+    let operator = platform.operator().await;
+    let problem = operator.put(&place(&customer), &json!({ "key": wide })).await.problem(422, "invalid_field", Some("key"));
+    assert!(problem["detail"].as_str().unwrap().contains("the limit users is higher"), "{problem}");
+    operator.put(&place(&customer), &json!({ "key": fits })).await.expect(200);
+    // What the reseller has less of, the customer has less of.
+    give(&platform, &reseller, to_resell(2, &["api_access", "reselling"])).await;
+    let shrunk = customer.get("/license").await.expect(200);
+    assert_eq!((&of(&shrunk, "users")["most"], names(&shrunk)), (&json!(2), vec!["api_access".to_owned()]));
+    for (number, name) in ["ada@example.com", "bob@example.com"].into_iter().enumerate() {
+        let person = platform.person(name).await;
+        platform.join(person, if number == 0 { customer.organization } else { reseller.organization }, Role::Owner).await;
+    }
+    let eve = platform.person("eve@example.com").await;
+    let mut tx = platform.app.db.tenant(customer.organization).await.unwrap();
+    let refused = memberships::insert(&mut tx, eve, Role::Member).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().constraint(), Some("license_limit"), "both count together");
+    drop(tx);
+    // What is taken from the reseller is taken from the customer, and given back with it.
+    operator.post(&format!("{}/suspend", place(&reseller)), &json!({ "reason": "Unpaid." })).await.expect(200);
+    assert_eq!(customer.get("/license").await.expect(200)["state"], "suspended");
+    make_child(&customer, "a").await.problem(409, "license_state", None);
+    reseller.post(&place(&customer), &small).await.problem(403, "forbidden", None);
+    operator.post(&format!("{}/reinstate", place(&reseller)), &json!({})).await.expect(200);
+    make_child(&customer, "a").await.expect(201);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_reseller_decides_about_what_he_gave_and_nothing_else(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let reseller = platform.organization("reseller").await;
+    let (one, other) =
+        (platform.below(reseller.organization, "one").await, platform.below(reseller.organization, "other").await);
+    let stranger = platform.organization("stranger").await;
+    give(&platform, &reseller, to_resell(8, &["api_access", "reselling"])).await;
+    give(&platform, &other, json!({ "tier": "starter", "type": "perpetual" })).await;
+    let small = json!({ "tier": "starter", "type": "subscription" });
+    reseller.post(&place(&one), &small).await.expect(200);
+    let open = json!({ "reason": "Unpaid." });
+    reseller.post(&format!("{}/suspend", place(&one)), &open).await.expect(200);
+    reseller.post(&format!("{}/reinstate", place(&one)), &json!({})).await.expect(200);
+    assert_eq!(reseller.delete(&place(&one)).await.expect(200)["state"], "revoked");
+    reseller.post(&place(&one), &small).await.expect(200);
+    for of in [&other, &reseller] {
+        reseller.post(&place(of), &small).await.problem(409, "wrong_state", None);
+        reseller.post(&format!("{}/suspend", place(of)), &open).await.problem(409, "wrong_state", None);
+        reseller.delete(&place(of)).await.problem(409, "wrong_state", None);
+    }
+    reseller.post(&place(&stranger), &small).await.problem(404, "not_found", None);
+    // Passed on once more, within what is left.
+    give(&platform, &reseller, to_resell(8, &["api_access", "reselling"])).await;
+    let further = json!({ "tier": "starter", "type": "subscription", "features": ["reselling"], "resale_depth": 7 });
+    reseller.post(&place(&one), &further).await.problem(422, "invalid_field", Some("resale_depth"));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_another_license_would_change_is_told_before_it_is_made_and_is_what_it_then_changes(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let below = platform.below(acme.organization, "below").await;
+    let enterprise = json!({ "tier": "enterprise", "type": "subscription", "expires_at": "2027-01-15T12:00:00Z" });
+    give(&platform, &acme, enterprise).await;
+    make_child(&acme, "another").await.expect(201);
+    let simulate = async |body: Value| acme.post("/licenses/simulate", &body).await.expect(200);
+    let names = |things: &Value| -> Vec<String> {
+        things.as_array().unwrap().iter().map(|thing| thing["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // A downgrade: what is there stays, and no more is added.
+    let starter = json!({ "tier": "starter", "type": "subscription", "expires_at": "2027-01-15T12:00:00Z" });
+    let downgrade = simulate(json!({ "license": starter })).await;
+    assert_eq!((&downgrade["before"]["tier"], &downgrade["after"]["tier"]), (&json!("enterprise"), &json!("starter")));
+    assert!(names(&downgrade["features"]).contains(&"sso_integration".to_owned()), "{downgrade}");
+    let refused: Vec<&Value> = downgrade["operations"].as_array().unwrap().iter().collect();
+    assert!(refused.iter().all(|change| change["allowed"] == false), "{downgrade}");
+    assert_eq!(names(&downgrade["operations"]), ["createOrganization", "moveOrganization", "restoreOrganization"]);
+    let children = of_list(&downgrade["resources"], "child_organizations");
+    assert_eq!((&children["used"], &children["most_after"], &children["exceeded"]), (&json!(2), &json!(0), &json!(true)));
+    assert_eq!((&children["grows_before"], &children["grows_after"]), (&json!(true), &json!(false)));
+    // Nothing of it has happened.
+    assert_eq!(acme.get("/license").await.expect(200)["tier"], "enterprise");
+    make_child(&acme, "third").await.expect(201);
+    // Time, and a decision.
+    let ended = simulate(json!({ "at": "2027-03-01T00:00:00Z" })).await;
+    assert_eq!((&ended["after"]["state"], &ended["before"]["state"]), (&json!("expired"), &json!("valid")));
+    let operations = names(&ended["operations"]);
+    assert!(operations.contains(&"createOrganization".to_owned()) && !operations.contains(&"createApiKey".to_owned()));
+    let revoked = simulate(json!({ "decision": "revoked" })).await;
+    assert!(names(&revoked["operations"]).contains(&"createApiKey".to_owned()), "{revoked}");
+    let without = simulate(json!({ "license": { "tier": "starter", "type": "perpetual", "features": [] } })).await;
+    assert!(names(&without["operations"]).contains(&"createApiKey".to_owned()), "{without}");
+    // What was told comes about.
+    give(&platform, &acme, starter).await;
+    make_child(&acme, "fourth").await.problem(409, "license_limit", None);
+    let key = json!({ "name": "a", "scopes": ["jobs:read"] });
+    acme.post("/api-keys", &key).await.expect(201);
+    platform.operator().await.delete(&place(&acme)).await.expect(200);
+    acme.post("/api-keys", &key).await.problem(403, "forbidden", None);
+    // Of one below, and of nobody else's.
+    below.post("/licenses/simulate", &json!({ "organization_id": acme.organization })).await.problem(404, "not_found", None);
+}
+
+fn of_list<'a>(things: &'a Value, name: &str) -> &'a Value {
+    things.as_array().unwrap().iter().find(|thing| thing["name"] == name).unwrap()
 }

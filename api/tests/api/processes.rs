@@ -81,3 +81,23 @@ async fn a_key_and_a_role_that_were_taken_are_taken_in_both_processes_without_re
     assert_eq!(other.ask(token, "GET", "/jobs", None).await.0, 401);
     assert_eq!(other.ask(&operator.token, "GET", "/jobs", None).await.0, 200, "the others live");
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_license_that_is_revoked_in_one_process_is_refused_by_the_other_without_redis(pool: PgPool) {
+    let platform = Platform::new(pool.clone()).await;
+    let (operator, acme) = (platform.operator().await, platform.organization("acme").await);
+    let (one, other) = (Process::start(&pool).await, Process::start(&pool).await);
+    let place = format!("/organizations/{}/license", acme.organization);
+    let license = json!({ "tier": "enterprise", "type": "perpetual" });
+    assert_eq!(one.ask(&operator.token, "POST", &place, Some(&license)).await.0, 200);
+    let new = json!({ "name": "a key", "scopes": ["jobs:read"] });
+    for process in [&one, &other] {
+        assert_eq!(process.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0, 201);
+    }
+    assert_eq!(one.ask(&operator.token, "DELETE", &place, None).await.0, 200);
+    assert_eq!(one.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0, 403, "whoever revokes it knows at once");
+    while other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0 == 201 {}
+    let (status, problem) = other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await;
+    assert_eq!((status, &problem["reason"]), (403, &json!("license")));
+    assert_eq!(other.ask(&acme.token, "GET", "/api-keys", None).await.0, 200, "what is there is there");
+}

@@ -288,6 +288,7 @@ mod tests {
             (P::ManageApiKeys, &[Role::Owner, Role::Admin]),
             (P::GiveSupport, &[Role::Owner, Role::Admin]),
             (P::DeleteOrganizations, &[Role::Owner]),
+            (P::IssueLicenses, &[Role::Owner]),
             (P::OperatePlatform, &[]),
         ];
         for (permission, roles) in rows {

@@ -86,6 +86,43 @@ impl Licensed {
         self.links.last().map(|(claims, _)| claims)
     }
 
+    /// The license that the holder's was made of; `None`: it is the first.
+    #[must_use]
+    pub fn above(&self) -> Option<&Claims> {
+        self.links.len().checked_sub(2).and_then(|place| self.links.get(place)).map(|(claims, _)| claims)
+    }
+
+    /// As if this were the holder's license, and in force.
+    #[must_use]
+    pub fn instead(&self, own: Claims) -> Self {
+        let above = self.links.iter().take(self.links.len().saturating_sub(1)).cloned();
+        Self { stored: self.stored.clone(), links: above.chain([(own, Status::Active)]).collect() }
+    }
+
+    /// As if this were the only license, and in force.
+    #[must_use]
+    pub fn of_claims(own: Claims, now: DateTime<Utc>) -> Self {
+        let stored = Stored {
+            id: own.jti,
+            organization: own.sub,
+            key: String::new(),
+            number: i64::try_from(own.seq).unwrap_or(i64::MAX),
+            status: Status::Active,
+            reason: None,
+            seen_at: now,
+        };
+        Self { stored, links: vec![(own, Status::Active)] }
+    }
+
+    /// As if this were decided about it.
+    #[must_use]
+    pub fn decided(mut self, status: Status) -> Self {
+        if let Some(own) = self.links.last_mut() {
+            own.1 = status;
+        }
+        self
+    }
+
     /// What follows from it.
     #[must_use]
     pub fn evaluate(&self, now: DateTime<Utc>, host: Option<&str>, usage: &BTreeMap<String, u64>) -> Evaluation {
@@ -141,6 +178,7 @@ impl Licensed {
 pub const fn needs(permission: Permission) -> Option<Feature> {
     match permission {
         Permission::ManageApiKeys | Permission::ManageOauthClients => Some(Feature::ApiAccess),
+        Permission::IssueLicenses => Some(Feature::Reselling),
         _ => None,
     }
 }

@@ -42,6 +42,8 @@ permissions! {
     ManageOrganizations = "organizations:write",
     /// Delete this organization or those below it, and restore those below it.
     DeleteOrganizations = "organizations:delete",
+    /// Give licenses to organizations below this one, and suspend and revoke those that it gave.
+    IssueLicenses = "licenses:write",
     /// Change settings and host names.
     ManageSettings = "settings:write",
     /// See members and roles.

@@ -42,8 +42,9 @@ pub struct Callers {
 
 impl Callers {
     fn of(&self, operation: Operation) -> &str {
-        let of_operator = operation.permissions().contains(&Permission::OperatePlatform);
-        if of_operator { &self.operator.token } else { &self.actor.token }
+        // Whoever has no license himself gives none.
+        let of_operator = [Permission::OperatePlatform, Permission::IssueLicenses];
+        if of_operator.iter().any(|permission| operation.permissions().contains(permission)) { &self.operator.token } else { &self.actor.token }
     }
 }
 

@@ -1,18 +1,17 @@
 //! Licenses: what organizations may use, and how many of it there may be.
 
+mod give;
+mod simulate;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Duration, SecondsFormat, Utc};
-use gantry_jobs::webhooks;
-use gantry_schema::licenses::chain::{self, Anchors, Chain};
-use gantry_schema::licenses::claims::{ANY_INSTANCE, Claims, Kind, VERSION};
-use gantry_schema::licenses::domain::DomainRule;
+use chrono::{DateTime, SecondsFormat};
+use gantry_schema::licenses::claims::Kind;
 use gantry_schema::licenses::evaluate::{Evaluation, Status};
-use gantry_schema::licenses::features::{Feature, is_name};
-use gantry_schema::licenses::queries::{self, Stored, Tier as TierRow};
+use gantry_schema::licenses::features::is_name;
+use gantry_schema::licenses::queries::{self, Tier as TierRow};
 use gantry_schema::licenses::standing::{Licensed, licensed};
-use gantry_schema::organizations::needed::{OperatePlatform, ReadOrganizations};
-use gantry_schema::webhooks::event_types::PlatformEvent;
+use gantry_schema::organizations::needed::{IssueLicenses, OperatePlatform, ReadOrganizations};
 use gantry_schema::{JobTx as _, LicenseId, OrganizationId, TenantTx, turn};
 use poem::http::{HeaderMap, HeaderName, HeaderValue};
 use poem::web::Data;
@@ -20,17 +19,18 @@ use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::body::Body;
-use crate::caller::{Caller, May};
+use crate::caller::May;
 use crate::dry_run::DryRun;
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::example::{self, example};
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
+use give::{Issuer, Wanted, decide, put_in_force};
+use simulate::{LicenseSimulation, NewLicenseSimulation, simulate};
 
 /// The operations on licenses.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +163,10 @@ struct NewLicense {
     /// Host names where it may be used, `shop.example.com` or `*.example.com`; left out: anywhere.
     #[oai(validator(max_items = 200))]
     domains: Option<Vec<String>>,
+    /// With the feature `reselling`: how many organizations, one below the other, may get a license out of this one, 1 to 7; left
+    /// out: as many as can be.
+    #[oai(validator(minimum(value = "1"), maximum(value = "7")))]
+    resale_depth: Option<i32>,
 }
 
 example!(NewLicense, { "tier": "enterprise", "type": "subscription", "expires_at": "2027-01-15T12:00:00Z" });
@@ -309,13 +313,19 @@ impl Licenses {
 
     /// Give a license
     ///
-    /// To the organization and all below it that have none of their own, in place of the one before: to renew, upgrade and
+    /// To an organization below and all below it that have none of their own, in place of the one before: to renew, upgrade and
     /// downgrade is the same. In force in every process within a second. What is there stays when there may be less: limits
-    /// that are exceeded only keep more from being added, and `dry_run` says which they would be. Needs a key of the platform.
+    /// that are exceeded only keep more from being added, and `dry_run` says which they would be.
+    ///
+    /// An organization whose own license has the feature `reselling` gives what is within that: no other features, no higher
+    /// limits, no later end. What is left out is as its own license has it at most. When its own allows less one day, so do
+    /// those that it gave.
+    ///
+    /// Refused as `wrong_state` when the organization has a license that somebody else gave.
     #[oai(path = "/organizations/:organization/license", method = "post", operation_id = "issueLicense")]
     async fn issue(
         &self,
-        caller: May<OperatePlatform>,
+        caller: May<IssueLicenses>,
         app: Data<&App>,
         once: Once,
         dry_run: DryRun,
@@ -324,19 +334,14 @@ impl Licenses {
         body: Body<NewLicense>,
     ) -> Result<Answered<Json<License>>, Error> {
         let organization = caller.may_for(&app.db, Some(organization.0)).await?;
-        let mut platform = app.db.tenant(OrganizationId::PLATFORM).await?;
-        let key = queries::issuer(&mut platform, &app.sealing).await?;
-        let tiers = queries::tiers(&mut platform).await?;
-        platform.commit().await?;
+        let issuer = Issuer::of(&app, caller.organization()).await?;
         let anchors = app.trust.anchors(&app.db).await?;
-        let wanted = Wanted::read(body.0, &tiers, &app)?;
         let answer = dry_run
             .run(once, &caller, organization, async |tx| {
                 turn::take(tx, "license").await?;
-                let number = queries::highest(tx).await? + 1;
-                let claims = wanted.claims(tx, number.unsigned_abs());
-                let key = chain::issue(None, &claims, &key)
-                    .map_err(|error| Error::field("tier", format!("{error}; change what the license is to have")))?;
+                issuer.may_give(tx, &anchors).await?;
+                let wanted = Wanted::read(tx, body.0, issuer.above()).await?;
+                let key = wanted.signed(tx, &issuer, &app).await?;
                 let mut made = put_in_force(tx, &anchors, &caller, &key).await?;
                 made.dry_run = dry_run.shown();
                 Ok(Json(made))
@@ -377,14 +382,13 @@ impl Licenses {
 
     /// Suspend a license
     ///
-    /// Nothing is added any more, in every process within a second; what is there stays, and what runs goes on. Needs a key of
-    /// the platform.
+    /// Nothing is added any more, in every process within a second; what is there stays, and what runs goes on.
     ///
-    /// Refused as `wrong_state` when the organization has no license of its own, or it was revoked.
+    /// Refused as `wrong_state` when the organization has no license of its own, it was revoked, or somebody else gave it.
     #[oai(path = "/organizations/:organization/license/suspend", method = "post", operation_id = "suspendLicense")]
     async fn suspend(
         &self,
-        caller: May<OperatePlatform>,
+        caller: May<IssueLicenses>,
         app: Data<&App>,
         once: Once,
         /// The organization.
@@ -397,13 +401,13 @@ impl Licenses {
 
     /// Reinstate a license
     ///
-    /// One that was suspended goes on. Needs a key of the platform.
+    /// One that was suspended goes on.
     ///
-    /// Refused as `wrong_state` when the organization has no license of its own, or it was revoked.
+    /// Refused as `wrong_state` when the organization has no license of its own, it was revoked, or somebody else gave it.
     #[oai(path = "/organizations/:organization/license/reinstate", method = "post", operation_id = "reinstateLicense")]
     async fn reinstate(
         &self,
-        caller: May<OperatePlatform>,
+        caller: May<IssueLicenses>,
         app: Data<&App>,
         once: Once,
         /// The organization.
@@ -415,19 +419,36 @@ impl Licenses {
     /// Revoke a license
     ///
     /// For good, in every process within a second: only another license takes its place. What is there stays, and what runs goes
-    /// on. Revoking it again changes nothing. Needs a key of the platform.
+    /// on. Revoking it again changes nothing.
     ///
-    /// Refused as `wrong_state` when the organization has no license of its own.
+    /// Refused as `wrong_state` when the organization has no license of its own, or somebody else gave it.
     #[oai(path = "/organizations/:organization/license", method = "delete", operation_id = "revokeLicense")]
     async fn revoke(
         &self,
-        caller: May<OperatePlatform>,
+        caller: May<IssueLicenses>,
         app: Data<&App>,
         once: Once,
         /// The organization.
         organization: Path<OrganizationId>,
     ) -> Result<Answered<Json<License>>, Error> {
         decide(&app, &caller, once, organization.0, Status::Revoked, None).await
+    }
+
+    /// Suppose another license
+    ///
+    /// Which operations, jobs and resources another tier, limit, decision or moment would affect: of the caller's organization, or
+    /// of one below it. Nothing is changed.
+    ///
+    /// Refused as `wrong_state` when something is to be decided about a license and there is none.
+    #[oai(path = "/licenses/simulate", method = "post", operation_id = "simulateLicense")]
+    async fn simulate(
+        &self,
+        caller: May<ReadOrganizations>,
+        app: Data<&App>,
+        body: Body<NewLicenseSimulation>,
+    ) -> Result<Json<LicenseSimulation>, Error> {
+        let organization = caller.may_for(&app.db, body.0.organization_id).await?;
+        simulate(&app, organization, body.0).await.map(Json)
     }
 
     /// List license tiers
@@ -516,164 +537,6 @@ fn said(decision: LicenseDecision) -> Result<String, Error> {
         return Err(Error::field("reason", "say why, in 1 to 500 characters; its people are told"));
     }
     Ok(reason)
-}
-
-/// What a license is to have.
-struct Wanted {
-    tier: TierRow,
-    kind: Kind,
-    expires_at: Option<DateTime<Utc>>,
-    grace: u64,
-    features: BTreeSet<String>,
-    limits: BTreeMap<String, Option<u64>>,
-    domains: Vec<DomainRule>,
-}
-
-/// Features that grow no more as soon as a license has ended.
-const NO_GRACE: [Feature; 5] = [
-    Feature::ServerProvisioning,
-    Feature::InfrastructureProvisioning,
-    Feature::PaymentProcessing,
-    Feature::DomainManagement,
-    Feature::BulkOperations,
-];
-
-impl Wanted {
-    fn read(new: NewLicense, tiers: &[TierRow], app: &App) -> Result<Self, Error> {
-        let tier = tiers.iter().find(|tier| tier.name == new.tier.as_str()).cloned().ok_or_else(|| {
-            Error::field("tier", format!("there is no tier {}; GET /license-tiers lists them", new.tier.as_str()))
-        })?;
-        let (now, expires_at) = (app.db.now(), new.expires_at.map(|moment| moment.0));
-        if expires_at.is_some_and(|at| at <= now) {
-            return Err(Error::field("expires_at", "the license would have ended already; write a moment ahead"));
-        }
-        if new.r#type == LicenseType::Trial && expires_at.is_none_or(|at| at - now > Duration::days(366)) {
-            return Err(Error::field("expires_at", "a trial ends within a year; write when"));
-        }
-        let grace = u64::try_from(new.grace_days.unwrap_or(7)).ok().filter(|days| *days <= 365);
-        let grace =
-            grace.ok_or_else(|| Error::field("grace_days", "a grace is 0 to 365 days; write a number between them"))?;
-        let mut limits = tier.limits.clone();
-        limits.extend(read_limits(new.limits.unwrap_or_default())?);
-        let features = match new.features {
-            Some(features) => names("features", features)?,
-            None => tier.features.iter().cloned().collect(),
-        };
-        let domain = |(index, text): (usize, &String)| {
-            text.parse::<DomainRule>().map_err(|error| Error::field(format!("domains[{index}]"), error.to_string()))
-        };
-        let domains = new.domains.unwrap_or_default();
-        no_more_than_a_list_has("domains", &domains)?;
-        let domains = domains.iter().enumerate().map(domain).collect::<Result<_, _>>()?;
-        Ok(Self { kind: new.r#type.into(), expires_at, grace: grace * 86_400, features, limits, domains, tier })
-    }
-
-    fn claims(&self, tx: &TenantTx, number: u64) -> Claims {
-        let now = tx.now();
-        Claims {
-            ver: VERSION,
-            jti: tx.ids().mint(),
-            iss: OrganizationId::PLATFORM.to_string(),
-            sub: tx.organization(),
-            aud: ANY_INSTANCE.to_owned(),
-            iat: now,
-            nbf: now,
-            exp: self.expires_at,
-            typ: self.kind,
-            tier: self.tier.name.clone(),
-            feat: self.features.clone(),
-            lim: self.limits.clone(),
-            dom: self.domains.clone(),
-            grace: self.grace,
-            deg: BTreeMap::new(),
-            gra: NO_GRACE
-                .iter()
-                .map(|feature| feature.to_string())
-                .filter(|name| self.features.contains(name))
-                .collect(),
-            seq: number,
-            par: None,
-            cld: None,
-            off: None,
-            epo: 0,
-        }
-    }
-}
-
-/// Puts a key in force for the transaction's organization, if it is believed and for it.
-async fn put_in_force(tx: &mut TenantTx, anchors: &Anchors, caller: &Caller, key: &str) -> Result<License, Error> {
-    let chain = Chain::verify(key, anchors).map_err(|error| Error::field("key", error.to_string()))?;
-    let own = chain.own();
-    if own.sub != tx.organization() {
-        let detail = format!("the license is for {}, not for {}; install it there", own.sub, tx.organization());
-        return Err(Error::field("key", detail));
-    }
-    if i64::try_from(own.seq).is_ok_and(|number| number > i64::MAX / 2) {
-        return Err(Error::field("key", "the number of the license is out of bounds; ask for another one"));
-    }
-    if queries::highest(tx).await? >= i64::try_from(own.seq).unwrap_or(i64::MAX) {
-        let detail = "a license with as high a number was there before; ask for a newer one";
-        return Err(Error::new(Code::WrongState, detail));
-    }
-    queries::put_in_force(tx, &chain, key).await?;
-    let facts = json!({
-        "organization_id": own.sub, "license_id": own.jti, "tier": own.tier, "number": own.seq,
-    });
-    webhooks::emit(tx, PlatformEvent::LicenseIssued.name(), facts, caller.by()).await?;
-    tx.audit().set("license_id", own.jti).set("tier", &own.tier).set("number", own.seq).set("expires_at", own.exp);
-    let licensed = count(tx, anchors).await?;
-    view(tx, licensed).await
-}
-
-/// The license that counts, with what it means for what is added from now on.
-async fn count(tx: &mut TenantTx, anchors: &Anchors) -> Result<Option<Licensed>, Error> {
-    let found = licensed(tx, anchors).await?;
-    if let Some(own) = found.as_ref().filter(|found| found.stored.organization == tx.organization()) {
-        let counters = own.counters(tx.now());
-        queries::count_by(tx, &counters).await?;
-    }
-    Ok(found)
-}
-
-async fn decide(
-    app: &App,
-    caller: &May<OperatePlatform>,
-    once: Once,
-    organization: OrganizationId,
-    status: Status,
-    reason: Option<String>,
-) -> Result<Answered<Json<License>>, Error> {
-    let organization = caller.may_for(&app.db, Some(organization)).await?;
-    let anchors = &app.trust.anchors(&app.db).await?;
-    let answer = once
-        .run(caller, organization, async |tx| {
-            let wrong = |detail: &'static str| Error::new(Code::WrongState, detail);
-            let before: Stored = queries::lock(tx)
-                .await?
-                .ok_or_else(|| wrong("the organization has no license of its own; give it one first"))?;
-            if before.status == Status::Revoked && status != Status::Revoked {
-                return Err(wrong("the license was revoked, which is for good; give another one"));
-            }
-            if before.status != status {
-                queries::decide(tx, status, reason.as_deref()).await?;
-                let mut facts: Value = json!({ "organization_id": organization, "license_id": before.id });
-                if let Some(reason) = &reason {
-                    facts["reason"] = reason.as_str().into();
-                }
-                let event = match status {
-                    Status::Suspended => PlatformEvent::LicenseSuspended,
-                    Status::Revoked | Status::Replaced => PlatformEvent::LicenseRevoked,
-                    Status::Active => PlatformEvent::LicenseReinstated,
-                };
-                webhooks::emit(tx, event.name(), facts, caller.by()).await?;
-            }
-            tx.audit().set("license_id", before.id).set("reason", &reason);
-            let licensed = count(tx, anchors).await?;
-            view(tx, licensed).await.map(Json)
-        })
-        .await?;
-    app.standings.forget(None);
-    Ok(answer)
 }
 
 async fn read(app: &App, organization: OrganizationId) -> Result<License, Error> {
