@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Duration, Utc};
 use gantry_jobs::licenses::{RecountLicenses, WatchLicenses};
 use gantry_schema::jobs::State as JobState;
-use gantry_schema::licenses::{Anchors, Chain, Claims, Kind, Status, Trust, chain, claims, licensed, queries};
+use gantry_schema::licenses::{
+    Anchors, Chain, Claims, Kind, Status, Trust, chain, claims, licensed, queries, standing,
+};
 use gantry_schema::memberships::Role;
 use gantry_schema::organizations::{self, NewOrganization};
-use gantry_schema::{JobTx as _, OrganizationId, TenantTx};
+use gantry_schema::{JobTx as _, OrganizationId};
 use gantry_tests::kinds::{Provision, Scripted};
 use gantry_tests::{Actor, Platform};
 use serde_json::{Value, json};
@@ -19,13 +21,6 @@ use sqlx::PgPool;
 async fn anchors(platform: &Platform) -> Anchors {
     let trust = Trust { keys: platform.sealing_keys(), pinned: Vec::new() };
     trust.anchors(platform.db()).await.unwrap()
-}
-
-/// Lets what an organization's license says count from now on, as the API does.
-async fn count(platform: &Platform, tx: &mut TenantTx) {
-    let own = licensed(tx, &anchors(platform).await).await.unwrap().unwrap();
-    let counters = own.counters(tx.now());
-    queries::count_by(tx, &counters).await.unwrap();
 }
 
 /// Gives an organization a license of the platform.
@@ -60,14 +55,14 @@ async fn give(platform: &Platform, to: &Actor, expires_at: Option<DateTime<Utc>>
     let text = chain::issue(None, &claims, &key).unwrap();
     let chain = Chain::verify(&text, &anchors(platform).await).unwrap();
     queries::put_in_force(&mut tx, &chain, &text).await.unwrap();
-    count(platform, &mut tx).await;
+    standing::count(&mut tx, &anchors(platform).await).await.unwrap().unwrap();
     tx.commit().await.unwrap();
 }
 
 async fn decide(platform: &Platform, about: &Actor, status: Status) {
     let mut tx = about.begin().await;
     assert!(queries::decide(&mut tx, status, Some("a story")).await.unwrap());
-    count(platform, &mut tx).await;
+    standing::count(&mut tx, &anchors(platform).await).await.unwrap().unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -179,7 +174,12 @@ async fn what_was_counted_wrongly_is_counted_again_from_what_is_there(pool: PgPo
     platform.operator().enqueue(RecountLicenses::default()).await;
     platform.run_jobs().await;
     assert_eq!(usage().await, right);
-    assert_eq!(platform.count("select coalesce(sum(total), 0)::bigint from organization_totals where kind = 'schedules'").await, 0);
+    assert_eq!(
+        platform
+            .count("select coalesce(sum(total), 0)::bigint from organization_totals where kind = 'schedules'")
+            .await,
+        0
+    );
     make_child(&acme, "second").await.unwrap();
     make_child(&acme, "third").await.unwrap();
     assert_eq!(make_child(&acme, "fourth").await, Err("license_limit".to_owned()));
@@ -206,7 +206,10 @@ async fn a_job_starts_only_while_the_license_allows_what_it_needs(pool: PgPool) 
     platform.run_through(late).await;
     assert_eq!((below.state(asked).await, below.state(other).await), (JobState::Discarded, JobState::Succeeded));
     let why = below.job(asked).await;
-    assert!(format!("{why:?}").contains("the license is suspended and does not allow server_provisioning now"), "{why:?}");
+    assert!(
+        format!("{why:?}").contains("the license is suspended and does not allow server_provisioning now"),
+        "{why:?}"
+    );
     // When it is allowed again, it is retried and runs.
     decide(&platform, &acme, Status::Active).await;
     below.retry(asked).await;
@@ -267,7 +270,8 @@ async fn from_valid_to_renewed_only_growth_changes_and_what_runs_is_untouched(po
     after(7, "expired", false, false).await;
     give(&platform, &acme, Some(platform.now() + Duration::days(90)), &[("child_organizations", 10)]).await;
     after(0, "valid", true, true).await;
-    let below = "select count(*) from organizations where parent_id is not null and deleted_at is null and name <> 'acme'";
+    let below =
+        "select count(*) from organizations where parent_id is not null and deleted_at is null and name <> 'acme'";
     assert_eq!(platform.count(below).await, 5, "what was there is there, and what was refused is not");
 }
 

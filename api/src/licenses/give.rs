@@ -10,7 +10,7 @@ use gantry_schema::licenses::domain::DomainRule;
 use gantry_schema::licenses::evaluate::{Access, Status};
 use gantry_schema::licenses::features::Feature;
 use gantry_schema::licenses::queries::{self, Stored, Tier as TierRow};
-use gantry_schema::licenses::standing::{Licensed, licensed};
+use gantry_schema::licenses::standing::{self, Licensed, licensed};
 use gantry_schema::licenses::{Mode, SecretKey};
 use gantry_schema::organizations::needed::IssueLicenses;
 use gantry_schema::webhooks::event_types::PlatformEvent;
@@ -63,7 +63,8 @@ impl Issuer {
         }
         let cannot = |why: &'static str| Error::new(Code::Forbidden, why).reason("license");
         let own = licensed(&mut tx, &anchors).await?.filter(|found| found.stored.organization == organization);
-        let none = "your organization has no license of its own with the feature reselling; ask whoever gives you yours";
+        let none =
+            "your organization has no license of its own with the feature reselling; ask whoever gives you yours";
         let own = own.ok_or_else(|| cannot(none))?;
         if own.evaluate(tx.now(), None, &BTreeMap::new()).access(Feature::Reselling.as_str()) != Access::Full {
             return Err(cannot("your license does not let you give licenses now; GET /license says why"));
@@ -71,7 +72,9 @@ impl Issuer {
         let claims = own.own().cloned().ok_or_else(|| cannot(none))?;
         let cld = claims.cld.clone().ok_or_else(|| cannot(none))?;
         if cld.key != key.public() || cld.depth == 0 {
-            return Err(cannot("your license may not be passed on with this platform's key; ask for it to be given again"));
+            return Err(cannot(
+                "your license may not be passed on with this platform's key; ask for it to be given again",
+            ));
         }
         Ok(Self { organization, key, above: Some(Above { key: own.stored.key, claims, cld }) })
     }
@@ -151,7 +154,10 @@ impl Wanted {
             grace.ok_or_else(|| Error::field("grace_days", "a grace is 0 to 365 days; write a number between them"))?;
         let depth = new.resale_depth.map(|depth| u8::try_from(depth).ok().filter(|it| (1..=MAX_DEPTH).contains(it)));
         if depth == Some(None) {
-            return Err(Error::field("resale_depth", "licenses are passed on 1 to 7 times; write a number between them"));
+            return Err(Error::field(
+                "resale_depth",
+                "licenses are passed on 1 to 7 times; write a number between them",
+            ));
         }
         let mut limits = tier.limits.clone();
         if let Some(above) = above {
@@ -266,12 +272,19 @@ fn field_of(wider: &Wider) -> &'static str {
         Wider::Grace => "grace_days",
         Wider::Place => "domains",
         Wider::Depth => "resale_depth",
-        Wider::NotDelegated | Wider::Parent | Wider::Subject | Wider::Begin | Wider::Degrade(_) | Wider::Offline => "tier",
+        Wider::NotDelegated | Wider::Parent | Wider::Subject | Wider::Begin | Wider::Degrade(_) | Wider::Offline => {
+            "tier"
+        }
     }
 }
 
 /// Puts a key in force for the transaction's organization, if it is believed and for it.
-pub(super) async fn put_in_force(tx: &mut TenantTx, anchors: &Anchors, caller: &Caller, key: &str) -> Result<License, Error> {
+pub(super) async fn put_in_force(
+    tx: &mut TenantTx,
+    anchors: &Anchors,
+    caller: &Caller,
+    key: &str,
+) -> Result<License, Error> {
     let chain = Chain::verify(key, anchors).map_err(|error| Error::field("key", error.to_string()))?;
     let own = chain.own();
     if own.sub != tx.organization() {
@@ -291,18 +304,8 @@ pub(super) async fn put_in_force(tx: &mut TenantTx, anchors: &Anchors, caller: &
     });
     webhooks::emit(tx, PlatformEvent::LicenseIssued.name(), facts, caller.by()).await?;
     tx.audit().set("license_id", own.jti).set("tier", &own.tier).set("number", own.seq).set("expires_at", own.exp);
-    let licensed = count(tx, anchors).await?;
+    let licensed = standing::count(tx, anchors).await?;
     view(tx, licensed).await
-}
-
-/// The license that counts, with what it means for what is added from now on.
-async fn count(tx: &mut TenantTx, anchors: &Anchors) -> Result<Option<Licensed>, Error> {
-    let found = licensed(tx, anchors).await?;
-    if let Some(own) = found.as_ref().filter(|found| found.stored.organization == tx.organization()) {
-        let counters = own.counters(tx.now());
-        queries::count_by(tx, &counters).await?;
-    }
-    Ok(found)
 }
 
 /// Decides about the license of an organization below.
@@ -347,11 +350,10 @@ pub(super) async fn decide(
                 webhooks::emit(tx, event.name(), facts, caller.by()).await?;
             }
             tx.audit().set("license_id", before.id).set("reason", &reason);
-            let licensed = count(tx, anchors).await?;
+            let licensed = standing::count(tx, anchors).await?;
             view(tx, licensed).await.map(Json)
         })
         .await?;
     app.standings.forget(None);
     Ok(answer)
 }
-

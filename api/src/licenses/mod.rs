@@ -357,7 +357,7 @@ impl Licenses {
     /// had. Needs a key of the platform.
     ///
     /// Refused as `wrong_state` when a license with as high a number was there before.
-    #[oai(path = "/organizations/:organization/license", method = "put", operation_id = "installLicense")]
+    #[oai(path = "/organizations/:organization/license/install", method = "post", operation_id = "installLicense")]
     async fn install(
         &self,
         caller: May<OperatePlatform>,

@@ -244,7 +244,8 @@ async fn instead(tx: &mut TenantTx, own: Option<&Licensed>, new: NewLicense) -> 
         Some(Above { key: String::new(), claims: claims.clone(), cld: claims.cld.clone()? })
     });
     let wanted = Wanted::read(tx, new, above.as_ref()).await?;
-    let issuer = own.and_then(Licensed::own).map_or_else(|| OrganizationId::PLATFORM.to_string(), |own| own.iss.clone());
+    let issuer =
+        own.and_then(Licensed::own).map_or_else(|| OrganizationId::PLATFORM.to_string(), |own| own.iss.clone());
     let number = queries::highest(tx).await?.unsigned_abs() + 1;
     let resold: Option<Delegation> = None;
     let claims: Claims = wanted.claims(tx, issuer, above.as_ref(), number, resold);
@@ -268,12 +269,12 @@ fn compare(before: &Supposed<'_>, after: &Supposed<'_>) -> LicenseSimulation {
         let shown = |access: Access| access.as_str().to_owned();
         (was != is).then(|| SimulatedFeature { name, before: shown(was), after: shown(is) })
     };
-    let change = |name: &str, was: bool, is: bool| (was != is).then(|| SimulatedChange { name: name.to_owned(), allowed: is });
+    let change =
+        |name: &str, was: bool, is: bool| (was != is).then(|| SimulatedChange { name: name.to_owned(), allowed: is });
     let operation = |(id, needed): (&'static str, &'static [Permission])| {
         change(id, before.lets(id, needed), after.lets(id, needed))
     };
-    let job =
-        |kind: catalogue::Kind| change(kind.name, before.starts(&kind.policy), after.starts(&kind.policy));
+    let job = |kind: catalogue::Kind| change(kind.name, before.starts(&kind.policy), after.starts(&kind.policy));
     let resource = |limit: &Limit| {
         let name = limit.as_str();
         let (most_before, most_after) = (before.most(name), after.most(name));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::Duration;
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use gantry_schema::OrganizationId;
 use gantry_schema::licenses::claims::{ANY_INSTANCE, Claims, Kind, VERSION};
 use gantry_schema::licenses::{SecretKey, chain, queries};
@@ -16,8 +16,15 @@ use sqlx::PgPool;
 
 use crate::support::{Actor, Answer, Api, Platform, sealing_keys};
 
+/// Requests under way at the same time; more would be refused for being too many.
+const AT_ONCE: usize = 100;
+
 fn place(of: &Actor) -> String {
     format!("/organizations/{}/license", of.organization)
+}
+
+fn install(of: &Actor) -> String {
+    format!("{}/install", place(of))
 }
 
 async fn give(platform: &Platform, to: &Actor, body: Value) -> Value {
@@ -88,7 +95,9 @@ async fn of_many_that_come_at_once_as_many_get_in_as_there_may_be(pool: PgPool) 
     let license = json!({ "tier": "enterprise", "type": "perpetual", "limits": [limit("child_organizations", 100)] });
     give(&platform, &acme, license).await;
     let names: Vec<String> = (0..1_000).map(|number| format!("child {number}")).collect();
-    let answers = join_all(names.iter().map(|name| make_child(&acme, name))).await;
+    let (acme, making) = (&acme, names.iter());
+    let answers: Vec<Answer> =
+        stream::iter(making).map(|name| make_child(acme, name)).buffer_unordered(AT_ONCE).collect().await;
     let statuses = answers.iter().fold(BTreeMap::new(), |mut counts, answer| {
         *counts.entry(answer.status.as_u16()).or_insert(0) += 1;
         counts
@@ -202,14 +211,14 @@ async fn a_key_that_was_signed_elsewhere_is_believed_if_the_operator_says_so(poo
     let (second, first) = (sign(2, acme.organization), sign(1, acme.organization));
     let others = sign(3, OrganizationId::PLATFORM);
     let operator = platform.operator().await;
-    operator.put(&place(&acme), &second).await.problem(422, "invalid_field", Some("key"));
+    operator.post(&install(&acme), &second).await.problem(422, "invalid_field", Some("key"));
     platform.app = platform.app.clone().believing(vec![vendor.public()]);
     platform.api = Api::of(&platform.app);
     let operator = platform.operator().await;
-    operator.put(&place(&acme), &others).await.problem(422, "invalid_field", Some("key"));
-    assert_eq!(operator.put(&place(&acme), &second).await.expect(200)["tier"], "custom");
-    operator.put(&place(&acme), &first).await.problem(409, "wrong_state", None);
-    operator.put(&place(&acme), &second).await.problem(409, "wrong_state", None);
+    operator.post(&install(&acme), &others).await.problem(422, "invalid_field", Some("key"));
+    assert_eq!(operator.post(&install(&acme), &second).await.expect(200)["tier"], "custom");
+    operator.post(&install(&acme), &first).await.problem(409, "wrong_state", None);
+    operator.post(&install(&acme), &second).await.problem(409, "wrong_state", None);
 }
 
 /// A license that an organization may pass on.
@@ -268,16 +277,19 @@ async fn what_is_resold_is_within_what_the_reseller_has_and_shrinks_with_it(pool
     claims.lim.insert("users".to_owned(), Some(9));
     let wide = chain::issue(Some(&above), &claims, &key).unwrap();
     let operator = platform.operator().await;
-    let problem = operator.put(&place(&customer), &json!({ "key": wide })).await.problem(422, "invalid_field", Some("key"));
+    let problem =
+        operator.post(&install(&customer), &json!({ "key": wide })).await.problem(422, "invalid_field", Some("key"));
     assert!(problem["detail"].as_str().unwrap().contains("the limit users is higher"), "{problem}");
-    operator.put(&place(&customer), &json!({ "key": fits })).await.expect(200);
+    operator.post(&install(&customer), &json!({ "key": fits })).await.expect(200);
     // What the reseller has less of, the customer has less of.
     give(&platform, &reseller, to_resell(2, &["api_access", "reselling"])).await;
     let shrunk = customer.get("/license").await.expect(200);
     assert_eq!((&of(&shrunk, "users")["most"], names(&shrunk)), (&json!(2), vec!["api_access".to_owned()]));
     for (number, name) in ["ada@example.com", "bob@example.com"].into_iter().enumerate() {
         let person = platform.person(name).await;
-        platform.join(person, if number == 0 { customer.organization } else { reseller.organization }, Role::Owner).await;
+        platform
+            .join(person, if number == 0 { customer.organization } else { reseller.organization }, Role::Owner)
+            .await;
     }
     let eve = platform.person("eve@example.com").await;
     let mut tx = platform.app.db.tenant(customer.organization).await.unwrap();
@@ -342,7 +354,10 @@ async fn what_another_license_would_change_is_told_before_it_is_made_and_is_what
     assert!(refused.iter().all(|change| change["allowed"] == false), "{downgrade}");
     assert_eq!(names(&downgrade["operations"]), ["createOrganization", "moveOrganization", "restoreOrganization"]);
     let children = of_list(&downgrade["resources"], "child_organizations");
-    assert_eq!((&children["used"], &children["most_after"], &children["exceeded"]), (&json!(2), &json!(0), &json!(true)));
+    assert_eq!(
+        (&children["used"], &children["most_after"], &children["exceeded"]),
+        (&json!(2), &json!(0), &json!(true))
+    );
     assert_eq!((&children["grows_before"], &children["grows_after"]), (&json!(true), &json!(false)));
     // Nothing of it has happened.
     assert_eq!(acme.get("/license").await.expect(200)["tier"], "enterprise");
@@ -364,7 +379,11 @@ async fn what_another_license_would_change_is_told_before_it_is_made_and_is_what
     platform.operator().await.delete(&place(&acme)).await.expect(200);
     acme.post("/api-keys", &key).await.problem(403, "forbidden", None);
     // Of one below, and of nobody else's.
-    below.post("/licenses/simulate", &json!({ "organization_id": acme.organization })).await.problem(404, "not_found", None);
+    below.post("/licenses/simulate", &json!({ "organization_id": acme.organization })).await.problem(
+        404,
+        "not_found",
+        None,
+    );
 }
 
 fn of_list<'a>(things: &'a Value, name: &str) -> &'a Value {

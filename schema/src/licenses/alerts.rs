@@ -63,7 +63,9 @@ pub fn news(evaluation: &Evaluation, usage: &BTreeMap<String, u64>, told: &BTree
     let ends = evaluation.ends_at.filter(|ends_at| *ends_at > evaluation.at && evaluation.state.grows());
     let ends = ends.into_iter().flat_map(|ends_at| {
         let left = ends_at - evaluation.at;
-        DAYS.into_iter().filter(move |days| left <= Duration::days(*days)).map(move |days| Alert::Ends { days, at: ends_at })
+        DAYS.into_iter()
+            .filter(move |days| left <= Duration::days(*days))
+            .map(move |days| Alert::Ends { days, at: ends_at })
     });
     news.of(ends.collect(), told);
     for (limit, most) in &evaluation.limits {
@@ -137,7 +139,10 @@ mod tests {
     fn of_what_is_so_at_once_the_most_urgent_is_told_and_the_others_never() {
         let late = begin() + Duration::days(362);
         let news = at(late, 95, &BTreeSet::new());
-        assert_eq!(news.tell.iter().map(Alert::word).collect::<Vec<_>>(), ["ends_within_7_days", "90_percent_of_servers"]);
+        assert_eq!(
+            news.tell.iter().map(Alert::word).collect::<Vec<_>>(),
+            ["ends_within_7_days", "90_percent_of_servers"]
+        );
         assert_eq!(news.note.len(), 5);
         assert_eq!(at(late, 95, &news.note.into_iter().collect()), News::default());
     }

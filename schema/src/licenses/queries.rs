@@ -211,10 +211,7 @@ pub async fn count_by(tx: &mut TenantTx, counters: &[Counter]) -> Result<(), sql
 /// # Errors
 /// When the database refuses or went away.
 pub async fn recount(tx: &mut TenantTx) -> Result<(), sqlx::Error> {
-    sqlx::query!(r#"select licenses_recount()::text as "done""#)
-        .fetch_one(tx.connection())
-        .await
-        .map(drop)
+    sqlx::query!(r#"select licenses_recount()::text as "done""#).fetch_one(tx.connection()).await.map(drop)
 }
 
 /// Why nothing of what a limit counts is added in an organization.

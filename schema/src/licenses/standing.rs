@@ -14,7 +14,7 @@ use super::keys::PublicKey;
 use super::queries::{self, Counter, Stored};
 use crate::organizations::{Permission, Permissions};
 use crate::seal::SealingKeys;
-use crate::{Db, OrganizationId, TenantTx};
+use crate::{Db, JobTx as _, OrganizationId, TenantTx};
 
 /// A license in force.
 #[derive(Debug, Clone)]
@@ -51,6 +51,20 @@ impl Trust {
 /// When the database refuses or went away.
 pub async fn licensed(tx: &mut TenantTx, anchors: &Anchors) -> Result<Option<Licensed>, sqlx::Error> {
     Ok(Licensed::of_line(queries::line(tx).await?, anchors))
+}
+
+/// Lets what the license in force of the transaction's organization says count for what is added from now on. Answers the
+/// license that counts.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn count(tx: &mut TenantTx, anchors: &Anchors) -> Result<Option<Licensed>, sqlx::Error> {
+    let found = licensed(tx, anchors).await?;
+    if let Some(own) = found.as_ref().filter(|found| found.stored.organization == tx.organization()) {
+        let counters = own.counters(tx.now());
+        queries::count_by(tx, &counters).await?;
+    }
+    Ok(found)
 }
 
 impl Licensed {

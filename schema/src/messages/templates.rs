@@ -298,7 +298,9 @@ pub fn license_used(brand: &Brand, organization: &str, limit: &str, percent: u64
     let parts = [
         say(format!("{percent} percent of the {limit} that the license of {organization} allows are used.")),
         Part::Facts(vec![("Used", used.to_string()), ("Allowed", most.to_string())]),
-        say("When all are used, no more can be added; what is there stays. Remove what nobody needs, or get a license for more."),
+        say(
+            "When all are used, no more can be added; what is there stays. Remove what nobody needs, or get a license for more.",
+        ),
     ];
     letter(brand, &format!("{percent} percent of the {limit} of {organization} are used"), &parts)
 }

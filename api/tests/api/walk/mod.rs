@@ -44,7 +44,11 @@ impl Callers {
     fn of(&self, operation: Operation) -> &str {
         // Whoever has no license himself gives none.
         let of_operator = [Permission::OperatePlatform, Permission::IssueLicenses];
-        if of_operator.iter().any(|permission| operation.permissions().contains(permission)) { &self.operator.token } else { &self.actor.token }
+        if of_operator.iter().any(|permission| operation.permissions().contains(permission)) {
+            &self.operator.token
+        } else {
+            &self.actor.token
+        }
     }
 }
 
