@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gantry_jobs::gather::Gather;
 use gantry_jobs::process::Receivers;
 use gantry_jobs::signals::{self, Signals};
+use gantry_schema::licenses::{PublicKey, Trust};
 use gantry_schema::people::hashing::Hasher;
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::{Db, JobId, OrganizationId};
@@ -76,6 +77,8 @@ pub struct App {
     pub(crate) rates: Arc<Rates>,
     pub(crate) limiter: Limiter,
     pub(crate) standings: Arc<Standings>,
+    /// Whose licenses are believed.
+    pub(crate) trust: Arc<Trust>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) usage: Arc<Usage>,
     pub(crate) places: Places,
@@ -106,6 +109,7 @@ impl App {
     ) -> Self {
         let sealing = Arc::new(sealing);
         let db = db.recording(Arc::clone(&sealing));
+        let trust = Arc::new(Trust { keys: Arc::clone(&sealing), pinned: Vec::new() });
         Self {
             asks: Gather::new(Asks(db.clone())),
             looks: Gather::new(Looks(db.clone())),
@@ -119,7 +123,8 @@ impl App {
             private_receivers,
             receivers: Arc::default(),
             limiter: Limiter::new(redis.clone(), namespace),
-            standings: Arc::default(),
+            standings: Arc::new(Standings::new(Arc::clone(&trust))),
+            trust,
             known_hosts: Arc::default(),
             redis,
             keys: Arc::default(),
@@ -143,6 +148,14 @@ impl App {
     #[must_use]
     pub fn locating(mut self, places: Places) -> Self {
         self.places = places;
+        self
+    }
+
+    /// With licenses believed that were signed with these keys, besides the platform's own.
+    #[must_use]
+    pub fn believing(mut self, pinned: Vec<PublicKey>) -> Self {
+        self.trust = Arc::new(Trust { keys: Arc::clone(&self.sealing), pinned });
+        self.standings = Arc::new(Standings::new(Arc::clone(&self.trust)));
         self
     }
 

@@ -43,6 +43,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::audit::about::About;
+use crate::client::hosts;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
 use crate::sessions::cookie;
@@ -104,6 +105,7 @@ impl Authority {
             unproven: false,
             scopes: Some(Permissions::default()),
             behind: Behind::Left,
+            license: Permissions::all(),
         };
         Self { nowhere: true, ..Self::of(subject, None, None) }
     }
@@ -186,6 +188,9 @@ impl Caller {
                 opened.client_name
             ),
             (Reason::Above, _) => FROM_ABOVE.to_owned(),
+            (Reason::License, _) => format!(
+                "the license of {organization} does not allow {permission} now; GET /license says what it allows, and until when"
+            ),
             (Reason::Support, _) => format!(
                 "the support you were given in {organization} does not cover {permission}; take one that does, with POST \
                  /organizations/{organization}/support"
@@ -346,7 +351,13 @@ impl<P: Needed> May<P> {
         let mut tx = db.tenant(own).await?;
         let reached = access::reach(&mut tx, wanted, &self.by.to_string()).await?;
         let reached = reached.ok_or_else(|| Error::not_found(wanted))?;
-        let there = Subject { organization: wanted, reach: reached.reach, ..self.authority.subject };
+        // Who stands above sets it up, whatever its license is.
+        let there = Subject {
+            organization: wanted,
+            reach: reached.reach,
+            license: Permissions::all(),
+            ..self.authority.subject
+        };
         match there.decide(P::PERMISSION) {
             Ok(()) => Ok(wanted),
             Err(rule @ Reason::Support) => Err(self.refused(P::PERMISSION, rule)),
@@ -650,9 +661,15 @@ async fn authority(
         None => (None, None),
     };
     let scope = scope::of(request, app, home, by).await?;
+    // The license is that of the organization in which it is done.
+    let there = match scope.organization {
+        organization if organization == home => Arc::clone(&standing),
+        organization => app.standings.of(&app.db, organization).await?,
+    };
+    let license = there.licensed(app.db.now(), hosts::named(request).as_deref());
     let barred = app.bars(&standing.defence, request.data::<RequestInfo>().and_then(|info| info.address));
-    let subject =
-        Subject { organization: scope.organization, reach: scope.reach, hold, barred, unproven: false, scopes, behind };
+    let (organization, reach) = (scope.organization, scope.reach);
+    let subject = Subject { organization, reach, hold, barred, unproven: false, scopes, behind, license };
     Ok(Authority::of(subject, told, scope.support))
 }
 

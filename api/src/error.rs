@@ -172,6 +172,12 @@ codes! {
     /// The organization has as many as it may.
     TooMany = "too_many", CONFLICT, "There are as many as there may be",
         "Remove what nobody needs.";
+    /// A license allows no more of it.
+    LicenseLimit = "license_limit", CONFLICT, "The license allows no more of it",
+        "Remove what nobody needs, or get a license for more; `GET /license` says how many there are and may be.";
+    /// The license is not in force.
+    LicenseState = "license_state", CONFLICT, "Nothing is added while the license is not in force",
+        "Renew the license, or ask whoever gave it; what is there stays as it is.";
     /// The body is too large.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "Send less at a time; store large data elsewhere and send where it is.";
@@ -478,6 +484,11 @@ impl Error {
         let known: &E = error.borrow();
         let sql_state =
             known.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+        let violated = known.as_database_error().and_then(|error| Some((error.constraint()?, error.message())));
+        if let Some((constraint @ ("license_limit" | "license_state"), said)) = violated {
+            let code = if constraint == "license_limit" { Code::LicenseLimit } else { Code::LicenseState };
+            return Self::new(code, said.to_owned());
+        }
         match (known, sql_state.as_str()) {
             // Text that PostgreSQL cannot hold; fields are checked for it before, this is the net below.
             (E::Database(_), "22021" | "22P05") => Self::new(
@@ -593,6 +604,15 @@ impl From<gantry_jobs::messages::SendError> for Error {
         match error {
             SendError::Message(error) => error.into(),
             SendError::Request(error) => error.into(),
+        }
+    }
+}
+
+impl From<gantry_schema::licenses::queries::IssuerError> for Error {
+    fn from(error: gantry_schema::licenses::queries::IssuerError) -> Self {
+        match error {
+            gantry_schema::licenses::queries::IssuerError::Database(error) => Self::database(error),
+            other => Self::internal(other),
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod field;
 pub mod health;
 pub mod inspector;
 pub mod jobs;
+pub mod licenses;
 pub mod limits;
 pub mod load;
 pub mod lockdowns;
@@ -86,7 +87,7 @@ type Features = (
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage, defence::Defence, lockdowns::Lockdowns),
+    (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,
@@ -118,7 +119,7 @@ const FEATURES: Features = (
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage, defence::Defence, lockdowns::Lockdowns),
+    (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
     webhooks::WebhookEndpoints,
     webhooks::WebhookDeliveries,

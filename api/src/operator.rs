@@ -1,20 +1,25 @@
 //! What an operator does from the machine itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use chrono::Duration;
 use clap::{Args, Subcommand};
 use gantry_jobs::process::{Settings, Together as _};
 use gantry_schema::api_keys::{self, NewApiKey, Token};
 use gantry_schema::audit::{Actor, Author};
 use gantry_schema::db::Silent;
+use gantry_schema::licenses::{
+    Chain, Claims, Delegation, Feature, Kind, State, Trust, chain, claims, licensed, queries, standing,
+};
 use gantry_schema::limits::{self, FIRST_TIER, Given};
 use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::hashing::Hasher;
 use gantry_schema::people::{self, Email, NewPerson, Typed, passwords};
 use gantry_schema::setup::{self, Login};
-use gantry_schema::{Db, IdMint, Order, OrganizationId, SystemClock, TenantTx, Window};
+use gantry_schema::{Db, IdMint, JobTx as _, Order, OrganizationId, SystemClock, TenantTx, Window};
 use rand::RngExt as _;
 use url::Url;
 
@@ -206,11 +211,55 @@ pub async fn seed(settings: &Settings) -> anyhow::Result<()> {
     let key = api_keys::create(&mut tx, &token, &NewApiKey::of_organization(DEMO_KEY, &every_scope(acme))).await?;
     tx.record("api_key.create").on(&key.id).called(&key.name);
     tx.commit().await?;
+    demo_license(&db, settings, hosting).await?;
     let password = demo_person(&db, acme).await?;
     println!("Demo organization Acme: {acme}");
     println!("Demo person: {DEMO_EMAIL} {password}");
     println!("{}", token.expose());
     Ok(())
+}
+
+/// A license for a year, which counts for the demo organization below as well; one that is there is left until it ends soon.
+async fn demo_license(db: &Db, settings: &Settings, hosting: OrganizationId) -> anyhow::Result<()> {
+    let trust = Trust { keys: Arc::new(settings.sealing_keys()?), pinned: Vec::new() };
+    let mut tx = begin(db, OrganizationId::PLATFORM).await?;
+    let key = queries::issuer(&mut tx, &trust.keys).await?;
+    tx.commit().await?;
+    let anchors = trust.anchors(db).await?;
+    let mut tx = begin(db, hosting).await?;
+    let found = licensed(&mut tx, &anchors).await?;
+    if found.is_some_and(|found| found.evaluate(tx.now(), None, &BTreeMap::new()).state == State::Valid) {
+        return Ok(());
+    }
+    let resold = queries::issuer(&mut tx, &trust.keys).await?.public();
+    let claims = Claims {
+        ver: claims::VERSION,
+        jti: tx.ids().mint(),
+        iss: OrganizationId::PLATFORM.to_string(),
+        sub: hosting,
+        aud: claims::ANY_INSTANCE.to_owned(),
+        iat: tx.now(),
+        nbf: tx.now(),
+        exp: Some(tx.now() + Duration::days(365)),
+        typ: Kind::Subscription,
+        tier: "enterprise".to_owned(),
+        feat: Feature::ALL.iter().map(ToString::to_string).collect(),
+        lim: BTreeMap::new(),
+        dom: Vec::new(),
+        grace: 7 * 86_400,
+        deg: BTreeMap::new(),
+        gra: BTreeSet::new(),
+        seq: queries::highest(&mut tx).await?.unsigned_abs() + 1,
+        par: None,
+        cld: Some(Delegation { key: resold, depth: 3, lim: BTreeMap::new(), dom: Vec::new() }),
+        off: None,
+        epo: 0,
+    };
+    let text = chain::issue(None, &claims, &key)?;
+    queries::put_in_force(&mut tx, &Chain::verify(&text, &anchors)?, &text).await?;
+    standing::count(&mut tx, &anchors).await?;
+    tx.record("license.issue").on(&claims.jti).set("tier", &claims.tier);
+    Ok(tx.commit().await?)
 }
 
 /// An owner of the demo organization with a new password in place of the old one.

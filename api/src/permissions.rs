@@ -188,7 +188,8 @@ fn wanted(operation: Option<&str>, permission: Option<&str>) -> Result<Vec<Permi
 
 /// The subject of this id in the organization, and how it is named as holder of support.
 async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject, String), Error> {
-    let hold = app.standings.of(&app.db, own).await?.hold.as_ref().map(|held| held.hold);
+    let standing = app.standings.of(&app.db, own).await?;
+    let (hold, license) = (standing.hold.as_ref().map(|held| held.hold), standing.licensed(app.db.now(), None));
     let mut tx = app.db.tenant(own).await?;
     let not_found = || {
         Error::new(Code::NotFound, "there is no such API key or member here; write key_… or usr_… of the organization")
@@ -204,6 +205,7 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
             unproven: false,
             scopes: Some(key.scopes.iter().copied().collect()),
             behind: key.behind,
+            license,
         };
         return Ok((subject, format!("api_key:{id}")));
     }
@@ -213,7 +215,16 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
     let member = members::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let behind: Behind = member.behind;
     Ok((
-        Subject { organization: own, reach: Reach::Inside, hold, barred: None, unproven: false, scopes: None, behind },
+        Subject {
+            organization: own,
+            reach: Reach::Inside,
+            hold,
+            barred: None,
+            unproven: false,
+            scopes: None,
+            behind,
+            license,
+        },
         format!("person:{id}"),
     ))
 }

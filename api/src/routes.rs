@@ -229,6 +229,11 @@ pub(crate) fn permissions_of(operation: &str) -> Option<Vec<Permission>> {
     ROUTES.iter().find(|route| route.id == operation).map(|route| route.permissions.clone())
 }
 
+/// The operations, with what their callers need.
+pub(crate) fn needing() -> impl Iterator<Item = (&'static str, &'static [Permission])> {
+    ROUTES.iter().map(|route| (route.id, route.permissions.as_slice()))
+}
+
 /// The scopes that ways to authenticate have to allow, each once.
 fn permissions(security: &[HashMap<&'static str, Vec<&'static str>>]) -> Vec<Permission> {
     let words = security.iter().flat_map(HashMap::values).flatten();

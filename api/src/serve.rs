@@ -17,6 +17,7 @@ use gantry_api::{App, app};
 use gantry_jobs::doorbell::{Bell, Ringer};
 use gantry_jobs::process::{Namespace, Receivers, Settings, Together as _, metrics, shutdown, telemetry};
 use gantry_jobs::signals::Signals;
+use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, IdMint, SystemClock, setup};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
@@ -56,13 +57,14 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.optional::<Receivers>("WEBHOOKS_ALLOW"),
     )
         .together()?;
-    let (public_url, proxies, proxy_header, hosts, base_domain, sign_up) = (
+    let (public_url, proxies, proxy_header, hosts, base_domain, sign_up, issuers) = (
         settings.optional::<url::Url>("PUBLIC_URL"),
         settings.optional::<Proxies>("TRUSTED_PROXIES"),
         settings.required::<ProxyHeader>("PROXY_HEADER"),
         settings.optional::<Hosts>("ALLOWED_HOSTS"),
         settings.optional::<String>("BASE_DOMAIN"),
         settings.required::<SignUp>("SIGN_UP"),
+        settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
     let geo_database = settings.optional::<std::path::PathBuf>("GEO_DATABASE")?;
@@ -104,7 +106,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .letting_through(receivers.unwrap_or_default())
         .at(&public_url)
         .under(base_domain.as_deref())
-        .letting_in(sign_up);
+        .letting_in(sign_up)
+        .believing(issuers.unwrap_or_default().0);
     info!("Serving http://{0}, documentation at http://{0}/docs", listener.local_addr()?);
     let watching = tokio::spawn(watch_pool(db));
     let listening = {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gantry_schema::access::{self, Hold};
 use gantry_schema::defence::{Effective, lockdowns, policies};
+use gantry_schema::licenses::{self, Licensed, Trust};
 use gantry_schema::limits::{self, Allowance, Rule};
-use gantry_schema::organizations::lifecycle;
+use gantry_schema::organizations::{Permissions, lifecycle};
 use gantry_schema::usage::{self, MonthUse};
 use gantry_schema::{Db, OrganizationId};
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -45,6 +46,8 @@ pub(crate) struct Standing {
     pub defence: Effective,
     /// What sessions began before counts no more.
     pub sessions_from: Option<DateTime<Utc>>,
+    /// The license that counts for it; `None`: everything may be used.
+    pub license: Option<Licensed>,
 }
 
 /// Why nothing is done in an organization.
@@ -56,20 +59,31 @@ pub(crate) struct Held {
 }
 
 impl Standing {
-    async fn read(db: &Db, organization: OrganizationId) -> Result<Self, Error> {
+    async fn read(db: &Db, trust: &Trust, organization: OrganizationId) -> Result<Self, Error> {
         let mut tx = db.tenant(organization).await?;
         let hold = lifecycle::held(&mut tx).await?.map(|(hold, told)| Held { hold, told: told.map(Arc::from) });
         let (allowance, used) = (limits::allowance(&mut tx).await?, usage::month(&mut tx).await?);
         let (defence, lockdown) = (policies::effective(&mut tx).await?, lockdowns::state(&mut tx).await?);
         // What was said of a lockdown is for those who may look it up.
         let hold = hold.or_else(|| lockdown.locked.then_some(Held { hold: Hold::LockedDown, told: None }));
-        Ok(Self { allowance, hold, used, defence, sessions_from: lockdown.sessions_from })
+        let line = licenses::queries::line(&mut tx).await?;
+        // Nobody waits for a connection while he has one.
+        drop(tx);
+        let license = if line.is_empty() { None } else { Licensed::of_line(line, &trust.anchors(db).await?) };
+        Ok(Self { allowance, hold, used, defence, sessions_from: lockdown.sessions_from, license })
+    }
+
+    /// What the license allows, asked for by this host name.
+    pub(crate) fn licensed(&self, now: DateTime<Utc>, host: Option<&str>) -> Permissions {
+        self.license.as_ref().map_or_else(Permissions::all, |license| license.allows(now, host))
     }
 }
 
 /// What is known of organizations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Standings {
+    /// Whose licenses are believed.
+    trust: Arc<Trust>,
     known: Mutex<Known>,
     /// The database tells of changes.
     hears: AtomicBool,
@@ -106,6 +120,11 @@ impl<T> Kept<T> {
 }
 
 impl Standings {
+    /// Nothing is known yet.
+    pub(crate) fn new(trust: Arc<Trust>) -> Self {
+        Self { trust, known: Mutex::default(), hears: AtomicBool::default(), epoch: AtomicU64::default() }
+    }
+
     /// What an organization may do.
     pub(crate) async fn of(self: &Arc<Self>, db: &Db, organization: OrganizationId) -> Result<Arc<Standing>, Error> {
         let within = self.within();
@@ -129,7 +148,7 @@ impl Standings {
 
     async fn read(&self, db: &Db, organization: OrganizationId) -> Result<Arc<Standing>, Error> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let standing = Arc::new(Standing::read(db, organization).await?);
+        let standing = Arc::new(Standing::read(db, &self.trust, organization).await?);
         let within = self.within();
         let mut known = self.known();
         if known.organizations.len() >= REMEMBERED {

@@ -33,6 +33,8 @@ pub enum Tag {
     /// How often one may ask.
     #[oai(rename = "Rate limits")]
     RateLimits,
+    /// What an organization may use, and how many of it there may be.
+    Licenses,
     /// What was called, by whom, how fast it was answered, and what is left of the month.
     #[oai(rename = "API usage")]
     ApiUsage,

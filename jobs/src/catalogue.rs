@@ -49,6 +49,8 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::audit::CheckpointRecord>(),
         internal::<crate::audit::ForwardRecord>(),
         internal::<crate::audit::DropRecord>(),
+        internal::<crate::licenses::WatchLicenses>(),
+        internal::<crate::licenses::RecountLicenses>(),
         internal::<crate::maintenance::ForgetJobs>(),
         internal::<crate::maintenance::ForgetAnswers>(),
         internal::<crate::maintenance::ForgetEvents>(),

@@ -29,6 +29,7 @@ pub mod diagnostics;
 pub mod doorbell;
 pub mod gather;
 mod job;
+pub mod licenses;
 pub mod maintenance;
 pub mod messages;
 pub mod policy;

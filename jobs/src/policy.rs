@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use gantry_schema::licenses::{Feature, Limit};
+
 /// Where jobs wait. A worker serves any subset of the queues, each with its own number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Queue {
@@ -68,6 +70,11 @@ pub struct Policy {
     pub retry: Retry,
     /// How often its worker may fall silent under it before it is taken for poison.
     pub poison: i32,
+    /// The feature that the license of its organization has to have when it starts.
+    pub needs: Option<Feature>,
+    /// What it adds, which has been counted: it starts only while there are no more than the license allows, and it lets
+    /// more be added.
+    pub adds: Option<Limit>,
 }
 
 impl Policy {
@@ -83,6 +90,8 @@ impl Policy {
             grace: Duration::from_secs(5),
             retry: Retry::Exponential { base: Duration::from_secs(2), cap: Duration::from_mins(10) },
             poison: 3,
+            needs: None,
+            adds: None,
         }
     }
 
@@ -104,6 +113,20 @@ impl Policy {
     #[must_use]
     pub const fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// The feature that the license of its organization has to have when it starts.
+    #[must_use]
+    pub const fn needing(mut self, feature: Feature) -> Self {
+        self.needs = Some(feature);
+        self
+    }
+
+    /// What it adds, which has been counted.
+    #[must_use]
+    pub const fn adding(mut self, limit: Limit) -> Self {
+        self.adds = Some(limit);
         self
     }
 

@@ -154,7 +154,11 @@ impl Db {
     /// When no connection can be had.
     pub async fn tenant(&self, organization: OrganizationId) -> Result<TenantTx, sqlx::Error> {
         // One round trip: the scope is set in the message that begins. A uuid needs no quoting.
-        let begin = format!("begin; set local gantry.organization = '{}'", organization.uuid());
+        let begin = format!(
+            "begin; set local gantry.organization = '{}'; set local gantry.now = '{}'",
+            organization.uuid(),
+            self.now().to_rfc3339()
+        );
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
         let db = self.clone();
         Ok(TenantTx { inner, organization, db, ready: Vec::new(), author: None, drafts: Vec::new() })
@@ -176,9 +180,10 @@ impl Db {
     /// When no connection can be had.
     pub async fn tenant_for(&self, organization: OrganizationId, person: PersonId) -> Result<TenantTx, sqlx::Error> {
         let begin = format!(
-            "begin; set local gantry.organization = '{}'; set local gantry.person = '{}'",
+            "begin; set local gantry.organization = '{}'; set local gantry.person = '{}'; set local gantry.now = '{}'",
             organization.uuid(),
-            person.uuid()
+            person.uuid(),
+            self.now().to_rfc3339()
         );
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
         Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new(), author: None, drafts: Vec::new() })

@@ -66,6 +66,15 @@ impl Notice {
                 fact("organization_id"),
                 fact("reason")
             )
+        } else if of(PlatformEvent::LicenseExpiring) {
+            format!("The license ends at {}. Renew it; what runs goes on in any case.", fact("ends_at"))
+        } else if of(PlatformEvent::LicenseThreshold) {
+            format!(
+                "{} of {} {} that the license allows are used. When all are, no more can be added.",
+                self.facts["used"],
+                self.facts["most"],
+                fact("limit").replace('_', " ")
+            )
         } else {
             format!("{} concerns {}.", self.kind, self.subject)
         }

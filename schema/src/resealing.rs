@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::audit::{keys as signing, subjects};
 use crate::factors;
+use crate::licenses::queries as licenses;
 use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
 use crate::seal::{SealContext, SealError, SealingKeys};
@@ -44,6 +45,7 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + keys_of_checkpoints(tx, keys, limit).await?
         + oauth_signing_keys(tx, keys, limit).await?
         + messages_to_people(tx, keys, limit).await?
+        + license_issuers(tx, keys, limit).await?
         + totp_secrets(tx, keys, limit).await?)
 }
 
@@ -152,6 +154,27 @@ async fn keys_of_checkpoints(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) 
     for row in &older {
         let sealed = again(keys, &signing::place(row.id), row.id, &row.secret)?;
         sqlx::query!("update audit_keys set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn license_issuers(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id, secret from license_issuers
+            where organization_id = $1 and substring(secret from 3 for get_byte(secret, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &licenses::place(organization, row.id), row.id, &row.secret)?;
+        sqlx::query!("update license_issuers set secret = $2 where id = $1", row.id, sealed)
             .execute(tx.connection())
             .await?;
     }

@@ -5,6 +5,7 @@ mod access;
 mod api;
 mod cpu;
 mod http;
+mod licenses;
 mod measure;
 mod noop;
 mod program;
@@ -60,6 +61,12 @@ enum What {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Licenses: evaluating one, what a limit costs, and many that want the last places at once.
+    Licenses {
+        /// Where to write the figures.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Webhooks: deliveries to a local receiver, beside a dead and a slow one, and how soon one arrives.
     Webhooks {
         /// Deliveries per throughput measurement.
@@ -87,7 +94,9 @@ fn main() -> anyhow::Result<()> {
     let what = Arguments::parse().what;
     let mut runtime = match what {
         // The load is to leave the cores to what it loads, so it has one thread.
-        What::Access { .. } | What::Api { .. } | What::Webhooks { .. } => tokio::runtime::Builder::new_current_thread(),
+        What::Access { .. } | What::Api { .. } | What::Licenses { .. } | What::Webhooks { .. } => {
+            tokio::runtime::Builder::new_current_thread()
+        }
         What::Queue { .. } | What::Worker { .. } => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(async {
@@ -97,6 +106,7 @@ fn main() -> anyhow::Result<()> {
                 api::measure(connections, rounds, followers, json).await
             }
             What::Access { json } => access::measure(json).await,
+            What::Licenses { json } => licenses::measure(json).await,
             What::Webhooks { deliveries, rounds, json } => webhooks::measure(deliveries, rounds, json).await,
             What::Worker { slots } => worker::run(slots).await,
         }

@@ -11,6 +11,7 @@ mod feed;
 mod keys;
 mod kit;
 mod ledger;
+mod licenses;
 mod messages;
 mod queue;
 mod receivers;

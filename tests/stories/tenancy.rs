@@ -26,7 +26,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
 
 /// What the platform sets and every organization may read.
-pub const OF_PLATFORM: &[&str] = &["rate_tiers", "rate_rules"];
+pub const OF_PLATFORM: &[&str] = &["license_tiers", "rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
 const OF_PEOPLE: &[(&str, &str)] = &[
@@ -199,6 +199,7 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     archives::insert(&mut tx, &archive).await.unwrap();
     defence::policies::set(&mut tx, &defence::Policy::default()).await.unwrap();
     defence::lockdowns::start(&mut tx, actor.id, "a story", &["no queue".to_owned()], "story").await.unwrap();
+    licensed(platform, &actor).await;
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
     tx.commit().await.unwrap();
@@ -243,6 +244,43 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
     sqlx::raw_sql(AssertSqlSafe(beginning)).execute(&platform.owner).await.unwrap();
     leader::hold(platform.ledger(), "a duty", worker.id, std::time::Duration::from_mins(1)).await.unwrap();
     actor
+}
+
+/// A license of the organization, signed with a key of its own.
+async fn licensed(platform: &Platform, of: &Actor) {
+    use gantry_schema::licenses::{Anchors, Chain, Kind, Limit, chain, claims, queries};
+    let mut tx = of.begin().await;
+    let key = queries::issuer(&mut tx, &platform.sealing_keys()).await.unwrap();
+    let claims = claims::Claims {
+        ver: claims::VERSION,
+        jti: tx.ids().mint(),
+        iss: "story".to_owned(),
+        sub: of.id,
+        aud: claims::ANY_INSTANCE.to_owned(),
+        iat: tx.now(),
+        nbf: tx.now(),
+        exp: None,
+        typ: Kind::Perpetual,
+        tier: "enterprise".to_owned(),
+        feat: BTreeSet::new(),
+        lim: BTreeMap::new(),
+        dom: Vec::new(),
+        grace: 0,
+        deg: BTreeMap::new(),
+        gra: BTreeSet::new(),
+        seq: 1,
+        par: None,
+        cld: None,
+        off: None,
+        epo: 0,
+    };
+    let text = chain::issue(None, &claims, &key).unwrap();
+    let chain = Chain::verify(&text, &Anchors::of([key.public()])).unwrap();
+    queries::put_in_force(&mut tx, &chain, &text).await.unwrap();
+    queries::note_told(&mut tx, claims.jti, &["80_percent_of_users".to_owned()]).await.unwrap();
+    let any_number = |limit: &Limit| queries::Counter { limit: *limit, most: None, grows_until: None };
+    queries::count_by(&mut tx, &Limit::ALL.iter().map(any_number).collect::<Vec<_>>()).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// Somebody of the organization called something.
@@ -469,10 +507,11 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
     let callable = "select proname::text from pg_proc where prosecdef and pronamespace = 'public'::regnamespace
                        and prorettype <> 'trigger'::regtype and has_function_privilege('gantry_app', oid, 'execute')";
     // The one adds what a process counted, of all tenants at once, and tells what they used of the month; the other
-    // looks up what runs in leases, which name no tenant, and tells each of its own.
+    // looks up what runs in leases, which name no tenant, and tells each of its own. Between them,
+    // what the license of whoever asks limits is counted anew from what the tree has counted, or said to be full.
     let mut callable = strings(&pool, callable).await;
     callable.sort();
-    assert_eq!(callable, ["api_usage_add", "running_jobs"]);
+    assert_eq!(callable, ["api_usage_add", "licenses_full", "licenses_recount", "running_jobs"]);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

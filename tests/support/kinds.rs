@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gantry_jobs::{By, Job, Policy, Queue, Retry, webhooks};
 use gantry_schema::jobs::{Concurrency, Held, OnConflict, Unique};
+use gantry_schema::licenses::{Feature, Limit};
 use gantry_workers::{Context, Done, Failure, Registry, Run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ pub fn register(registry: Registry) -> Registry {
         .with::<Garble>()
         .with::<Careless>()
         .with::<Rated>()
+        .with::<Provision>()
 }
 
 /// What an attempt of a scripted job does.
@@ -305,6 +307,22 @@ impl Run for Garble {
                 cx.complete_with(tx, &json!("all\0")).await
             }
         }
+    }
+}
+
+/// A job that needs a feature, and adds a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provision {}
+
+impl Job for Provision {
+    const KIND: &'static str = "story.provision";
+    const POLICY: Policy =
+        Policy::new(Queue::Default).needing(Feature::ServerProvisioning).adding(Limit::ChildOrganizations);
+}
+
+impl Run for Provision {
+    async fn run(&self, _cx: &Context) -> Result<Done, Failure> {
+        Ok(Done::Quietly)
     }
 }
 

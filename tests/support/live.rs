@@ -210,6 +210,7 @@ impl Own {
                 sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
             }),
             sealing_keys: self.sealing_keys,
+            license_issuers: Arc::default(),
             news: None,
             shared: Shared::default(),
         })

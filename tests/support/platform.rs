@@ -92,6 +92,7 @@ impl Platform {
             registry: Arc::new(kinds::register(registry::standard())),
             providers: Arc::new(Providers { hooks: hooks.clone(), mail: mail.clone(), sms: sms.clone() }),
             sealing_keys,
+            license_issuers: Arc::default(),
             news: None,
             shared: Shared::default(),
         };

@@ -109,6 +109,7 @@ pub async fn runtime(servers: &Servers, registry: Registry) -> anyhow::Result<Ru
         registry: Arc::new(registry),
         providers: Arc::new(Providers::new(&gantry_providers::Config::default())?),
         sealing_keys: Arc::new(sealing_keys()?),
+        license_issuers: Arc::default(),
         news: None,
         shared: Shared::default(),
     })

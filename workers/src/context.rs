@@ -78,6 +78,12 @@ impl Context {
         &self.runtime.sealing_keys
     }
 
+    /// Whose licenses are believed.
+    #[must_use]
+    pub(crate) fn trust(&self) -> gantry_schema::licenses::Trust {
+        self.runtime.trust()
+    }
+
     /// The keys that open sealed secrets, to be kept.
     #[must_use]
     pub(crate) fn keys(&self) -> Arc<gantry_schema::seal::SealingKeys> {

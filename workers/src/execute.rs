@@ -10,6 +10,7 @@ use gantry_providers::Providers;
 use gantry_schema::jobs::Failure as History;
 use gantry_schema::jobs::claim::Claimed;
 use gantry_schema::jobs::settle::{Next, Setback, Success};
+use gantry_schema::licenses::{PublicKey, Trust};
 use gantry_schema::seal::SealingKeys;
 use gantry_schema::{Db, EngineDb, JobId, WorkerId};
 use rand::RngExt as _;
@@ -21,7 +22,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::registry::Handler;
 use crate::shared::Shared;
-use crate::{Context, Done, Failure, Registry};
+use crate::{Context, Done, Failure, Registry, licenses};
 
 /// What every handler of a process runs on. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub struct Runtime {
     pub providers: Arc<Providers>,
     /// What opens sealed secrets.
     pub sealing_keys: Arc<SealingKeys>,
+    /// Keys of others whose licenses are believed.
+    pub license_issuers: Arc<[PublicKey]>,
     /// Where news of running jobs are told, if anybody could listen.
     pub news: Option<News>,
     /// What handlers of this process have in common.
@@ -60,6 +63,12 @@ impl std::fmt::Debug for Runtime {
 }
 
 impl Runtime {
+    /// Whose licenses are believed.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        Trust { keys: Arc::clone(&self.sealing_keys), pinned: self.license_issuers.to_vec() }
+    }
+
     /// Tells whoever follows the job to look again.
     pub(crate) fn news(&self, job: JobId) {
         let Some(News { mut redis, channel }) = self.news.clone() else { return };
@@ -131,6 +140,11 @@ pub(crate) async fn execute(runtime: &Runtime, job: Claimed, stopper: Stopper) -
     );
     gantry_jobs::process::continue_trace(&span, job.traceparent.as_deref());
     async {
+        match licenses::allow::refused(runtime, &handler.policy, job.organization).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return set_back(runtime, &job, Next::Discard, "unlicensed", why),
+            Err(trouble) => return settle(runtime, handler, &job, Ended::Returned(Err(trouble.into()))),
+        }
         let started = Instant::now();
         let ended = run(runtime, handler, Arc::clone(&job), &stopper).await;
         handler.seconds.record(started.elapsed().as_secs_f64());

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod engine;
 mod execute;
 mod failure;
+mod licenses;
 pub mod maintenance;
 mod messages;
 pub mod registry;

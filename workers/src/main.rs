@@ -13,6 +13,7 @@ use gantry_jobs::process::{
 use gantry_jobs::{Retry, schedule};
 use gantry_providers::hooks::{self, client};
 use gantry_providers::{Providers, mail, sms};
+use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared, engine, registry};
 use tracing::info;
@@ -90,11 +91,12 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         allow,
         listen,
     ) = configured;
-    let (mail_url, mail_from, sms_url, sms_from) = (
+    let (mail_url, mail_from, sms_url, sms_from, issuers) = (
         settings.optional::<url::Url>("MAIL_URL"),
         settings.optional::<String>("MAIL_FROM"),
         settings.optional::<url::Url>("SMS_URL"),
         settings.optional::<String>("SMS_FROM"),
+        settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
     let mail = mail::Config::of_url(mail_url.as_ref(), mail_from.as_deref())?;
@@ -127,6 +129,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         registry: Arc::new(registry),
         providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms })?),
         sealing_keys,
+        license_issuers: issuers.unwrap_or_default().0.into(),
         news: None,
         shared: Shared::default(),
     };

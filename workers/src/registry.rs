@@ -71,6 +71,8 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::audit::CheckpointRecord>()
         .with::<gantry_jobs::audit::ForwardRecord>()
         .with::<gantry_jobs::audit::DropRecord>()
+        .with::<gantry_jobs::licenses::WatchLicenses>()
+        .with::<gantry_jobs::licenses::RecountLicenses>()
         .with::<gantry_jobs::maintenance::ForgetJobs>()
         .with::<gantry_jobs::maintenance::ForgetAnswers>()
         .with::<gantry_jobs::maintenance::ForgetEvents>()

@@ -179,7 +179,8 @@ impl Lifecycle {
     /// is not deleted changes nothing.
     ///
     /// Refused as `wrong_state` when it is too late or the one above it is deleted too, as `name_taken` when another one
-    /// beside it has its slug by now.
+    /// beside it has its slug by now, as `license_limit` when a license above allows no more, as `license_state` when one is
+    /// not in force.
     #[oai(path = "/:organization/restore", method = "post", operation_id = "restoreOrganization")]
     async fn restore(
         &self,

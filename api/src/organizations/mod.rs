@@ -228,7 +228,8 @@ impl Organizations {
     /// `platform:operate` besides.
     ///
     /// Refused as `not_found` when there is no such parent here, as `wrong_place` when its type may not stand there, as
-    /// `name_taken` when another one there has the slug.
+    /// `name_taken` when another one there has the slug, as `license_limit` when a license allows no more below it, as
+    /// `license_state` when one is not in force.
     #[oai(path = "/", method = "post", operation_id = "createOrganization")]
     async fn create(
         &self,

@@ -118,7 +118,8 @@ impl Tree {
     /// itself. Types are checked as for a new one.
     ///
     /// Refused as `wrong_place` when its type may not stand there or it would be below itself, as `name_taken` when another
-    /// one there has its slug.
+    /// one there has its slug, as `license_limit` when a license above the new place allows no more, as `license_state` when
+    /// one is not in force.
     #[oai(path = "/:organization/move", method = "post", operation_id = "moveOrganization")]
     async fn r#move(
         &self,

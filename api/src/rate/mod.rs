@@ -34,6 +34,8 @@ use subject::{Counted, Counts, Owner, Plan, Refused, Subject};
 use crate::app::App;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
+use crate::licenses;
+use crate::standing::Standing;
 
 /// What became known of a request while it was let in.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +46,7 @@ struct Inner {
     counts: OnceLock<Counts>,
     limited: OnceLock<()>,
     caller: OnceLock<(OrganizationId, Credential)>,
+    standing: OnceLock<Arc<Standing>>,
 }
 
 impl Visit {
@@ -68,6 +71,9 @@ impl Visit {
         if let Some(counts) = self.0.counts.get() {
             fields::write(headers, counts, now);
         }
+        if let Some(license) = self.0.standing.get().and_then(|standing| standing.license.as_ref()) {
+            licenses::show(headers, license, now);
+        }
     }
 }
 
@@ -84,6 +90,7 @@ pub(crate) async fn admit(
     let visit = request.data::<Visit>().cloned().unwrap_or_default();
     visit.0.caller.get_or_init(|| (organization, credential));
     let standing = app.standings.of(&app.db, organization).await?;
+    visit.0.standing.get_or_init(|| Arc::clone(&standing));
     if standing.allowance.given.bypass {
         return Ok(());
     }

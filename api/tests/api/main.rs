@@ -16,6 +16,7 @@ mod factors;
 mod health;
 mod inspector;
 mod jobs;
+mod licenses;
 mod limits;
 mod lockdowns;
 mod members;

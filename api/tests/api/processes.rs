@@ -164,3 +164,23 @@ async fn while_redis_is_stopped_nobody_signs_in_and_everybody_works_and_afterwar
     }
     assert_eq!(platform.count("jobs").await, 2);
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_license_that_is_revoked_in_one_process_is_refused_by_the_other_without_redis(pool: PgPool) {
+    let platform = Platform::new(pool.clone()).await;
+    let (operator, acme) = (platform.operator().await, platform.organization("acme").await);
+    let (one, other) = (Process::start(&pool, NO_REDIS).await, Process::start(&pool, NO_REDIS).await);
+    let place = format!("/organizations/{}/license", acme.organization);
+    let license = json!({ "tier": "enterprise", "type": "perpetual" });
+    assert_eq!(one.ask(&operator.token, "POST", &place, Some(&license)).await.0, 200);
+    let new = json!({ "name": "a key", "scopes": ["jobs:read"] });
+    for process in [&one, &other] {
+        assert_eq!(process.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0, 201);
+    }
+    assert_eq!(one.ask(&operator.token, "DELETE", &place, None).await.0, 200);
+    assert_eq!(one.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0, 403, "whoever revokes it knows at once");
+    while other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0 == 201 {}
+    let (status, problem) = other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await;
+    assert_eq!((status, &problem["reason"]), (403, &json!("license")));
+    assert_eq!(other.ask(&acme.token, "GET", "/api-keys", None).await.0, 200, "what is there is there");
+}

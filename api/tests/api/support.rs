@@ -36,6 +36,12 @@ pub struct Platform {
     pub api: Api,
 }
 
+/// What opens sealed secrets here.
+pub fn sealing_keys() -> SealingKeys {
+    let key = SealingKey::from_base64("test", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
+    SealingKeys::new(key, Vec::new()).unwrap()
+}
+
 /// The API, made once for many requests.
 #[derive(Clone)]
 pub struct Api(Arc<BoxEndpoint<'static, Response>>);
@@ -107,9 +113,8 @@ impl Platform {
         let ids = Arc::new(IdMint::seeded(clock.clone(), 7));
         let options = (*pool.connect_options()).clone().username("gantry_app");
         let db = Db::connect(options, 4, clock.clone(), ids, Arc::new(Silent)).await.unwrap();
-        let key = SealingKey::from_base64("test", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
         let redis = gantry_api::app::connect(redis).unwrap();
-        let sealing = SealingKeys::new(key, Vec::new()).unwrap();
+        let sealing = sealing_keys();
         generous(&pool).await;
         // As cheap as it can be: these tests are not about how long guessing takes.
         let hasher = Hasher::costing((8, 1, 1), None, &mut rand::rngs::StdRng::seed_from_u64(1)).unwrap();

@@ -211,6 +211,11 @@ pub const VARIABLES: &[Variable] = &[
         "Who may make an account: open (everybody), invitation (who was invited), or closed (nobody).",
     )
     .read_by(ReadBy::Api),
+    Variable::optional(
+        "LICENSE_ISSUERS",
+        "k4.public.wqLWoivpUb4gWjgynYYbf0C333pQ5iIi1YYBeOZN5Dc",
+        "Public keys of others whose licenses are believed, besides the platform's own, comma-separated.",
+    ),
     Variable::with_default("API_REQUESTS", "512", "Requests worked on at the same time; more are refused with 503.")
         .read_by(ReadBy::Api),
     Variable::with_default("API_WAITING", "10000", "Requests that wait for a job or stream news at the same time.")

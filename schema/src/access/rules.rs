@@ -1,7 +1,7 @@
 //! The rules as functions of what is known: no clock, no database.
 //!
 //! What somebody may do is what all of these allow together: what his key or token was made for, what whoever is behind
-//! it may do now, where he acts from, and whether anything is done in his organization at all.
+//! it may do now, where he acts from, what the license allows, and whether anything is done in his organization at all.
 
 use crate::OrganizationId;
 use crate::defence::Bar;
@@ -62,6 +62,8 @@ pub struct Subject {
     pub scopes: Option<Permissions>,
     /// Who is behind it.
     pub behind: Behind,
+    /// What the license of the organization he acts in allows.
+    pub license: Permissions,
 }
 
 words! {
@@ -94,6 +96,8 @@ words! {
         Above = "above",
         /// The support that was given covers it.
         Support = "support",
+        /// The license of the organization allows it.
+        License = "license",
     }
 }
 
@@ -136,6 +140,7 @@ impl Subject {
                 Reach::Support(given) => Some(permission.reads() || given.contain(permission)),
                 Reach::Inside | Reach::Above | Reach::SetsUp => None,
             },
+            Reason::License => Some(self.license.contain(permission)),
         }
     }
 
@@ -194,7 +199,7 @@ impl Subject {
             })
             .collect();
         let by_scopes = self.scopes.unwrap_or_else(|| everything().collect());
-        by_scopes.and(by_role).and(by_reach).and(of_place).and(by_hold)
+        by_scopes.and(by_role).and(by_reach).and(of_place).and(by_hold).and(self.license)
     }
 }
 
@@ -236,16 +241,12 @@ mod tests {
             OrganizationId::PLATFORM,
             OrganizationId::from_uuid(uuid::Uuid::from_u128(1)),
         ]);
-        let whole = (
-            organization,
-            reach(),
-            hold,
-            barred,
-            proptest::bool::weighted(0.1),
-            proptest::option::of(permissions()),
-            behind(),
-        );
-        whole.prop_map(|(organization, reach, hold, barred, unproven, scopes, behind)| Subject {
+        let license = prop_oneof![Just(Permissions::all()), permissions()];
+        let unproven = proptest::bool::weighted(0.1);
+        let whole =
+            (organization, reach(), hold, barred, unproven, proptest::option::of(permissions()), behind(), license);
+        whole.prop_map(|(organization, reach, hold, barred, unproven, scopes, behind, license)| Subject {
+            license,
             organization,
             reach,
             hold,
@@ -274,6 +275,7 @@ mod tests {
             let may = subject.may();
             let within = |limit: Permissions| may.and(limit) == may;
             prop_assert!(subject.scopes.is_none_or(within));
+            prop_assert!(within(subject.license));
             if let Behind::Member(role) = subject.behind {
                 prop_assert!(within(role));
             }
@@ -333,6 +335,7 @@ mod tests {
             (P::ManageDefence, &[Role::Owner, Role::Admin]),
             (P::LockDown, &[Role::Owner, Role::Admin]),
             (P::DeleteOrganizations, &[Role::Owner]),
+            (P::IssueLicenses, &[Role::Owner]),
             (P::OperatePlatform, &[]),
         ];
         for (permission, roles) in rows {
@@ -355,6 +358,7 @@ mod tests {
             unproven: false,
             scopes: None,
             behind: Behind::Organization,
+            license: Permissions::all(),
         };
         let refused = |subject: Subject, permission| subject.decide(permission).unwrap_err().as_str();
         let held = Subject { hold: Some(Hold::Suspended), scopes: Some(reads), ..anybody };
@@ -370,6 +374,7 @@ mod tests {
         assert_eq!(refused(Subject { behind: Behind::Left, ..anybody }, Permission::ReadJobs), "owner_left");
         assert_eq!(refused(Subject { reach: Reach::Above, ..anybody }, Permission::ManageJobs), "above");
         assert_eq!(refused(Subject { reach: Reach::Support(reads), ..anybody }, Permission::ManageJobs), "support");
+        assert_eq!(refused(Subject { license: reads, ..anybody }, Permission::ManageJobs), "license");
         assert_eq!(refused(anybody, Permission::OperatePlatform), "platform_only");
         assert_eq!(anybody.decide(Permission::ManageJobs), Ok(()));
     }

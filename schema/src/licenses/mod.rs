@@ -2,8 +2,10 @@
 //!
 //! The key and its rules are pure: [`paseto`] signs, [`keys`] names what is signed with, [`claims`] is what a license says,
 //! [`chain`] is a license with those above it that it was made of, [`domain`] where it may be used, and [`evaluate`] what
-//! follows from all of it at a moment. [`code`] is what people type to fetch a key.
+//! follows from all of it at a moment; [`alerts`] is what is told before that surprises anybody. [`code`] is what people type to fetch a key. [`standing`] is what is in force by the
+//! tables, and [`queries`] are the tables.
 
+pub mod alerts;
 pub mod chain;
 pub mod claims;
 pub mod code;
@@ -12,9 +14,12 @@ pub mod evaluate;
 pub mod features;
 pub mod keys;
 pub mod paseto;
+pub mod queries;
+pub mod standing;
 
 pub use chain::{Anchors, Chain, ChainError, within};
 pub use claims::{Claims, Delegation, Kind, Mode};
 pub use evaluate::{Access, Circumstances, Evaluation, Link, State, Status};
 pub use features::{Feature, Limit};
 pub use keys::{KeyId, PublicKey, PublicKeys, SecretKey};
+pub use standing::{Licensed, Trust, licensed};

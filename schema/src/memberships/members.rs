@@ -110,6 +110,22 @@ pub async fn page(tx: &mut TenantTx, window: Window) -> Result<Vec<Member>, sqlx
     Ok(rows.into_iter().map(|row| row.read(tx)).collect())
 }
 
+/// Where up to `limit` owners of the transaction's organization get their mail.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn addresses_of_owners(tx: &mut TenantTx, limit: i64) -> Result<Vec<String>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        "select p.email from memberships m join people p on p.id = m.person_id
+          where m.organization_id = $1 and m.role = 'owner' and m.state = 'active' order by m.person_id limit $2",
+        organization.uuid(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
+}
+
 /// A member of the transaction's organization.
 ///
 /// # Errors

@@ -278,6 +278,33 @@ pub fn security_changed(brand: &Brand, what: &str, at: &str, address: Option<&st
     letter(brand, &format!("Your account at {} was changed", brand.name), &parts)
 }
 
+/// To whoever can renew a license that ends soon.
+#[must_use]
+pub fn license_ends(brand: &Brand, organization: &str, days: i64, at: &str) -> Content {
+    let organization = name(organization);
+    let within = if days == 1 { "a day".to_owned() } else { format!("{days} days") };
+    let parts = [
+        say(format!("The license of {organization} at {} ends within {within}.", brand.name)),
+        Part::Facts(vec![("Ends", at.to_owned())]),
+        say("What runs goes on running in any case. Renew the license so that you can go on adding to it."),
+    ];
+    letter(brand, &format!("The license of {organization} ends within {within}"), &parts)
+}
+
+/// To whoever can get a license for more.
+#[must_use]
+pub fn license_used(brand: &Brand, organization: &str, limit: &str, percent: u64, used: u64, most: u64) -> Content {
+    let (organization, limit) = (name(organization), limit.replace('_', " "));
+    let parts = [
+        say(format!("{percent} percent of the {limit} that the license of {organization} allows are used.")),
+        Part::Facts(vec![("Used", used.to_string()), ("Allowed", most.to_string())]),
+        say(
+            "When all are used, no more can be added; what is there stays. Remove what nobody needs, or get a license for more.",
+        ),
+    ];
+    letter(brand, &format!("{percent} percent of the {limit} of {organization} are used"), &parts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +330,8 @@ mod tests {
             new_device(brand, "Firefox on Linux", None, "2026-01-15 12:00 UTC"),
             code_by_mail(brand, "123456", 10),
             security_changed(brand, "A passkey was added.", "2026-01-15 12:00 UTC", None),
+            license_ends(brand, "Globex", 1, "2026-01-15 12:00 UTC"),
+            license_used(brand, "Globex", "child_organizations", 80, 8, 10),
         ]
     }
 

@@ -42,6 +42,8 @@ permissions! {
     ManageOrganizations = "organizations:write",
     /// Delete this organization or those below it, and restore those below it.
     DeleteOrganizations = "organizations:delete",
+    /// Give licenses to organizations below this one, and suspend and revoke those that it gave.
+    IssueLicenses = "licenses:write",
     /// Change settings and host names.
     ManageSettings = "settings:write",
     /// See members and roles.
@@ -101,6 +103,12 @@ permissions! {
 pub struct Permissions(u128);
 
 impl Permissions {
+    /// Every one.
+    #[must_use]
+    pub fn all() -> Self {
+        Permission::ALL.iter().copied().collect()
+    }
+
     /// Whether this one is among them.
     #[must_use]
     pub const fn contain(self, permission: Permission) -> bool {

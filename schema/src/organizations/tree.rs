@@ -156,6 +156,14 @@ pub async fn counts_of(tx: &mut TenantTx, id: OrganizationId) -> Result<Option<V
     Ok(stored.map(|stored| counts::read(&stored.unwrap_or_default())))
 }
 
+/// Counts everything again from what is there, and puts right what differs. Answers how many counts did.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn recount(db: &EngineDb) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(r#"select organizations_recount() as "mended!""#).fetch_one(db.pool()).await
+}
+
 /// Adds up to `limit` changes up along the tree. Answers how many there were.
 ///
 /// # Errors

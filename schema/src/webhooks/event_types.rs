@@ -67,11 +67,23 @@ pub enum PlatformEvent {
     LockdownStarted,
     /// An organization was unlocked.
     LockdownEnded,
+    /// A license came into force.
+    LicenseIssued,
+    /// A license is not to be used for a while.
+    LicenseSuspended,
+    /// A license that was suspended goes on.
+    LicenseReinstated,
+    /// A license is not to be used any more.
+    LicenseRevoked,
+    /// A license ends soon.
+    LicenseExpiring,
+    /// Much of what a license allows is used.
+    LicenseThreshold,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -93,6 +105,12 @@ impl PlatformEvent {
         Self::DefenceChanged,
         Self::LockdownStarted,
         Self::LockdownEnded,
+        Self::LicenseIssued,
+        Self::LicenseSuspended,
+        Self::LicenseReinstated,
+        Self::LicenseRevoked,
+        Self::LicenseExpiring,
+        Self::LicenseThreshold,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -116,6 +134,12 @@ impl PlatformEvent {
             Self::OrganizationSettingsChanged => "organization.settings_changed",
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyRevoked => "api_key.revoked",
+            Self::LicenseIssued => "license.issued",
+            Self::LicenseSuspended => "license.suspended",
+            Self::LicenseReinstated => "license.reinstated",
+            Self::LicenseRevoked => "license.revoked",
+            Self::LicenseExpiring => "license.expiring",
+            Self::LicenseThreshold => "license.threshold",
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
             Self::AccessRefused => "security.access_refused",
@@ -214,6 +238,38 @@ impl PlatformEvent {
                 "An API key was revoked.",
                 json!({ "api_key_id": id("key", "The key.") }),
                 json!({ "api_key_id": "key_01h455vb4pex5vsknk084sn02q" }),
+            ),
+            Self::LicenseIssued => about_license(
+                "A license came into force, in place of the one before.",
+                json!({ "tier": text("The name of its tier."), "number": { "type": "integer", "minimum": 0, "description": "Counts the organization's licenses." } }),
+                json!({ "tier": "professional", "number": 2 }),
+            ),
+            Self::LicenseSuspended => about_license(
+                "A license is not to be used for a while; what is there stays.",
+                json!({ "reason": text("Why.") }),
+                json!({ "reason": "The invoice of March is open." }),
+            ),
+            Self::LicenseReinstated => about_license("A license that was suspended goes on.", json!({}), json!({})),
+            Self::LicenseRevoked => {
+                about_license("A license is not to be used any more; what is there stays.", json!({}), json!({}))
+            }
+            Self::LicenseExpiring => about_license(
+                "A license ends within 30, 14, 7 or 1 days: each is told once.",
+                json!({
+                    "ends_at": moment("When it ends."),
+                    "days": { "type": "integer", "enum": [30, 14, 7, 1], "description": "Within how many days." },
+                }),
+                json!({ "ends_at": "2026-03-15T12:00:00Z", "days": 14 }),
+            ),
+            Self::LicenseThreshold => about_license(
+                "80, 90 or 100 percent of what a license allows of something are used: each is told once.",
+                json!({
+                    "limit": text("Of what."),
+                    "percent": { "type": "integer", "enum": [80, 90, 100], "description": "How much of it." },
+                    "used": { "type": "integer", "minimum": 0, "description": "How many there are." },
+                    "most": { "type": "integer", "minimum": 1, "description": "How many there may be." },
+                }),
+                json!({ "limit": "users", "percent": 80, "used": 8, "most": 10 }),
             ),
             Self::ApiUsageThreshold => (
                 "80, 90, 95 or 100 percent of what may be called, or sent and answered, in a month are used: each is told once.",
@@ -321,6 +377,15 @@ fn about_organization(description: &'static str) -> (&'static str, Value, Value)
         json!({ "organization_id": id("org", "The organization.") }),
         json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q" }),
     )
+}
+
+/// What is told of a license, with what else there is to say.
+fn about_license(description: &'static str, mut properties: Value, mut example: Value) -> (&'static str, Value, Value) {
+    properties["organization_id"] = id("org", "Whose it is.");
+    properties["license_id"] = id("lic", "The license.");
+    example["organization_id"] = "org_01h455vb4pex5vsknk084sn02q".into();
+    example["license_id"] = "lic_01h455vb4pex5vsknk084sn02q".into();
+    (description, properties, example)
 }
 
 fn text(description: &str) -> Value {

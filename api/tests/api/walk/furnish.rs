@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::ask::Api;
 use super::operation::{OWN, Operation, Things, all, ids, prefix_of};
-use super::{Callers, skipped};
+use super::{Callers, OF_ISSUERS, skipped};
 use crate::record::seal;
 use crate::support::Platform;
 
@@ -39,6 +39,7 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
         let makes = |operation: &Operation| {
             ["POST", "PUT"].contains(&operation.method().as_str())
                 && !skipped(*operation)
+                && !OF_ISSUERS.contains(&operation.id)
                 && !asked.contains(operation.id)
                 && operation.ids_in_path().iter().all(|prefix| is_known(&things, prefix))
         };
