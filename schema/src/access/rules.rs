@@ -209,12 +209,12 @@ mod tests {
         let license = prop_oneof![Just(Permissions::all()), permissions()];
         let whole = (organization, reach(), hold, proptest::option::of(permissions()), behind(), license);
         whole.prop_map(|(organization, reach, hold, scopes, behind, license)| Subject {
-            license,
             organization,
             reach,
             hold,
             scopes,
             behind,
+            license,
         })
     }
 
