@@ -192,6 +192,11 @@ pub const VARIABLES: &[Variable] = &[
         "10.1.0.0/16,hooks.internal",
         "Webhook receivers inside the network that may be called all the same: networks, addresses and hosts.",
     ),
+    Variable::optional(
+        "LICENSE_ISSUERS",
+        "k4.public.wqLWoivpUb4gWjgynYYbf0C333pQ5iIi1YYBeOZN5Dc",
+        "Public keys of others whose licenses are believed, besides the platform's own, comma-separated.",
+    ),
     Variable::with_default("LISTEN", "127.0.0.1:8080", "Where the API listens.").read_by(ReadBy::Api),
     Variable::optional(
         "PUBLIC_URL",
@@ -211,11 +216,6 @@ pub const VARIABLES: &[Variable] = &[
         "Who may make an account: open (everybody), invitation (who was invited), or closed (nobody).",
     )
     .read_by(ReadBy::Api),
-    Variable::optional(
-        "LICENSE_ISSUERS",
-        "k4.public.wqLWoivpUb4gWjgynYYbf0C333pQ5iIi1YYBeOZN5Dc",
-        "Public keys of others whose licenses are believed, besides the platform's own, comma-separated.",
-    ),
     Variable::with_default("API_REQUESTS", "512", "Requests worked on at the same time; more are refused with 503.")
         .read_by(ReadBy::Api),
     Variable::with_default("API_WAITING", "10000", "Requests that wait for a job or stream news at the same time.")

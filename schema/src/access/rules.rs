@@ -246,7 +246,6 @@ mod tests {
         let whole =
             (organization, reach(), hold, barred, unproven, proptest::option::of(permissions()), behind(), license);
         whole.prop_map(|(organization, reach, hold, barred, unproven, scopes, behind, license)| Subject {
-            license,
             organization,
             reach,
             hold,
@@ -254,6 +253,7 @@ mod tests {
             unproven,
             scopes,
             behind,
+            license,
         })
     }
 
