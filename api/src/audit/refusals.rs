@@ -195,7 +195,7 @@ async fn tell_of_barred(db: &Db, about: &About, caller: &Caller) {
         let mut tx = db.tenant(caller.home()).await?;
         let facts = json!({
             "actor": caller.by().to_string(),
-            "address": about.address().map(|address| address.to_string()).unwrap_or_else(|| "unknown".to_owned()),
+            "address": about.address().map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
             "action": about.action(),
         });
         webhooks::emit(&mut tx, PlatformEvent::AccessRefused.name(), facts, &By::platform("defence")).await?;

@@ -102,7 +102,7 @@ pub(super) async fn registered(app: &App, person: PersonId, credential: &AnyJson
     let state: PasskeyRegistration =
         taken(app, &answer.response.client_data_json, Purpose::Register, Some(person), "credential").await?;
     let passkey = party.finish_passkey_registration(&answer, &state).map_err(|error| unproven(&error, "credential"))?;
-    Ok(Registered { credential_id: passkey.cred_id().to_vec(), known: written(&passkey)? })
+    Ok(Registered { credential_id: passkey.cred_id().clone(), known: written(&passkey)? })
 }
 
 /// Lets go on whoever signs in with a passkey and nothing else. Answers who he is, and what was tried before in vain.

@@ -61,7 +61,11 @@ impl Authenticator {
         let attested = [&[0; 16][..], &[0, 16], &self.id, &cose].concat();
         let data = self.data(options["rp"]["id"].as_str().unwrap(), &attested);
         // CBOR: a map of fmt, attStmt and authData.
-        let object = [b"\xA3\x63fmt\x64none\x67attStmt\xA0\x68authData\x58".to_vec(), vec![data.len() as u8], data];
+        let object = [
+            b"\xA3\x63fmt\x64none\x67attStmt\xA0\x68authData\x58".to_vec(),
+            vec![u8::try_from(data.len()).unwrap()],
+            data,
+        ];
         json!({
             "id": encoded(&self.id),
             "rawId": encoded(&self.id),

@@ -65,7 +65,9 @@ fn write(value: &Value, out: &mut Vec<u8>) {
         }
         Value::List(items) => {
             control(11, items.len(), out);
-            items.iter().for_each(|item| write(item, out));
+            for item in items {
+                write(item, out);
+            }
         }
     }
 }
@@ -104,14 +106,13 @@ pub fn file(places: &[Placed]) -> Vec<u8> {
                 nodes[node][bit] = Leaf::Data(at);
                 break;
             }
-            node = match nodes[node][bit] {
-                Leaf::Node(next) => next,
-                _ => {
-                    nodes.push([Leaf::Nothing; 2]);
-                    let next = nodes.len() - 1;
-                    nodes[node][bit] = Leaf::Node(next);
-                    next
-                }
+            node = if let Leaf::Node(next) = nodes[node][bit] {
+                next
+            } else {
+                nodes.push([Leaf::Nothing; 2]);
+                let next = nodes.len() - 1;
+                nodes[node][bit] = Leaf::Node(next);
+                next
             };
         }
     }

@@ -93,7 +93,7 @@ mod tests {
         fn it_is_as_far_there_as_back_and_nowhere_farther_than_half_around(one in anywhere(), other in anywhere()) {
             let (there, back) = (distance_km(&one, &other), distance_km(&other, &one));
             prop_assert!((there - back).abs() < 1e-6);
-            prop_assert!(there >= 0.0 && there <= EARTH_KM * std::f64::consts::PI + 1e-6);
+            prop_assert!((0.0..=EARTH_KM * std::f64::consts::PI + 1e-6).contains(&there));
             prop_assert_eq!(impossible(&one, &other).is_some(), impossible(&other, &one).is_some());
             prop_assert!(distance_km(&one, &one) < 1e-6);
             prop_assert_eq!(impossible(&one, &one), None);
