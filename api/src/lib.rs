@@ -13,6 +13,7 @@ pub mod client;
 pub mod compatible;
 pub mod conditional;
 pub mod cors;
+pub mod credentials;
 mod document;
 pub mod dry_run;
 pub mod during;
@@ -44,6 +45,7 @@ pub mod rate;
 mod routes;
 pub mod schedules;
 mod scope;
+pub mod servers;
 pub mod sessions;
 pub mod sort;
 mod standing;
@@ -79,10 +81,10 @@ type Features = (
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage, licenses::Licenses),
     schedules::Schedules,
-    webhooks::WebhookEndpoints,
-    webhooks::WebhookDeliveries,
+    (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
+    (credentials::CloudCredentials, servers::Servers, servers::ServerRuns),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
@@ -104,10 +106,10 @@ const FEATURES: Features = (
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage, licenses::Licenses),
     schedules::Schedules,
-    webhooks::WebhookEndpoints,
-    webhooks::WebhookDeliveries,
+    (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
+    (credentials::CloudCredentials, servers::Servers, servers::ServerRuns),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),

@@ -8,6 +8,7 @@ pub mod access;
 pub mod api_keys;
 pub mod audit;
 pub mod clock;
+pub mod credentials;
 pub mod db;
 pub mod digest;
 mod express;
@@ -26,6 +27,7 @@ pub mod people;
 pub mod resealing;
 pub mod schedules;
 pub mod seal;
+pub mod servers;
 pub mod sessions;
 pub mod setup;
 pub mod token;
@@ -38,10 +40,11 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ClaimId, EndpointId, EventId, IdMint,
-    InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId,
-    OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PersonId, RoleId,
-    ScheduleId, SecretId, SessionId, SigningKeyId, SupportId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ClaimId, CloudCredentialId, EndpointId,
+    EventId, IdMint, InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId,
+    OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId,
+    PersonId, RoleId, RunId, ScheduleId, SecretId, ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId,
+    TerraformStateId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -29,6 +29,7 @@ mod record;
 mod schedules;
 mod schema;
 mod scope;
+mod servers;
 mod sessions;
 mod setup;
 mod sign_up;
