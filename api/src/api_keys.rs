@@ -237,7 +237,7 @@ impl ApiKeys {
             (None, Some(template)) => of_template(template, &caller, organization)?,
             _ => return Err(Error::field("scopes", "write either scopes or a template, and leave the other out")),
         };
-        let networks = read_networks(&networks.unwrap_or_default())?;
+        let networks = read_networks(&networks.unwrap_or_default(), MAX_NETWORKS)?;
         let expires_at = expires_at.map(|moment| moment.0);
         if expires_at.is_some_and(|at| at <= app.db.now()) {
             return Err(Error::field(
@@ -363,9 +363,9 @@ fn of_template(
 }
 
 /// Reads networks: a single address is one.
-fn read_networks(words: &[String]) -> Result<Vec<IpNet>, Error> {
-    if words.len() > MAX_NETWORKS {
-        return Err(Error::field("networks", format!("at most {MAX_NETWORKS} networks can be listed")));
+pub(crate) fn read_networks(words: &[String], most: usize) -> Result<Vec<IpNet>, Error> {
+    if words.len() > most {
+        return Err(Error::field("networks", format!("at most {most} networks can be listed")));
     }
     let read = |(index, word): (usize, &String)| {
         let network = word.parse::<IpNet>().ok().or_else(|| word.parse::<IpAddr>().ok().map(IpNet::from));

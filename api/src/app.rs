@@ -20,6 +20,7 @@ use crate::audit::refusals::Refusals;
 use crate::caller::Keys;
 use crate::client::{Hosts, Proxies};
 use crate::cors::Origins;
+use crate::defence::Places;
 use crate::events::Feeds;
 use crate::inspector::Rates;
 use crate::jobs::feed::JobFeeds;
@@ -80,6 +81,7 @@ pub struct App {
     pub(crate) trust: Arc<Trust>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) usage: Arc<Usage>,
+    pub(crate) places: Places,
     pub(crate) known_hosts: Arc<KnownHosts>,
     public_url: Arc<str>,
     base_domain: Option<Arc<str>>,
@@ -117,6 +119,7 @@ impl App {
             sealing,
             refusals: Arc::default(),
             usage: Arc::default(),
+            places: Places::default(),
             private_receivers,
             receivers: Arc::default(),
             limiter: Limiter::new(redis.clone(), namespace),
@@ -139,6 +142,13 @@ impl App {
             namespace: namespace.into(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// With a file that says where addresses are.
+    #[must_use]
+    pub fn locating(mut self, places: Places) -> Self {
+        self.places = places;
+        self
     }
 
     /// With licenses believed that were signed with these keys, besides the platform's own.

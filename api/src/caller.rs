@@ -26,6 +26,7 @@ use gantry_jobs::By;
 use gantry_schema::access::{self, Behind, Reach, Reason, Subject};
 use gantry_schema::api_keys::{self, ApiKey, Token};
 use gantry_schema::audit::{Actor, ActorKind};
+use gantry_schema::factors::assurance;
 use gantry_schema::oauth::authorizations::Opened;
 use gantry_schema::oauth::scope::Scopes;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
@@ -88,12 +89,20 @@ impl Authority {
         Self { subject, nowhere: false, permissions: subject.may(), told, support }
     }
 
+    /// Of somebody whose organization wants more proof of him than he has given, or not.
+    fn unproven(self, unproven: bool) -> Self {
+        let subject = Subject { unproven, ..self.subject };
+        Self { subject, permissions: subject.may(), ..self }
+    }
+
     /// Of somebody who is a member of nothing, or acts for nothing.
     fn nowhere() -> Self {
         let subject = Subject {
             organization: OrganizationId::PLATFORM,
             reach: Reach::Inside,
             hold: None,
+            barred: None,
+            unproven: false,
             scopes: Some(Permissions::default()),
             behind: Behind::Left,
             license: Permissions::all(),
@@ -137,6 +146,19 @@ impl Caller {
             (Reason::OrganizationDeleted, _) => {
                 "the organization was deleted, and can only be restored; ask whoever runs the platform".to_owned()
             }
+            (Reason::LockedDown, _) => "the organization, or one above it, is locked down: nothing is done for anybody of it until \
+                                        it is unlocked"
+                .to_owned(),
+            (Reason::SourceAddress, _) => {
+                "the organization may be asked only from its networks, and you ask from elsewhere".to_owned()
+            }
+            (Reason::SourceCountry, _) => {
+                "the organization may be asked only from some countries, and you ask from another, or from nobody knows where"
+                    .to_owned()
+            }
+            (Reason::SecondFactor, _) => "the organization, or one above it, wants everybody to have a second factor: enrol one with \
+                                          POST /me/factors/totp or a passkey, or prove yourself with the one you have"
+                .to_owned(),
             (Reason::OwnerLeft, _) => {
                 "whoever made the key is no member any more, so it allows nothing; make a new one".to_owned()
             }
@@ -174,7 +196,21 @@ impl Caller {
                  /organizations/{organization}/support"
             ),
         };
-        Error::new(Code::Forbidden, detail).reason(rule.as_str())
+        let code = match rule {
+            Reason::LockedDown => Code::LockedDown,
+            Reason::SourceAddress | Reason::SourceCountry => Code::SourceNotAllowed,
+            Reason::SecondFactor => Code::SecondFactorRequired,
+            _ => Code::Forbidden,
+        };
+        Error::new(code, detail).reason(rule.as_str())
+    }
+
+    /// Whether it is no person, or one who proved himself in more than one way.
+    pub(crate) fn is_proven_by_several(&self) -> bool {
+        match &self.who {
+            Who::Person(known) => assurance::is_by_several(&known.methods),
+            Who::ApiKey(_) | Who::Application(_) => true,
+        }
     }
 
     /// What is known of the caller, as the rules look at it.
@@ -588,9 +624,22 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     // Who acts for no organization is counted by the platform's own allowance, each by himself.
     let organization = known.organization.unwrap_or(OrganizationId::PLATFORM);
     rate::admit(request, app, organization, Credential::person(known.person)).await?;
+    if app.standings.of(&app.db, organization).await?.sessions_from.is_some_and(|from| known.created_at < from) {
+        return Err(
+            refused("the organization was locked down, which ended the session; sign in again").at("Authorization")
+        );
+    }
     let by = By::person(known.person).traced(traceparent);
     let authority = match (known.organization, wanted) {
-        (Some(home), _) => authority(request, app, home, &by, None, Behind::Member(known.may)).await?,
+        (Some(home), _) => {
+            let mut authority = authority(request, app, home, &by, None, Behind::Member(known.may)).await?;
+            if !assurance::is_by_several(&known.methods) {
+                let standing = app.standings.of(&app.db, home).await?;
+                let needed_from = standing.defence.second_factor_from(known.member_since);
+                authority = authority.unproven(needed_from.is_some_and(|from| app.db.now() >= from));
+            }
+            authority
+        }
         (None, Some(wanted)) => return Err(Error::not_found(wanted).at(scope::ORGANIZATION)),
         (None, None) => Authority::nowhere(),
     };
@@ -614,11 +663,13 @@ async fn authority(
     let scope = scope::of(request, app, home, by).await?;
     // The license is that of the organization in which it is done.
     let there = match scope.organization {
-        organization if organization == home => standing,
+        organization if organization == home => Arc::clone(&standing),
         organization => app.standings.of(&app.db, organization).await?,
     };
     let license = there.licensed(app.db.now(), hosts::named(request).as_deref());
-    let subject = Subject { organization: scope.organization, reach: scope.reach, hold, scopes, behind, license };
+    let barred = app.bars(&standing.defence, request.data::<RequestInfo>().and_then(|info| info.address));
+    let (organization, reach) = (scope.organization, scope.reach);
+    let subject = Subject { organization, reach, hold, barred, unproven: false, scopes, behind, license };
     Ok(Authority::of(subject, told, scope.support))
 }
 

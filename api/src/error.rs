@@ -88,12 +88,30 @@ codes! {
     /// The caller may not do it.
     Forbidden = "forbidden", FORBIDDEN, "The caller may not do this",
         "Use a key, or be a member with a role, that has the permission that `detail` names.";
+    /// The organization may not be asked from there.
+    SourceNotAllowed = "source_not_allowed", FORBIDDEN, "The organization may not be asked from there",
+        "Ask from one of the networks and countries that `GET /organizations/{organization}/defence` lists.";
+    /// The organization is locked down.
+    LockedDown = "locked_down", FORBIDDEN, "The organization is locked down",
+        "Wait until it is unlocked: by whoever stands above it, or by somebody of it who signs in anew and may.";
     /// The account or its password.
     WrongCredentials = "wrong_credentials", UNAUTHORIZED, "The e-mail address or the password is wrong",
         "Check both, or have a link to a new password sent.";
+    /// The second factor.
+    WrongFactor = "wrong_factor", UNAUTHORIZED, "The second factor proves nothing",
+        "Send the code that is shown now, one that was not used, or another factor.";
+    /// The sign-in cannot go on with its second step.
+    InvalidSignIn = "invalid_sign_in", UNAUTHORIZED, "The sign-in cannot go on",
+        "Begin again with `POST /sessions`: the second step is to follow within minutes, from the same client.";
+    /// The password alone is not enough.
+    SecondFactorRequired = "second_factor_required", FORBIDDEN, "A second factor is required",
+        "Prove yourself with a second factor, or enrol one with `POST /me/factors/…` first; `detail` says which.";
     /// The account was suspended.
     AccountSuspended = "account_suspended", FORBIDDEN, "The account was suspended",
         "Ask whoever runs the platform.";
+    /// Everything is right, and looks wrong.
+    SignInRefused = "sign_in_refused", FORBIDDEN, "The sign-in looks wrong, and was refused",
+        "Sign in from where and with what you usually do, or ask one of the organization's owners.";
     /// Accounts are not made like this.
     SignUpClosed = "sign_up_closed", FORBIDDEN, "Accounts are not made like this here",
         "Have somebody invite you, or ask whoever runs the platform.";
@@ -124,6 +142,9 @@ codes! {
     /// Its state does not allow it.
     WrongState = "wrong_state", CONFLICT, "The state it is in does not allow this",
         "Get it again, and decide by the state it is in.";
+    /// The caller could not go on.
+    WouldLockOut = "would_lock_out", CONFLICT, "The caller would lock himself out",
+        "Let in where you ask from, or send it with `force`.";
     /// Somebody else of the organization has it.
     NameTaken = "name_taken", CONFLICT, "The name is taken",
         "Choose another name.";
@@ -444,8 +465,10 @@ impl Error {
             }
             _ => {}
         }
-        if self.code == Code::Forbidden {
-            response.set_data(Reason(self.detail.clone()));
+        if matches!(self.code, Code::Forbidden | Code::SourceNotAllowed | Code::LockedDown | Code::SecondFactorRequired)
+        {
+            let barred = self.code == Code::SourceNotAllowed;
+            response.set_data(Reason { detail: self.detail.clone(), barred });
         }
         if self.code.passes() {
             // In whole seconds, and never too few.

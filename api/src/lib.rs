@@ -14,6 +14,7 @@ pub mod compatible;
 pub mod conditional;
 pub mod cors;
 pub mod credentials;
+pub mod defence;
 mod document;
 pub mod dry_run;
 pub mod during;
@@ -22,6 +23,7 @@ pub mod error;
 pub mod event_types;
 pub mod events;
 mod example;
+pub mod factors;
 pub mod field;
 pub mod health;
 pub mod inspector;
@@ -29,6 +31,7 @@ pub mod jobs;
 pub mod licenses;
 pub mod limits;
 pub mod load;
+pub mod lockdowns;
 pub mod members;
 pub mod messages;
 pub mod notices;
@@ -74,12 +77,19 @@ type Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, accounts::Accounts, accounts::invited::Invited, sessions::Sessions, api_keys::ApiKeys),
+    (
+        people::People,
+        accounts::Accounts,
+        accounts::invited::Invited,
+        sessions::Sessions,
+        factors::Factors,
+        api_keys::ApiKeys,
+    ),
     (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage, licenses::Licenses),
+    (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
@@ -99,12 +109,19 @@ const FEATURES: Features = (
         organizations::Settings,
         organizations::Hosts,
     ),
-    (people::People, accounts::Accounts, accounts::invited::Invited, sessions::Sessions, api_keys::ApiKeys),
+    (
+        people::People,
+        accounts::Accounts,
+        accounts::invited::Invited,
+        sessions::Sessions,
+        factors::Factors,
+        api_keys::ApiKeys,
+    ),
     (oauth::OauthClients, oauth::OauthGrants),
     (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
     jobs::Jobs,
     queues::Queues,
-    (limits::RateLimits, usage::ApiUsage, licenses::Licenses),
+    (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,

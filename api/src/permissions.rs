@@ -201,6 +201,8 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
             organization: own,
             reach: Reach::Inside,
             hold,
+            barred: None,
+            unproven: false,
             scopes: Some(key.scopes.iter().copied().collect()),
             behind: key.behind,
             license,
@@ -213,7 +215,16 @@ async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject
     let member = members::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let behind: Behind = member.behind;
     Ok((
-        Subject { organization: own, reach: Reach::Inside, hold, scopes: None, behind, license },
+        Subject {
+            organization: own,
+            reach: Reach::Inside,
+            hold,
+            barred: None,
+            unproven: false,
+            scopes: None,
+            behind,
+            license,
+        },
         format!("person:{id}"),
     ))
 }

@@ -10,6 +10,7 @@ use gantry_api::app::Surface;
 use gantry_api::audit::flush_every_minute;
 use gantry_api::client::{Hosts, Proxies, ProxyHeader};
 use gantry_api::cors::Origins;
+use gantry_api::defence::Places;
 use gantry_api::load::Limits;
 use gantry_api::usage::add_up;
 use gantry_api::{App, app};
@@ -66,6 +67,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
+    let geo_database = settings.optional::<std::path::PathBuf>("GEO_DATABASE")?;
     let surface = Surface {
         limits: Limits { requests, waiting, body_mib },
         origins: origins.unwrap_or_default(),
@@ -94,8 +96,13 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         Some(url) => url.to_string(),
         None => format!("http://{}", listener.local_addr()?),
     };
+    let places = match &geo_database {
+        Some(path) => Places::open(path).with_context(|| format!("GANTRY_GEO_DATABASE, {}", path.display()))?,
+        None => Places::default(),
+    };
     let app = App::new(db.clone(), redis, namespace.as_str(), signals, sealing, private)
         .with(surface)
+        .locating(places.clone())
         .letting_through(receivers.unwrap_or_default())
         .at(&public_url)
         .under(base_domain.as_deref())
@@ -108,6 +115,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         tokio::spawn(async move { app.listen().await })
     };
     let refusals = tokio::spawn(flush_every_minute(app.clone()));
+    let locating = tokio::spawn(places.watch());
     let counting = tokio::spawn(add_up(app.clone()));
     let last = app.clone();
     let stop = {
@@ -123,6 +131,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
         .await?;
     watching.abort();
     listening.abort();
+    locating.abort();
     // What was counted is written down before the end.
     drop((refusals.await, counting.await));
     last.add_up_usage().await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gantry_schema::access::{self, Hold};
+use gantry_schema::defence::{Effective, lockdowns, policies};
 use gantry_schema::licenses::{self, Licensed, Trust};
 use gantry_schema::limits::{self, Allowance, Rule};
 use gantry_schema::organizations::{Permissions, lifecycle};
@@ -41,6 +42,10 @@ pub(crate) struct Standing {
     pub hold: Option<Held>,
     /// What it has used of the month.
     pub used: MonthUse,
+    /// From where it may be asked.
+    pub defence: Effective,
+    /// What sessions began before counts no more.
+    pub sessions_from: Option<DateTime<Utc>>,
     /// The license that counts for it; `None`: everything may be used.
     pub license: Option<Licensed>,
 }
@@ -58,11 +63,14 @@ impl Standing {
         let mut tx = db.tenant(organization).await?;
         let hold = lifecycle::held(&mut tx).await?.map(|(hold, told)| Held { hold, told: told.map(Arc::from) });
         let (allowance, used) = (limits::allowance(&mut tx).await?, usage::month(&mut tx).await?);
+        let (defence, lockdown) = (policies::effective(&mut tx).await?, lockdowns::state(&mut tx).await?);
+        // What was said of a lockdown is for those who may look it up.
+        let hold = hold.or_else(|| lockdown.locked.then_some(Held { hold: Hold::LockedDown, told: None }));
         let line = licenses::queries::line(&mut tx).await?;
         // Nobody waits for a connection while he has one.
         drop(tx);
         let license = if line.is_empty() { None } else { Licensed::of_line(line, &trust.anchors(db).await?) };
-        Ok(Self { allowance, hold, used, license })
+        Ok(Self { allowance, hold, used, defence, sessions_from: lockdown.sessions_from, license })
     }
 
     /// What the license allows, asked for by this host name.

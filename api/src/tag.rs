@@ -11,6 +11,9 @@ pub enum Tag {
     People,
     /// Making an account, and getting back into one.
     Accounts,
+    /// What people prove themselves with beside their password, or in place of it.
+    #[oai(rename = "Second factors")]
+    Factors,
     /// That somebody signed in, where, and until when.
     Sessions,
     /// Who belongs to an organization, as what, and what that allows.
@@ -21,6 +24,8 @@ pub enum Tag {
     /// Applications that act for people, or for themselves, by OAuth 2.0 and OpenID Connect.
     #[oai(rename = "OAuth applications")]
     OauthClients,
+    /// From where an organization may be asked, what is done about sign-ins that look wrong, and lockdowns.
+    Defence,
     /// Durable work: asked for, looked at, cancelled, retried.
     Jobs,
     /// What runs how much: pauses and limits.

@@ -58,6 +58,7 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::maintenance::ForgetAuthorizations>(),
         internal::<crate::maintenance::ForgetUsage>(),
         internal::<crate::maintenance::ForgetMessages>(),
+        internal::<crate::maintenance::ForgetSignIns>(),
         internal::<crate::maintenance::Reseal>(),
         internal::<crate::messages::SendMessage>(),
         internal::<crate::servers::ProvisionServer>(),

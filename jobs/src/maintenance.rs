@@ -98,6 +98,19 @@ impl Job for ForgetMessages {
     }
 }
 
+/// Forgets what was begun and never completed: sign-ins, factors that were not confirmed, challenges of passkeys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetSignIns {}
+
+impl Job for ForgetSignIns {
+    const KIND: &'static str = "maintenance.forget_sign_ins";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(10));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
 /// Seals again, with the current key, whatever an older one sealed; afterwards the older one can be forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {}

@@ -139,6 +139,7 @@ fn standing() -> Vec<Standing> {
         every("forget expired authorizations", "37 * * * *", &crate::maintenance::ForgetAuthorizations::default()),
         every("forget old usage", "27 * * * *", &crate::maintenance::ForgetUsage::default()),
         every("forget old messages", "57 3 * * *", &crate::maintenance::ForgetMessages::default()),
+        every("forget what was not completed", "12 * * * *", &crate::maintenance::ForgetSignIns::default()),
         every("forget old events", "47 3 * * *", &crate::maintenance::ForgetEvents::default()),
     ]
 }

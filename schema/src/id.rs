@@ -185,6 +185,15 @@ id!(
     /// That somebody signed in.
     SessionId, "ses");
 id!(
+    /// What somebody proves himself with beside his password, or in place of it.
+    FactorId, "fac");
+id!(
+    /// A sign-in that waits for its second step.
+    PendingSignInId, "psi");
+id!(
+    /// What a passkey is to sign.
+    ChallengeId, "chl");
+id!(
     /// Something that was sent to somebody, to prove that it reached him.
     OneTimeId, "otk");
 id!(
@@ -196,6 +205,9 @@ id!(
 id!(
     /// Support that one above an organization was given in it.
     SupportId, "sup");
+id!(
+    /// That an organization was locked down.
+    LockdownId, "lck");
 id!(
     /// A key a program signs its requests with.
     ApiKeyId, "key");

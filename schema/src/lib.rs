@@ -10,8 +10,10 @@ pub mod audit;
 pub mod clock;
 pub mod credentials;
 pub mod db;
+pub mod defence;
 pub mod digest;
 mod express;
+pub mod factors;
 pub mod id;
 pub mod idempotency;
 pub mod inspector;
@@ -40,11 +42,11 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ClaimId, CloudCredentialId, EndpointId,
-    EventId, IdMint, InspectedId, InvitationId, JobId, LicenseId, MessageId, NoticeId, OauthAuthorizationId,
-    OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId,
-    PersonId, RoleId, RunId, ScheduleId, SecretId, ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId,
-    TerraformStateId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, CloudCredentialId,
+    EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId,
+    NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId,
+    OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, RunId, ScheduleId, SecretId,
+    ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId, TerraformStateId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -60,6 +60,12 @@ impl Notice {
                 fact("metric"),
                 fact("resets_at")
             )
+        } else if of(PlatformEvent::LockdownStarted) {
+            format!(
+                "The organization {} is locked down: {}. Nobody of it, or below it, may do anything until it is unlocked.",
+                fact("organization_id"),
+                fact("reason")
+            )
         } else if of(PlatformEvent::LicenseExpiring) {
             format!("The license ends at {}. Renew it; what runs goes on in any case.", fact("ends_at"))
         } else if of(PlatformEvent::LicenseThreshold) {

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::audit::{keys as signing, subjects};
 use crate::credentials::queries as credentials;
+use crate::factors;
 use crate::licenses::queries as licenses;
 use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
@@ -14,8 +15,8 @@ use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::servers::{keys as server_keys, plans, states};
 use crate::webhooks::secrets::Secret;
 use crate::{
-    AuditKeyId, CloudCredentialId, EndpointId, JobTx as _, MessageId, RunId, SecretId, SigningKeyId, SshKeyId,
-    TenantTx, TerraformStateId,
+    AuditKeyId, CloudCredentialId, EndpointId, FactorId, JobTx as _, MessageId, RunId, SecretId, SigningKeyId,
+    SshKeyId, TenantTx, TerraformStateId,
 };
 
 /// A value could not be sealed again.
@@ -53,7 +54,8 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + cloud_credentials(tx, keys, limit).await?
         + ssh_keys(tx, keys, limit).await?
         + terraform_plans(tx, keys, limit).await?
-        + terraform_states(tx, keys, limit).await?)
+        + terraform_states(tx, keys, limit).await?
+        + totp_secrets(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -317,6 +319,26 @@ async fn terraform_states(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> 
     for row in &older {
         let sealed = again(keys, &states::place(organization, row.id), row.id, &row.state)?;
         sqlx::query!("update terraform_states set state = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Only the platform's transactions that act for nobody see any.
+async fn totp_secrets(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let older = sqlx::query!(
+        r#"select id as "id: FactorId", secret as "secret!" from factors
+            where secret is not null and substring(secret from 3 for get_byte(secret, 1)) <> $1
+            order by id limit $2 for update"#,
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &factors::place(row.id), row.id, &row.secret)?;
+        sqlx::query!("update factors set secret = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
     }

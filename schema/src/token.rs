@@ -98,6 +98,8 @@ kinds! {
     Refresh, RefreshToken = "gsr_";
     /// Was sent to somebody, to prove that it reached him.
     OneTime, OneTimeToken = "got_";
+    /// Goes on with a sign-in whose first step is done.
+    SignIn, SignInToken = "gsp_";
     /// Was sent to somebody who is to become a member.
     Invite, InviteToken = "gin_";
     /// Is exchanged for an application's tokens, once and at once.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gantry_schema::access::support;
 use gantry_schema::api_keys::NewApiKey;
+use gantry_schema::factors;
 use gantry_schema::jobs::{leader, lease, log, pause, workflow};
 use gantry_schema::limits::Given;
 use gantry_schema::memberships::{self, Role};
@@ -13,7 +14,7 @@ use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::{
     Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, TenantTx, Window,
-    api_keys, db, sessions, token,
+    api_keys, db, defence, sessions, token,
 };
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;
@@ -28,8 +29,16 @@ const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
 pub const OF_PLATFORM: &[&str] = &["license_tiers", "rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
-const OF_PEOPLE: &[(&str, &str)] =
-    &[("people", "id"), ("passwords", "person_id"), ("sessions", "person_id"), ("session_tokens", "person_id")];
+const OF_PEOPLE: &[(&str, &str)] = &[
+    ("people", "id"),
+    ("passwords", "person_id"),
+    ("sessions", "person_id"),
+    ("session_tokens", "person_id"),
+    ("factors", "person_id"),
+    ("recovery_codes", "person_id"),
+    ("pending_sign_ins", "person_id"),
+    ("sign_ins", "person_id"),
+];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
 /// what the platform signs its record with, and sqlx's record of migrations.
@@ -43,6 +52,7 @@ const ENGINE_TABLES: &[&str] = &["organizations"];
 const FORGOTTEN_BY_ID: &[&str] = &[
     "api_usage",
     "events",
+    "factors",
     "idempotency_keys",
     "invitations",
     "messages",
@@ -51,6 +61,8 @@ const FORGOTTEN_BY_ID: &[&str] = &[
     "oauth_device_codes",
     "oauth_refresh_tokens",
     "one_time_tokens",
+    "passkey_challenges",
+    "pending_sign_ins",
     "sessions",
     "webhook_attempts",
 ];
@@ -186,6 +198,8 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
         confirmed_at: None,
     };
     archives::insert(&mut tx, &archive).await.unwrap();
+    defence::policies::set(&mut tx, &defence::Policy::default()).await.unwrap();
+    defence::lockdowns::start(&mut tx, actor.id, "a story", &["no queue".to_owned()], "story").await.unwrap();
     licensed(platform, &actor).await;
     let token = api_keys::Token::generate(&mut seeded(name));
     api_keys::create(&mut tx, &token, &NewApiKey::of_organization("a key", &[Permission::ReadJobs])).await.unwrap();
@@ -323,6 +337,8 @@ async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
     let token = token::AccessToken::generate(&mut seeded(email));
     let until = platform.now() + chrono::Duration::minutes(15);
     sessions::give(&mut tx, &session, token.hash(), sessions::TokenKind::Access, until).await.unwrap();
+    let sign_in = defence::sign_ins::SignIn { occurred_at: platform.now(), device: [0; 32], country: None, spot: None };
+    defence::sign_ins::keep(&mut tx, person, &sign_in).await.unwrap();
     tx.commit().await.unwrap();
     of.takes_in(person, Role::Member).await;
 
@@ -340,7 +356,33 @@ async fn somebody(platform: &Platform, email: &str, of: &Actor) -> PersonId {
     memberships::invitations::create(&mut tx, &address, Role::Viewer, &invite, "story").await.unwrap();
     tx.commit().await.unwrap();
     let_act(person, of).await;
+    with_factors(platform, person, of).await;
     person
+}
+
+/// What the person proves himself with, and what lies around it.
+async fn with_factors(platform: &Platform, person: PersonId, of: &Actor) {
+    let mut random = seeded(&person.to_string());
+    let mut tx = platform.db().person(person).await.unwrap();
+    let id = platform.ids().mint();
+    let sealed = platform.sealing_keys().seal(&factors::place(id), &[7; 20]).unwrap();
+    factors::insert_totp(&mut tx, person, id, "a telephone", &sealed).await.unwrap();
+    let salt = people::hashing::Salt { bytes: [7; 16], peppered: false };
+    factors::recovery::replace(&mut tx, person, &[[7; 32]], &salt).await.unwrap();
+    let new = factors::pending::NewPending {
+        person,
+        kind: sessions::Kind::Program,
+        organization: Some(of.id),
+        methods: &["pwd"],
+        user_agent: None,
+        mailed_code: None,
+    };
+    factors::pending::keep(&mut tx, &token::SignInToken::generate(&mut random), &new).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = of.begin().await;
+    let purpose = factors::challenges::Purpose::Prove;
+    factors::challenges::keep(&mut tx, person.uuid().as_bytes(), purpose, Some(person), &json!({})).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// An application of the organization that the person lets act for him, with whatever it gets on the way.
@@ -413,6 +455,7 @@ async fn signed_in(platform: &Platform, tx: &mut PersonTx, organization: Organiz
         organization: Some(organization),
         kind: sessions::Kind::Program,
         methods: &["pwd"],
+        factors: &[],
         address: Some("192.0.2.1"),
         user_agent: Some("story/1"),
         idle: chrono::Duration::hours(1),

@@ -80,6 +80,7 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::maintenance::ForgetAuthorizations>()
         .with::<gantry_jobs::maintenance::ForgetUsage>()
         .with::<gantry_jobs::maintenance::ForgetMessages>()
+        .with::<gantry_jobs::maintenance::ForgetSignIns>()
         .with::<gantry_jobs::maintenance::Reseal>()
         .with::<gantry_jobs::messages::SendMessage>()
         .with::<gantry_jobs::servers::ProvisionServer>()

@@ -16,12 +16,13 @@ use super::sign_up::{self, New};
 use super::{email, invited, link, look, recovery, usable};
 use crate::app::App;
 use crate::error::{Code, Error};
+use crate::factors::proof::FactorProof;
 use crate::field::{Name, Secret, Wrong};
 use crate::oauth::page::{escaped, page, told};
 use crate::oauth::parameters::Parameters;
 use crate::oauth::refusal::Stop;
 use crate::sessions::cookie;
-use crate::sessions::sign_in::{Asked, sign_in};
+use crate::sessions::sign_in::{Asked, Pending, SignedIn, complete, sign_in};
 
 /// The routes of the pages.
 pub(crate) fn routes(route: Route) -> Route {
@@ -51,6 +52,8 @@ struct Form<'a> {
     token: &'a str,
     name: bool,
     password: Option<Password>,
+    /// A sign-in that waits for its second step.
+    sign_in: Option<&'a str>,
 }
 
 impl Form<'_> {
@@ -68,12 +71,20 @@ impl Form<'_> {
             }
             None => "",
         };
+        let step = self.sign_in.map(|token| {
+            format!(
+                "<input type=\"hidden\" name=\"sign_in\" value=\"{}\"><label>Code<input name=\"code\" \
+                 autocomplete=\"one-time-code\" autocapitalize=\"characters\" spellcheck=\"false\" required autofocus></label>",
+                escaped(token)
+            )
+        });
         let body = format!(
-            "{alert}<p>{}</p><form method=\"post\"><input type=\"hidden\" name=\"token\" value=\"{}\">{}{password}<div>\
+            "{alert}<p>{}</p><form method=\"post\"><input type=\"hidden\" name=\"token\" value=\"{}\">{}{password}{}<div>\
              <button>{}</button></div></form>",
             escaped(self.text),
             escaped(self.token),
             if self.name { name } else { "" },
+            step.unwrap_or_default(),
             escaped(self.button)
         );
         page(status, self.title, &body, "")
@@ -99,7 +110,15 @@ fn form(purpose: Purpose, token: &str) -> Form<'_> {
         ),
     };
     let password = (purpose != Purpose::ChangeEmail).then_some(Password::New);
-    Form { title, text, button, token, name: matches!(purpose, Purpose::SignUp | Purpose::Bootstrap), password }
+    Form {
+        title,
+        text,
+        button,
+        token,
+        name: matches!(purpose, Purpose::SignUp | Purpose::Bootstrap),
+        password,
+        sign_in: None,
+    }
 }
 
 fn app_of(request: &Request) -> Result<App, Error> {
@@ -117,6 +136,8 @@ fn again(error: Error, form: &Form<'_>) -> Result<Response, Error> {
     let text = match error.code() {
         Code::LinkExpired => return Ok(used_up()),
         Code::WrongCredentials => "This is not the password.".to_owned(),
+        Code::WrongFactor => "The code is wrong, or was used before.".to_owned(),
+        Code::InvalidSignIn => "It took too long, or was tried too often. Begin again.".to_owned(),
         Code::WeakPassword
         | Code::InvalidField
         | Code::WrongState
@@ -245,7 +266,16 @@ impl Told {
             token,
             name: !self.has_account,
             password: Some(password),
+            sign_in: None,
         }
+    }
+}
+
+impl Told {
+    /// Asks who has proven his password for a second factor.
+    fn step<'a>(&'a self, token: &'a str, sign_in: Option<&'a str>) -> Form<'a> {
+        let text = "Write the code that your device shows now, one that you were sent, or one of your recovery codes.";
+        Form { text, password: None, sign_in, ..self.form(token) }
     }
 }
 
@@ -275,7 +305,15 @@ async fn send_invitation(mut request: Request) -> poem::Result<Response> {
         Err(error) => return Ok(not_told(error)?),
     };
     let cookie = match accept(&app, &request, &known, &pairs).await {
-        Ok(cookie) => cookie,
+        Ok(Accepted::AsNew) => None,
+        Ok(Accepted::SignedIn(cookie)) => cookie,
+        Ok(Accepted::Asked(pending)) => {
+            let sign_in = Some(pending.token.expose());
+            return Ok(known.step(token, sign_in).answer(StatusCode::OK, None));
+        }
+        Err(error) if error.code() == Code::WrongFactor => {
+            return Ok(again(error, &known.step(token, pairs.get("sign_in")))?);
+        }
         Err(error) => return Ok(again(error, &known.form(token))?),
     };
     let text = match &cookie {
@@ -288,18 +326,38 @@ async fn send_invitation(mut request: Request) -> poem::Result<Response> {
     Ok(response)
 }
 
-/// Accepts. Who has an account signs in by it, and the answer is his cookie.
-async fn accept(app: &App, request: &Request, told: &Told, pairs: &Parameters) -> Result<Option<String>, Error> {
-    let password = password_of(pairs)?;
-    if !told.has_account {
-        let name = name_of(pairs)?;
-        let new = New { name: &name, password: &password, locale: None };
-        invited::sign_up(app, request, &told.invitation, &new).await?;
-        return Ok(None);
-    }
-    let email: Email = told.invitation.email.parse().map_err(Error::internal)?;
-    let asked = Asked { email, kind: Kind::Browser, organization: None };
-    let (session, handed) = sign_in(app, request, asked, &password).await?;
+/// What came of accepting.
+enum Accepted {
+    /// He has an account now.
+    AsNew,
+    /// He had one, and is signed in by it: his cookie.
+    SignedIn(Option<String>),
+    /// He has one, and is asked for a second factor.
+    Asked(Pending),
+}
+
+/// Accepts. Who has an account signs in by it.
+async fn accept(app: &App, request: &Request, told: &Told, pairs: &Parameters) -> Result<Accepted, Error> {
+    let (session, handed) = if let Some(token) = pairs.get("sign_in") {
+        let code = pairs.get("code").and_then(|code| code.parse().ok());
+        let code: Secret = code.ok_or_else(|| Error::new(Code::WrongFactor, "write the code"))?;
+        let token = token.parse().map_err(|Wrong(detail)| Error::new(Code::InvalidSignIn, detail))?;
+        complete(app, request, &token, &FactorProof::typed(code), "").await?
+    } else {
+        let password = password_of(pairs)?;
+        if !told.has_account {
+            let name = name_of(pairs)?;
+            let new = New { name: &name, password: &password, locale: None };
+            invited::sign_up(app, request, &told.invitation, &new).await?;
+            return Ok(Accepted::AsNew);
+        }
+        let email: Email = told.invitation.email.parse().map_err(Error::internal)?;
+        let asked = Asked { email, kind: Kind::Browser, organization: None };
+        match sign_in(app, request, asked, &password).await? {
+            SignedIn::Open(session, handed) => (session, handed),
+            SignedIn::Pending(pending) => return Ok(Accepted::Asked(pending)),
+        }
+    };
     invited::accept(app, request, session.person, &told.invitation).await?;
-    Ok(handed.cookie())
+    Ok(Accepted::SignedIn(handed.cookie()))
 }

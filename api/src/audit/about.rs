@@ -1,6 +1,7 @@
 //! What the record says of a request by itself: which operation, by whom, from where, to what.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use gantry_schema::PersonId;
@@ -55,6 +56,11 @@ impl About {
     /// Who it is from, if that is known.
     pub(crate) fn caller(&self) -> Option<&Caller> {
         self.0.caller.get()
+    }
+
+    /// Where it comes from, if that is known.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.0.info.address
     }
 
     /// What the record calls what it asks for.

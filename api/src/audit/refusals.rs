@@ -6,12 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use gantry_jobs::request::RequestError;
+use gantry_jobs::{By, webhooks};
 use gantry_schema::audit::{Actor, Author, Draft, Outcome};
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{Db, OrganizationId};
 use poem::Response;
+use serde_json::json;
 use tracing::error;
 
 use super::about::About;
+use crate::caller::Caller;
 
 /// How long refusals of a caller are counted together.
 const TOGETHER: TimeDelta = TimeDelta::minutes(1);
@@ -96,9 +101,12 @@ impl Refusals {
             record(db, *before).await;
         }
         let mut draft = about.draft();
-        let reason = response.data::<Reason>().map_or_else(|| "forbidden".to_owned(), |reason| reason.0.clone());
-        draft.ended(Outcome::Denied, reason);
+        let reason = response.data::<Reason>();
+        draft.ended(Outcome::Denied, reason.map_or("forbidden", |reason| reason.detail.as_str()));
         record(db, Leftover { organization, author, draft }).await;
+        if reason.is_some_and(|reason| reason.barred) {
+            tell_of_barred(db, about, caller).await;
+        }
     }
 
     fn count(
@@ -163,7 +171,11 @@ impl Refusals {
 
 /// Why a request is refused, told to whoever records it.
 #[derive(Debug, Clone)]
-pub(crate) struct Reason(pub(crate) String);
+pub(crate) struct Reason {
+    pub detail: String,
+    /// He asks from where nobody may.
+    pub barred: bool,
+}
 
 /// Writes what was counted down every minute, until the API stops.
 pub async fn flush_every_minute(app: crate::App) {
@@ -174,6 +186,23 @@ pub async fn flush_every_minute(app: crate::App) {
             _ = every.tick() => app.refusals.flush(&app.db, false).await,
             () = stopping => return app.refusals.flush(&app.db, true).await,
         }
+    }
+}
+
+/// Tells the organization that somebody was not let through from where he asked, as often as that is an entry of its own.
+async fn tell_of_barred(db: &Db, about: &About, caller: &Caller) {
+    let told = async {
+        let mut tx = db.tenant(caller.home()).await?;
+        let facts = json!({
+            "actor": caller.by().to_string(),
+            "address": about.address().map(|address| address.to_string()).unwrap_or_else(|| "unknown".to_owned()),
+            "action": about.action(),
+        });
+        webhooks::emit(&mut tx, PlatformEvent::AccessRefused.name(), facts, &By::platform("defence")).await?;
+        Ok::<_, RequestError>(tx.commit().await?)
+    };
+    if let Err(error) = told.await {
+        error!(organization.id = %caller.home(), "Nobody was told of a refusal: {error}");
     }
 }
 

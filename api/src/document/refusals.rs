@@ -76,7 +76,15 @@ fn codes(method: &str, operation: &Tree, schemas: &Tree) -> BTreeSet<Code> {
     let mut codes: BTreeSet<Code> = ALWAYS.iter().copied().collect();
     if operation.get("security").is_some() {
         // Whoever needs no permission has to be a person, which no key is. Another organization may not be his.
-        codes.extend([Code::Unauthenticated, Code::Forbidden, Code::NotFound, Code::QuotaExceeded]);
+        codes.extend([
+            Code::Unauthenticated,
+            Code::Forbidden,
+            Code::SourceNotAllowed,
+            Code::LockedDown,
+            Code::SecondFactorRequired,
+            Code::NotFound,
+            Code::QuotaExceeded,
+        ]);
         if method != "get" {
             codes.insert(Code::CrossSiteRequest);
         }

@@ -88,6 +88,21 @@ pub(super) fn sign_in(status: StatusCode, to: &str, alert: Option<&str>, also: &
     page(status, "Sign in", &body, also)
 }
 
+/// Asks for the second factor of somebody who knew his password.
+pub(super) fn second_step(status: StatusCode, to: &str, token: &str, alert: Option<&str>, also: &str) -> Response {
+    let alert = alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default();
+    let body = format!(
+        "{alert}<p>Write the code that your device shows now, one that you were sent, or one of your recovery codes.</p>\
+         <form method=\"post\" action=\"/oauth/sign-in\"><input type=\"hidden\" name=\"to\" value=\"{to}\">\
+         <input type=\"hidden\" name=\"token\" value=\"{token}\"><label>Code<input name=\"code\" \
+         autocomplete=\"one-time-code\" autocapitalize=\"characters\" spellcheck=\"false\" required autofocus></label>\
+         <button>Sign in</button></form>",
+        to = escaped(to),
+        token = escaped(token)
+    );
+    page(status, "One more step", &body, also)
+}
+
 /// Asks for the code that a device shows.
 pub(super) fn user_code(status: StatusCode, csrf_token: &str, code: &str, alert: Option<&str>) -> Response {
     let alert = alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default();

@@ -11,8 +11,10 @@ use super::refusal::Stop;
 use super::{app_of, authenticate, page};
 use crate::app::App;
 use crate::error::{Code, Error};
+use crate::factors::proof::FactorProof;
 use crate::field::Secret;
-use crate::sessions::sign_in::{Asked, sign_in as prove};
+use crate::sessions::hand_out::HandedOut;
+use crate::sessions::sign_in::{Asked, SignedIn, complete, sign_in as prove};
 
 /// `POST /oauth/sign-in`.
 pub(crate) async fn sign_in(mut request: Request) -> poem::Result<Response> {
@@ -33,6 +35,9 @@ async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Re
     }
     let again = |status: StatusCode, alert: &str, also: &str| Ok(page::sign_in(status, to, Some(alert), also));
     let also = leads_to(app, to).await?;
+    if let Some(token) = form.get("token") {
+        return second_step(app, request, form, (to, &also), token).await;
+    }
     let (Some(Ok(email)), Some(password)) = (form.get("email").map(str::parse::<Email>), form.get("password")) else {
         return again(StatusCode::BAD_REQUEST, "Write your e-mail address and your password.", &also);
     };
@@ -41,11 +46,9 @@ async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Re
         return again(StatusCode::BAD_REQUEST, "This cannot be a password.", &also);
     };
     match prove(app, request, asked, &password).await {
-        Ok((_, handed)) => {
-            let mut response = see(to);
-            let cookie = handed.cookie().and_then(|cookie| HeaderValue::from_str(&cookie).ok());
-            response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
-            Ok(response)
+        Ok(SignedIn::Open(_, handed)) => Ok(goes_on(to, &handed)),
+        Ok(SignedIn::Pending(pending)) => {
+            Ok(page::second_step(StatusCode::OK, to, pending.token.expose(), None, &also))
         }
         Err(error) => {
             let alert = match error.code() {
@@ -58,6 +61,40 @@ async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Re
             again(error.code().status(), alert, &also)
         }
     }
+}
+
+/// The second step: a code that a device shows, that was sent by mail, or one of those that are left when it is lost.
+async fn second_step(
+    app: &App,
+    request: &Request,
+    form: &Parameters,
+    (to, also): (&str, &str),
+    token: &str,
+) -> Result<Response, Error> {
+    let again = |status, alert: &str| Ok(page::second_step(status, to, token, Some(alert), also));
+    let (Ok(kept), Some(Ok(code))) = (token.parse::<Secret>(), form.get("code").map(str::parse::<Secret>)) else {
+        return again(StatusCode::BAD_REQUEST, "Write the code.");
+    };
+    match complete(app, request, &kept, &FactorProof::typed(code), "").await {
+        Ok((_, handed)) => Ok(goes_on(to, &handed)),
+        Err(error) => match error.code() {
+            Code::WrongFactor => again(error.code().status(), "The code is wrong, or was used before."),
+            Code::TooManyRequests => again(error.code().status(), "There were too many attempts; wait a while."),
+            Code::InvalidSignIn => {
+                let alert = "It took too long, or was tried too often. Sign in again.";
+                Ok(page::sign_in(error.code().status(), to, Some(alert), also))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Signed in, the browser goes on.
+fn goes_on(to: &str, handed: &HandedOut) -> Response {
+    let mut response = see(to);
+    let cookie = handed.cookie().and_then(|cookie| HeaderValue::from_str(&cookie).ok());
+    response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    response
 }
 
 /// Where else the browser may be sent on: to the application that the request names, if it registered that.

@@ -4,12 +4,15 @@ pub(crate) mod cookie;
 mod device;
 pub(crate) mod hand_out;
 pub(crate) mod known;
+mod risk;
 pub(crate) mod sign_in;
 
 use gantry_schema::audit::{Draft, Outcome};
+use gantry_schema::factors::assurance;
+use gantry_schema::factors::challenges::Purpose;
 use gantry_schema::sessions::{self as rows, Ended};
 use gantry_schema::token::RefreshToken;
-use gantry_schema::{OrganizationId, PersonId, SessionId, memberships};
+use gantry_schema::{FactorId, OrganizationId, PersonId, SessionId, memberships};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -24,7 +27,9 @@ use crate::body::Body;
 use crate::caller::Me;
 use crate::error::{Code, Error};
 use crate::example::example;
-use crate::field::{EmailAddress, Moment, Secret};
+use crate::factors::proof::{self, FactorProof};
+use crate::factors::{Challenged, Kind as FactorKind, PasskeyChallenge, has_any, passkeys};
+use crate::field::{AnyJson, EmailAddress, Moment, Secret};
 use crate::people::act;
 use crate::tag::Tag;
 use hand_out::{HandedOut, hand_out};
@@ -79,6 +84,8 @@ struct Session {
     authenticated_at: Moment,
     /// How, in the words of RFC 8176: `pwd`, `otp`, `sms`, `mfa`, …
     methods: Vec<String>,
+    /// How much that is worth: `urn:gantry:aal1` for one proof, `urn:gantry:aal2` for two of different kinds.
+    acr: String,
     /// What it is used on, as far as it says: `Firefox on Windows 10`.
     device: String,
     /// From where it was used last.
@@ -99,6 +106,7 @@ example!(Session, {
     "organization_id": "org_01h455vb4pex5vsknk084sn02q",
     "authenticated_at": "2026-01-15T12:00:00Z",
     "methods": ["pwd"],
+    "acr": "urn:gantry:aal1",
     "device": "Firefox on Linux",
     "address": "203.0.113.7",
     "created_at": "2026-01-15T12:00:00Z",
@@ -114,6 +122,7 @@ impl Session {
             current: row.id == current,
             organization_id: row.organization,
             authenticated_at: row.authenticated_at.into(),
+            acr: assurance::class(&row.methods).to_owned(),
             methods: row.methods,
             device: device::describe(row.user_agent.as_deref()),
             address: row.address,
@@ -191,9 +200,190 @@ impl OpenSession {
     }
 }
 
+/// What came of signing in: a session with what opens it, or what is asked for next.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct SignInOutcome {
+    /// The session.
+    #[oai(skip_serializing_if_is_none)]
+    session: Option<Session>,
+    /// Whose it is.
+    #[oai(skip_serializing_if_is_none)]
+    person_id: Option<PersonId>,
+    /// Of a browser: to be sent as `X-CSRF-Token` with every request that changes something.
+    #[oai(skip_serializing_if_is_none)]
+    csrf_token: Option<String>,
+    /// Of a program: to be sent as `Authorization: Bearer`.
+    #[oai(skip_serializing_if_is_none)]
+    access_token: Option<String>,
+    /// For how many seconds the access token is good.
+    #[oai(skip_serializing_if_is_none)]
+    expires_in: Option<i64>,
+    /// Of a program: to be exchanged for the next access token, once.
+    #[oai(skip_serializing_if_is_none)]
+    refresh_token: Option<String>,
+    /// In place of all of these: there is no session yet.
+    #[oai(skip_serializing_if_is_none)]
+    second_step: Option<SecondStep>,
+}
+
+impl SignInOutcome {
+    fn open(open: OpenSession) -> Self {
+        let OpenSession { session, person_id, csrf_token, access_token, expires_in, refresh_token } = open;
+        let (session, person_id) = (Some(session), Some(person_id));
+        Self { session, person_id, csrf_token, access_token, expires_in, refresh_token, second_step: None }
+    }
+
+    const fn waiting(second_step: SecondStep) -> Self {
+        Self {
+            session: None,
+            person_id: None,
+            csrf_token: None,
+            access_token: None,
+            expires_in: None,
+            refresh_token: None,
+            second_step: Some(second_step),
+        }
+    }
+}
+
+impl Example for SignInOutcome {
+    fn example() -> Self {
+        Self::open(OpenSession::example())
+    }
+}
+
 /// What is answered to somebody who signs in.
 #[derive(ApiResponse)]
 enum SignedIn {
+    /// He is signed in.
+    #[oai(status = 201)]
+    Created(
+        Json<SignInOutcome>,
+        /// Of a browser: the session.
+        #[oai(header = "Set-Cookie")]
+        Option<String>,
+    ),
+    /// The password is right, and one of his second factors is asked for: `POST /sessions/second-step`.
+    #[oai(status = 202)]
+    SecondStep(Json<SignInOutcome>),
+}
+
+impl SignedIn {
+    fn of(signed_in: sign_in::SignedIn) -> Result<Self, Error> {
+        Ok(match signed_in {
+            sign_in::SignedIn::Open(session, handed) => {
+                let cookie = handed.cookie();
+                Self::Created(Json(SignInOutcome::open(OpenSession::of(session, &handed).0)), cookie)
+            }
+            sign_in::SignedIn::Pending(pending) => {
+                let factors = pending.factors.into_iter().map(|row| PossibleFactor {
+                    id: row.id,
+                    kind: row.kind.into(),
+                    name: row.name,
+                });
+                Self::SecondStep(Json(SignInOutcome::waiting(SecondStep {
+                    token: pending.token.expose().to_owned(),
+                    expires_at: pending.expires_at.into(),
+                    factors: factors.collect(),
+                    recovery_codes: pending.recovery_codes,
+                    passkey: pending.passkey.map(PasskeyChallenge::of).transpose()?,
+                    mailed_code: pending.mailed_code,
+                })))
+            }
+        })
+    }
+}
+
+/// A sign-in that waits for its second step.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct SecondStep {
+    /// To be sent with the second step, by the same client. It opens nothing by itself.
+    token: String,
+    /// When it is too late, and the sign-in begins again.
+    expires_at: Moment,
+    /// What he can prove himself with.
+    factors: Vec<PossibleFactor>,
+    /// Whether one of his recovery codes does too.
+    recovery_codes: bool,
+    /// If he has passkeys: what one of them is to sign.
+    #[oai(skip_serializing_if_is_none)]
+    passkey: Option<PasskeyChallenge>,
+    /// The sign-in looks wrong and he has no second factor: a code was sent to him by mail.
+    mailed_code: bool,
+}
+
+example!(SecondStep, {
+    "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
+    "expires_at": "2026-01-15T12:10:00Z",
+    "factors": [{ "id": "fac_01h455vb4pex5vsknk084sn02q", "kind": "totp", "name": "My telephone" }],
+    "recovery_codes": true,
+    "mailed_code": false,
+});
+
+/// A factor that somebody can prove himself with.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct PossibleFactor {
+    /// Its id.
+    id: FactorId,
+    /// What it is.
+    kind: FactorKind,
+    /// What its owner calls it.
+    name: String,
+}
+
+example!(PossibleFactor, { "id": "fac_01h455vb4pex5vsknk084sn02q", "kind": "totp", "name": "My telephone" });
+
+/// The second step of a sign-in.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct SecondProof {
+    /// What the first step answered.
+    token: Secret,
+    /// One of his second factors.
+    factor: FactorProof,
+}
+
+example!(SecondProof, {
+    "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
+    "factor": { "method": "totp", "code": "492039" },
+});
+
+/// A sign-in with a passkey, and nothing else.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct PasskeySignIn {
+    /// Who will hold the session.
+    kind: Kind,
+    /// For which of his organizations he acts first; left out: the one he acted for last.
+    organization_id: Option<OrganizationId>,
+    /// What `navigator.credentials.get` answered, by `toJSON()`.
+    credential: AnyJson,
+}
+
+example!(PasskeySignIn, {
+    "kind": "browser",
+    "credential": {
+        "id": "AQIDBAUGBwgJCgsMDQ4PEA",
+        "rawId": "AQIDBAUGBwgJCgsMDQ4PEA",
+        "type": "public-key",
+        "response": {
+            "clientDataJSON": "eyJ0eXBlIjoid2ViYXV0aG4uZ2V0In0",
+            "authenticatorData": "SZYN5YgOjGh0NBcPZHZgW4_krrmihjLHmVzzuoMdl2MFAAAAAQ",
+            "signature": "MEUCIQDnFoQ",
+            "userHandle": "AYkKXayWd0u8zrMCCZqAVw",
+        },
+        "clientExtensionResults": {},
+    },
+});
+
+/// What is answered to somebody who completed his sign-in.
+#[derive(ApiResponse)]
+enum Completed {
     /// He is signed in.
     #[oai(status = 201)]
     Created(
@@ -270,8 +460,10 @@ example!(Switch, { "organization_id": "org_01h455vb4pex5vsknk084sn02q" });
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields, example)]
 struct Proof {
-    /// His password.
-    password: Secret,
+    /// His password, if he has no second factor.
+    password: Option<Secret>,
+    /// One of his second factors.
+    factor: Option<FactorProof>,
 }
 
 example!(Proof, { "password": "correct horse battery staple" });
@@ -290,20 +482,69 @@ example!(EndedCount, { "count": 2 });
 impl Sessions {
     /// Sign in
     ///
-    /// With an e-mail address and a password. A wrong address and a wrong password are answered alike. A session that
-    /// the request carries is ended: nobody goes on with one that somebody else may have begun.
+    /// With an e-mail address and a password. A wrong address and a wrong password are answered alike. Who has a second
+    /// factor is asked for it, and where the sign-in looks wrong, who has none for a code that he is sent by mail: the answer is
+    /// 202, and no session yet. A session that the request carries is ended: nobody
+    /// goes on with one that somebody else may have begun.
     ///
     /// Refused as `wrong_credentials` when the address or the password is wrong, as `account_suspended` when both are right
-    /// and the account was suspended, as `not_found` when he is no member of the organization, as `cross_site_request` when
+    /// and the account was suspended, as `sign_in_refused` when the organization has sign-ins refused that look like this one, as
+    /// `not_found` when he is no member of the organization, as `cross_site_request` when
     /// a browser's session is asked for by another site's page, as `wrong_state` when browsers would not keep the cookie
     /// because the API is reached without TLS.
     #[oai(path = "/", method = "post", operation_id = "signIn")]
     async fn sign_in(&self, request: &Request, app: Data<&App>, body: Body<NewSession>) -> Result<SignedIn, Error> {
         let NewSession { email, password, kind, organization_id } = body.0;
         let asked = sign_in::Asked { email: email.email(), kind: kind.into(), organization: organization_id };
-        let (session, handed) = sign_in::sign_in(&app, request, asked, &password).await?;
+        SignedIn::of(sign_in::sign_in(&app, request, asked, &password).await?)
+    }
+
+    /// Complete a sign-in
+    ///
+    /// With a second factor, from the client that began it, within ten minutes. After five wrong ones it begins again.
+    ///
+    /// Refused as `invalid_sign_in` when there is no such sign-in to go on with, as `wrong_factor` when the factor proves
+    /// nothing, as `not_found` when he is no member of the organization any more, as `cross_site_request` when a browser's session is
+    /// asked for by another site's page, as `wrong_state` when browsers would not keep the cookie because the API is reached
+    /// without TLS.
+    #[oai(path = "/second-step", method = "post", operation_id = "completeSignIn")]
+    async fn complete(&self, request: &Request, app: Data<&App>, body: Body<SecondProof>) -> Result<Completed, Error> {
+        let SecondProof { token, factor } = body.0;
+        let (session, handed) = sign_in::complete(&app, request, &token, &factor, "factor.").await?;
         let cookie = handed.cookie();
-        Ok(SignedIn::Created(OpenSession::of(session, &handed), cookie))
+        Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
+    }
+
+    /// Ask for a passkey to sign in with
+    ///
+    /// Answers what a browser is to be asked for, of somebody who has not said who he is. What it answers is good once and for
+    /// five minutes.
+    ///
+    /// Refused as `wrong_state` when the platform's public URL has no host name.
+    #[oai(path = "/passkey-challenges", method = "post", operation_id = "challengeSignIn")]
+    async fn challenge(&self, app: Data<&App>) -> Result<Challenged, Error> {
+        Ok(Challenged::Created(Json(PasskeyChallenge::of(passkeys::to_sign_in(&app).await?)?)))
+    }
+
+    /// Sign in with a passkey
+    ///
+    /// With what a browser answered to a challenge of `POST /sessions/passkey-challenges`, and nothing else.
+    ///
+    /// Refused as `wrong_factor` when it proves nothing, as `account_suspended` when it does and the account was suspended, as
+    /// `not_found` when he is no member of the organization, as `cross_site_request` when a browser's session is asked for by
+    /// another site's page, as `wrong_state` when browsers would not keep the cookie because the API is reached without TLS.
+    #[oai(path = "/passkey", method = "post", operation_id = "signInByPasskey")]
+    async fn by_passkey(
+        &self,
+        request: &Request,
+        app: Data<&App>,
+        body: Body<PasskeySignIn>,
+    ) -> Result<Completed, Error> {
+        let PasskeySignIn { kind, organization_id, credential } = body.0;
+        let begun = sign_in::by_passkey(&app, request, kind.into(), organization_id, &credential);
+        let (session, handed) = begun.await?;
+        let cookie = handed.cookie();
+        Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
     }
 
     /// Get the next access token
@@ -454,16 +695,36 @@ impl Sessions {
 
     /// Prove anew who one is
     ///
-    /// Some operations want a proof of the last minutes, and say so with `insufficient_user_authentication`. What opened
-    /// the session before does not any more.
+    /// Some operations want a proof of the last minutes, and say so with `insufficient_user_authentication`: by the password,
+    /// or by a second factor of who has one. What opened the session before does not any more.
     ///
-    /// Refused as `wrong_credentials` when it is another password.
+    /// Refused as `wrong_credentials` when it is another password, as `wrong_factor` when the factor proves nothing, as
+    /// `second_factor_required` when he has a second factor and only the password was sent.
     #[oai(path = "/current/proof", method = "post", operation_id = "proveAnew")]
     async fn prove(&self, me: Me, app: Data<&App>, body: Body<Proof>) -> Result<Renewed, Error> {
-        verify_own(&app, &me, &body.0.password).await?;
+        let Proof { password, factor } = body.0;
+        if let Some(password) = &password {
+            verify_own(&app, &me, password).await?;
+        }
+        let by_factor = match &factor {
+            Some(factor) => {
+                Some(proof::verify(&app, me.person(), me.address(), factor, Purpose::Prove, "factor.").await?)
+            }
+            None if password.is_none() => return Err(Error::field("password", "write the password, or a factor")),
+            None => None,
+        };
+        if by_factor.is_none() && has_any(&mut app.db.person(me.person()).await?, me.person()).await? {
+            return Err(Error::new(
+                Code::SecondFactorRequired,
+                "the password alone is not enough; send a `factor` too",
+            ));
+        }
+        let mut methods = by_factor.map_or_else(Vec::new, |proven| proven.methods.to_vec());
+        methods.extend(password.is_some().then_some("pwd"));
+        let factors: Vec<&str> = by_factor.iter().map(|proven| proven.factor).collect();
         let proven = act(&app, me.about(), me.person(), async |tx| {
-            tx.audit().on(&me.session());
-            rows::prove(tx, me.session(), &["pwd"]).await?;
+            tx.audit().on(&me.session()).set("methods", &methods);
+            rows::prove(tx, me.session(), &methods, &factors).await?;
             let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
             rows::take_back(tx, session.id).await?;
             let handed = hand_out(&app, tx, &session).await?;

@@ -1,16 +1,22 @@
-//! Two processes of the API on one database, as they are run, with nothing between them but that: Redis is away.
+//! Two processes of the API on one database, as they are run, with nothing between them but that: Redis is away, or goes
+//! away and comes back.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 
 use gantry_schema::OrganizationId;
+use gantry_schema::memberships::Role;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, PgPool};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::support::{Actor, Platform};
+use crate::support::{Actor, PASSWORD, Platform};
+
+/// Where nobody answers.
+const NO_REDIS: &str = "redis://127.0.0.1:1/";
 
 /// A process, which ends with the test.
 struct Process {
@@ -20,7 +26,7 @@ struct Process {
 
 impl Process {
     #[expect(clippy::disallowed_methods, reason = "the test is about processes")]
-    async fn start(pool: &PgPool) -> Self {
+    async fn start(pool: &PgPool, redis: &str) -> Self {
         let free = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
         let address = free().await;
         let database = (*pool.connect_options()).clone().username("gantry_app").to_url_lossy();
@@ -28,7 +34,7 @@ impl Process {
             .env_clear()
             .env("GANTRY_DATABASE_URL", database.as_str())
             .env("GANTRY_DATABASE_CONNECTIONS", "4")
-            .env("GANTRY_REDIS_URL", "redis://127.0.0.1:1/")
+            .env("GANTRY_REDIS_URL", redis)
             .env("GANTRY_SEALING_KEY", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=")
             .env("GANTRY_LISTEN", address.to_string())
             .env("GANTRY_METRICS_LISTEN", "")
@@ -65,7 +71,7 @@ impl Process {
 async fn a_key_and_a_role_that_were_taken_are_taken_in_both_processes_without_redis(pool: PgPool) {
     let platform = Platform::new(pool.clone()).await;
     let operator: Actor = platform.operator().await;
-    let (one, other) = (Process::start(&pool).await, Process::start(&pool).await);
+    let (one, other) = (Process::start(&pool, NO_REDIS).await, Process::start(&pool, NO_REDIS).await);
     let new = json!({ "name": "to be revoked", "template": "read_only" });
     let (status, made) = one.ask(&operator.token, "POST", "/api-keys", Some(&new)).await;
     assert_eq!(status, 201, "{made}");
@@ -82,11 +88,88 @@ async fn a_key_and_a_role_that_were_taken_are_taken_in_both_processes_without_re
     assert_eq!(other.ask(&operator.token, "GET", "/jobs", None).await.0, 200, "the others live");
 }
 
+/// What is between processes and Redis, and can be cut.
+struct Line {
+    address: SocketAddr,
+    carrying: JoinHandle<()>,
+}
+
+impl Line {
+    async fn at(address: SocketAddr) -> Self {
+        let redis = std::env::var("GANTRY_TEST_REDIS_URL").expect("scripts/test says where Redis is");
+        let redis: url::Url = redis.parse().unwrap();
+        let far = format!("{}:{}", redis.host_str().unwrap(), redis.port().unwrap_or(6379));
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let carrying = tokio::spawn(async move {
+            // With the line all that it carries ends.
+            let mut carried = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let far = far.clone();
+                carried.spawn(async move {
+                    let mut far = TcpStream::connect(far).await.unwrap();
+                    drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
+                });
+            }
+        });
+        Self { address, carrying }
+    }
+
+    async fn cut(self) -> SocketAddr {
+        self.carrying.abort();
+        drop(self.carrying.await);
+        self.address
+    }
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn while_redis_is_stopped_nobody_signs_in_and_everybody_works_and_afterwards_all_is_as_before(pool: PgPool) {
+    let platform = Platform::new(pool.clone()).await;
+    let acme = platform.organization("acme").await;
+    let ada = platform.person("ada@example.com").await;
+    platform.join(ada, acme.organization, Role::Owner).await;
+    let line = Line::at((Ipv4Addr::LOCALHOST, 0).into()).await;
+    let redis = format!("redis://{}/", line.address);
+    let processes = [Process::start(&pool, &redis).await, Process::start(&pool, &redis).await];
+    let credentials = json!({ "email": "ada@example.com", "password": PASSWORD, "kind": "program" });
+    let sign_in = async |process: &Process| process.ask("none", "POST", "/sessions", Some(&credentials)).await;
+    let mut tokens = Vec::new();
+    for process in &processes {
+        let (status, opened) = sign_in(process).await;
+        assert_eq!(status, 201, "{opened}");
+        tokens.push(opened["access_token"].as_str().unwrap().to_owned());
+    }
+
+    let address = line.cut().await;
+    for process in &processes {
+        let (status, refused) = sign_in(process).await;
+        assert_eq!((status, refused["code"].as_str()), (503, Some("unavailable")), "{refused}");
+        for token in tokens.iter().chain([&acme.token]) {
+            assert_eq!(process.ask(token, "GET", "/jobs", None).await.0, 200, "who is known reads");
+        }
+        let probe = json!({ "kind": "diagnostics.probe" });
+        assert_eq!(
+            process.ask(&acme.token, "POST", "/jobs", Some(&probe)).await.0,
+            202,
+            "and what he asks for is kept"
+        );
+    }
+
+    let _line = Line::at(address).await;
+    for process in &processes {
+        // Until it has connected again.
+        while sign_in(process).await.0 == 503 {}
+        assert_eq!(sign_in(process).await.0, 201);
+        assert_eq!(process.ask(&acme.token, "GET", "/jobs", None).await.0, 200);
+    }
+    assert_eq!(platform.count("jobs").await, 2);
+}
+
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn a_license_that_is_revoked_in_one_process_is_refused_by_the_other_without_redis(pool: PgPool) {
     let platform = Platform::new(pool.clone()).await;
     let (operator, acme) = (platform.operator().await, platform.organization("acme").await);
-    let (one, other) = (Process::start(&pool).await, Process::start(&pool).await);
+    let (one, other) = (Process::start(&pool, NO_REDIS).await, Process::start(&pool, NO_REDIS).await);
     let place = format!("/organizations/{}/license", acme.organization);
     let license = json!({ "tier": "enterprise", "type": "perpetual" });
     assert_eq!(one.ask(&operator.token, "POST", &place, Some(&license)).await.0, 200);

@@ -25,7 +25,7 @@ async fn open(pool: PgPool) -> Platform {
 }
 
 /// What waits to be sent for an organization, the oldest first, without what is to reach nobody.
-async fn letters(platform: &Platform, organization: OrganizationId) -> Vec<Message> {
+pub async fn letters(platform: &Platform, organization: OrganizationId) -> Vec<Message> {
     let mut tx = platform.app.db.tenant(organization).await.unwrap();
     let window = Window::new(Order::Ascending, 100);
     let all = queries::list(&mut tx, &platform.app.sealing, None, window).await.unwrap();

@@ -124,6 +124,13 @@ impl Platform {
         Self { api: Api::of(&app), app, clock, pool }
     }
 
+    /// The same, under another public URL.
+    pub fn reached_at(mut self, public_url: &str) -> Self {
+        self.app = self.app.at(public_url);
+        self.api = Api::of(&self.app);
+        self
+    }
+
     /// Somebody who may do everything to the whole installation.
     pub async fn operator(&self) -> Actor {
         self.key(OrganizationId::PLATFORM, Permission::ALL).await
@@ -261,6 +268,14 @@ impl Human {
 
     pub async fn patch(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::PATCH, path, Some(body)).await
+    }
+
+    /// Replaces something whatever it is.
+    pub async fn replace(&self, path: &str, body: &Value) -> Answer {
+        let authorization = format!("Bearer {}", self.access_token);
+        let request = Request::builder().method(Method::PUT).uri_str(path).header("Authorization", authorization);
+        let request = request.header("If-Match", "*").header("Content-Type", "application/json");
+        self.api.send(request.body(body.to_string())).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {

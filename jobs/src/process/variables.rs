@@ -253,6 +253,12 @@ pub const VARIABLES: &[Variable] = &[
         "The names under which the API may be asked (the header Host), comma-separated; any without it.",
     )
     .read_by(ReadBy::Api),
+    Variable::optional(
+        "GEO_DATABASE",
+        "/var/lib/gantry/city.mmdb",
+        "A file in MaxMind's format that says where addresses are, read anew when it changes; without it countries cannot be restricted and places are not shown.",
+    )
+    .read_by(ReadBy::Api),
     Variable::required(
         "OWNER_DATABASE_URL",
         "postgres://gantry:password@127.0.0.1:5432/gantry",

@@ -4,6 +4,7 @@
 //! it may do now, where he acts from, what the license allows, and whether anything is done in his organization at all.
 
 use crate::OrganizationId;
+use crate::defence::Bar;
 use crate::organizations::{Permission, Permissions};
 use crate::words::words;
 
@@ -40,6 +41,8 @@ pub enum Hold {
     Suspended,
     /// It was deleted, or one above it.
     Deleted,
+    /// It was locked down, or one above it.
+    LockedDown,
 }
 
 /// Somebody who wants to do something somewhere.
@@ -51,6 +54,10 @@ pub struct Subject {
     pub reach: Reach,
     /// Whether the organization he is of is held.
     pub hold: Option<Hold>,
+    /// Why he is not let through from where he asks.
+    pub barred: Option<Bar>,
+    /// His organization wants people to have a second factor, and he did not prove himself with one.
+    pub unproven: bool,
     /// What his key or token was made for; `None`: for everything, as for somebody who signed in himself.
     pub scopes: Option<Permissions>,
     /// Who is behind it.
@@ -66,6 +73,15 @@ words! {
         OrganizationSuspended = "organization_suspended",
         /// The organization of the caller is not deleted.
         OrganizationDeleted = "organization_deleted",
+        /// The organization of the caller is not locked down, nor one above it; whoever signed in since may unlock it.
+        LockedDown = "locked_down",
+        /// The caller asks from one of the networks from which the organization may be asked.
+        SourceAddress = "source_address",
+        /// The caller asks from a country from which the organization may be asked.
+        SourceCountry = "source_country",
+        /// The organization does not need people to have a second factor, or he proved himself with one, or has days left to enrol
+        /// one.
+        SecondFactor = "second_factor",
         /// Whoever is behind the key is still a member.
         OwnerLeft = "owner_left",
         /// The membership is not suspended.
@@ -100,6 +116,12 @@ impl Subject {
         match rule {
             Reason::OrganizationSuspended => Some(self.hold != Some(Hold::Suspended)),
             Reason::OrganizationDeleted => Some(self.hold != Some(Hold::Deleted)),
+            Reason::LockedDown => {
+                Some(self.hold != Some(Hold::LockedDown) || (permission == Permission::LockDown && self.is_person()))
+            }
+            Reason::SourceAddress => Some(self.barred != Some(Bar::Address)),
+            Reason::SourceCountry => Some(self.barred != Some(Bar::Country)),
+            Reason::SecondFactor => self.is_person().then_some(!self.unproven),
             Reason::OwnerLeft => (self.behind != Behind::Organization).then_some(self.behind != Behind::Left),
             Reason::MembershipSuspended => {
                 matches!(self.behind, Behind::Member(_) | Behind::Suspended).then_some(self.behind != Behind::Suspended)
@@ -120,6 +142,11 @@ impl Subject {
             },
             Reason::License => Some(self.license.contain(permission)),
         }
+    }
+
+    /// Somebody who signed in himself, which no key and no token is.
+    fn is_person(&self) -> bool {
+        self.scopes.is_none() && self.behind != Behind::Organization
     }
 
     /// Lets him go on who may.
@@ -144,9 +171,15 @@ impl Subject {
     #[must_use]
     pub fn may(&self) -> Permissions {
         let nothing = Permissions::default();
-        if self.hold.is_some() {
+        if self.barred.is_some() || (self.unproven && self.is_person()) {
             return nothing;
         }
+        let by_hold: Permissions = match self.hold {
+            None => Permission::ALL.iter().copied().collect(),
+            // Somebody has to be there who unlocks.
+            Some(Hold::LockedDown) if self.is_person() => [Permission::LockDown].into_iter().collect(),
+            Some(_) => return nothing,
+        };
         let everything = || Permission::ALL.iter().copied();
         let by_role = match self.behind {
             Behind::Organization => everything().collect(),
@@ -166,7 +199,7 @@ impl Subject {
             })
             .collect();
         let by_scopes = self.scopes.unwrap_or_else(|| everything().collect());
-        by_scopes.and(by_role).and(by_reach).and(of_place).and(self.license)
+        by_scopes.and(by_role).and(by_reach).and(of_place).and(by_hold).and(self.license)
     }
 }
 
@@ -201,17 +234,23 @@ mod tests {
     }
 
     fn subject() -> impl Strategy<Value = Subject> {
-        let hold = prop_oneof![4 => Just(None), 1 => Just(Some(Hold::Suspended)), 1 => Just(Some(Hold::Deleted))];
+        let hold = prop_oneof![4 => Just(None), 1 => Just(Some(Hold::Suspended)), 1 => Just(Some(Hold::Deleted)),
+                              1 => Just(Some(Hold::LockedDown))];
+        let barred = prop_oneof![4 => Just(None), 1 => Just(Some(Bar::Address)), 1 => Just(Some(Bar::Country))];
         let organization = proptest::sample::select(vec![
             OrganizationId::PLATFORM,
             OrganizationId::from_uuid(uuid::Uuid::from_u128(1)),
         ]);
         let license = prop_oneof![Just(Permissions::all()), permissions()];
-        let whole = (organization, reach(), hold, proptest::option::of(permissions()), behind(), license);
-        whole.prop_map(|(organization, reach, hold, scopes, behind, license)| Subject {
+        let unproven = proptest::bool::weighted(0.1);
+        let whole =
+            (organization, reach(), hold, barred, unproven, proptest::option::of(permissions()), behind(), license);
+        whole.prop_map(|(organization, reach, hold, barred, unproven, scopes, behind, license)| Subject {
             organization,
             reach,
             hold,
+            barred,
+            unproven,
             scopes,
             behind,
             license,
@@ -243,8 +282,14 @@ mod tests {
             if subject.reach == Reach::Above {
                 prop_assert!(Permission::ALL.iter().all(|one| one.reads() || !may.contain(*one)));
             }
-            if subject.hold.is_some() || matches!(subject.behind, Behind::Suspended | Behind::Left) {
+            let held = subject.hold.is_some_and(|hold| hold != Hold::LockedDown);
+            if held || subject.barred.is_some() || (subject.unproven && subject.is_person()) || matches!(subject.behind, Behind::Suspended | Behind::Left) {
                 prop_assert_eq!(may, Permissions::default());
+            }
+            if subject.hold == Some(Hold::LockedDown) {
+                let unlocks: Permissions = [Permission::LockDown].into_iter().collect();
+                prop_assert!(within(unlocks));
+                prop_assert!(subject.scopes.is_none() || may == Permissions::default(), "no key unlocks");
             }
             if subject.organization != OrganizationId::PLATFORM {
                 prop_assert!(!may.contain(Permission::OperatePlatform));
@@ -268,8 +313,8 @@ mod tests {
         fn what_is_passed_on_is_no_more_than_what_was_had(giver in subject(), wanted in permissions()) {
             let given = wanted.and(giver.may());
             prop_assert!(given.within(giver.may()));
-            let made = Subject { scopes: Some(given), reach: Reach::Inside, hold: None, ..giver };
-            prop_assert!(made.may().within(giver.may()) || giver.hold.is_some());
+            let made = Subject { scopes: Some(given), reach: Reach::Inside, hold: None, barred: None, unproven: false, ..giver };
+            prop_assert!(made.may().within(giver.may()) || giver.hold.is_some() || giver.barred.is_some());
         }
     }
 
@@ -287,6 +332,8 @@ mod tests {
             (P::ManageOrganizations, &[Role::Owner, Role::Admin]),
             (P::ManageApiKeys, &[Role::Owner, Role::Admin]),
             (P::GiveSupport, &[Role::Owner, Role::Admin]),
+            (P::ManageDefence, &[Role::Owner, Role::Admin]),
+            (P::LockDown, &[Role::Owner, Role::Admin]),
             (P::DeleteOrganizations, &[Role::Owner]),
             (P::IssueLicenses, &[Role::Owner]),
             (P::OperatePlatform, &[]),
@@ -307,6 +354,8 @@ mod tests {
             organization: tenant,
             reach: Reach::Inside,
             hold: None,
+            barred: None,
+            unproven: false,
             scopes: None,
             behind: Behind::Organization,
             license: Permissions::all(),
@@ -314,6 +363,10 @@ mod tests {
         let refused = |subject: Subject, permission| subject.decide(permission).unwrap_err().as_str();
         let held = Subject { hold: Some(Hold::Suspended), scopes: Some(reads), ..anybody };
         assert_eq!(refused(held, Permission::ManageJobs), "organization_suspended");
+        let locked = Subject { hold: Some(Hold::LockedDown), ..anybody };
+        assert_eq!(refused(locked, Permission::LockDown), "locked_down");
+        let barred = Subject { barred: Some(Bar::Country), scopes: Some(reads), ..anybody };
+        assert_eq!(refused(barred, Permission::ManageJobs), "source_country");
         let scoped = Subject { scopes: Some(reads), ..anybody };
         assert_eq!(refused(scoped, Permission::ManageJobs), "scope");
         let member = Subject { behind: Behind::Member(reads), ..anybody };

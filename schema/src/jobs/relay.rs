@@ -45,6 +45,8 @@ pub async fn ready_after(
             where id > $1 and id < id_at($2::timestamptz - make_interval(secs => $3)) and due_at is null and not parked
               and kind <> all($4::text[]) and organization_id <> all($5::uuid[])
               and not exists (select from organizations o where o.id = organization_id and o.held_by is not null)
+              and not exists (select from job_holds h
+                               where h.organization_id = job_dispatch.organization_id and h.queue = job_dispatch.queue)
             order by id limit $6"#,
         after.uuid(),
         db.now(),
@@ -71,6 +73,7 @@ pub async fn ready(db: &EngineDb, limit: i64) -> Result<Vec<Ready>, sqlx::Error>
                                where (p.subject, p.name) in (('queue', d.queue), ('kind', d.kind),
                                                              ('organization', d.organization_id::text)))
               and not exists (select from organizations o where o.id = d.organization_id and o.held_by is not null)
+              and not exists (select from job_holds h where h.organization_id = d.organization_id and h.queue = d.queue)
             order by priority, id limit $1"#,
         limit
     )

@@ -98,6 +98,12 @@ permissions! {
     ReadAudit = "audit:read",
     /// Say how long the record is kept and whether it goes on as events, and take copies of all of it.
     ManageAudit = "audit:write",
+    /// See from where the organization may be asked, what is done about sign-ins that look wrong, and lockdowns.
+    ReadDefence = "defence:read",
+    /// Set from where the organization may be asked, and what is done about sign-ins that look wrong.
+    ManageDefence = "defence:write",
+    /// Lock the organization, or one below it, down, and unlock it.
+    LockDown = "lockdowns:write",
     /// Pause queues and kinds, set limits: for the whole installation.
     OperatePlatform = "platform:operate",
 }

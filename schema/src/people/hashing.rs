@@ -71,6 +71,25 @@ impl From<argon2::password_hash::Error> for HashError {
     }
 }
 
+/// What goes into the hashes of several short secrets of one person, so that one that is typed is hashed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Salt {
+    /// Chance.
+    pub bytes: [u8; SALT],
+    /// A pepper goes into them.
+    pub peppered: bool,
+}
+
+/// The hash of a short secret with a [`Salt`].
+#[derive(Clone, Copy)]
+pub struct Salted(pub [u8; 32]);
+
+impl std::fmt::Debug for Salted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Salted([REDACTED])")
+    }
+}
+
 /// What OWASP's cheat sheet asks for at least: 19 MiB, two passes, one lane.
 const OWASP: (u32, u32, u32) = (19_456, 2, 1);
 
@@ -113,6 +132,22 @@ impl Hasher {
     fn hash_bytes(&self, password: &[u8], random: &mut impl rand::CryptoRng) -> Result<String, HashError> {
         let salt: [u8; SALT] = random.random();
         Ok(self.argon2(self.pepper.is_some())?.hash_password_with_salt(password, &salt)?.to_string())
+    }
+
+    /// A salt for new secrets.
+    pub fn salt(&self, random: &mut impl rand::CryptoRng) -> Salt {
+        Salt { bytes: random.random(), peppered: self.pepper.is_some() }
+    }
+
+    /// The hash of a short secret.
+    ///
+    /// # Errors
+    /// When there is no memory, or a pepper is missing.
+    pub fn salted(&self, secret: &[u8], salt: &Salt) -> Result<Salted, HashError> {
+        let mut hash = [0; 32];
+        let made = self.argon2(salt.peppered)?.hash_password_into(secret, &salt.bytes, &mut hash);
+        made.map_err(|error| HashError::Hash(error.to_string().into()))?;
+        Ok(Salted(hash))
     }
 
     fn argon2(&self, peppered: bool) -> Result<Argon2<'_>, HashError> {

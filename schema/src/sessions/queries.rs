@@ -26,7 +26,7 @@ impl Kind {
         }
     }
 
-    fn read(word: &str) -> Self {
+    pub(crate) fn read(word: &str) -> Self {
         if word == "browser" { Self::Browser } else { Self::Program }
     }
 }
@@ -65,6 +65,8 @@ pub struct NewSession<'a> {
     pub kind: Kind,
     /// How he proved who he is.
     pub methods: &'a [&'a str],
+    /// With which kinds of factors beside a password.
+    pub factors: &'a [&'a str],
     /// From where.
     pub address: Option<&'a str>,
     /// What the program calls itself.
@@ -141,12 +143,13 @@ impl From<Row> for Session {
 pub async fn open(tx: &mut impl PersonalTx, new: &NewSession<'_>) -> Result<Session, sqlx::Error> {
     let now = tx.now();
     let methods: Vec<String> = new.methods.iter().map(ToString::to_string).collect();
+    let factors: Vec<String> = new.factors.iter().map(ToString::to_string).collect();
     let user_agent = new.user_agent.map(|text| text.chars().take(400).collect::<String>());
     let expires_at = now + new.lasts;
     sqlx::query!(
         "insert into sessions (id, person_id, organization_id, kind, authenticated_at, methods, address, user_agent,
-                               created_at, last_used_at, idle_seconds, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $5, $5, $9, $10)",
+                               created_at, last_used_at, idle_seconds, expires_at, factors)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $5, $5, $9, $10, $11)",
         new.id.uuid(),
         new.person.uuid(),
         new.organization.map(OrganizationId::uuid),
@@ -156,7 +159,8 @@ pub async fn open(tx: &mut impl PersonalTx, new: &NewSession<'_>) -> Result<Sess
         new.address,
         user_agent,
         i32::try_from(new.idle.num_seconds()).unwrap_or(i32::MAX),
-        expires_at
+        expires_at,
+        &factors
     )
     .execute(tx.connection())
     .await?;
@@ -232,6 +236,12 @@ pub struct Known {
     pub authenticated_at: DateTime<Utc>,
     /// How.
     pub methods: Vec<String>,
+    /// With which kinds of factors beside a password.
+    pub factors: Vec<String>,
+    /// Since when he is a member there.
+    pub member_since: Option<DateTime<Utc>>,
+    /// When the session began.
+    pub created_at: DateTime<Utc>,
     /// When the session was used last, to the minute.
     pub last_used_at: DateTime<Utc>,
     /// When the token stops opening it.
@@ -247,14 +257,15 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
     let now = tx.now();
     let row = sqlx::query!(
         r#"select s.id as "session: SessionId", s.person_id as "person: PersonId", s.kind, s.authenticated_at,
-                  s.methods, s.last_used_at, least(t.expires_at, s.expires_at) as "expires_at!",
+                  s.methods, s.factors, s.created_at, s.last_used_at,
+                  least(t.expires_at, s.expires_at) as "expires_at!",
                   m.organization_id as "organization?: OrganizationId", m.role as "role?",
-                  m.permissions as "permissions?"
+                  m.permissions as "permissions?", m.created_at as "member_since?"
              from session_tokens t
              join sessions s on s.id = t.session_id
              join people p on p.id = t.person_id
              left join lateral (
-                  select m.organization_id, m.role, r.permissions
+                  select m.organization_id, m.role, m.created_at, r.permissions
                     from memberships m
                     left join custom_roles r on r.organization_id = m.organization_id and r.id = m.custom_role_id
                    where m.person_id = t.person_id and m.state = 'active'
@@ -283,6 +294,9 @@ pub async fn authenticate(tx: &mut CredentialTx, wanted: Option<OrganizationId>)
         role: row.role.as_deref().map(Role::stored),
         authenticated_at: row.authenticated_at,
         methods: row.methods,
+        factors: row.factors,
+        member_since: row.member_since,
+        created_at: row.created_at,
         last_used_at: row.last_used_at,
         expires_at: row.expires_at,
     }))
@@ -386,25 +400,6 @@ pub async fn list(tx: &mut impl PersonalTx, person: PersonId) -> Result<Vec<Sess
     .fetch_all(tx.connection())
     .await?;
     Ok(rows.into_iter().map(Session::from).collect())
-}
-
-/// What the person's sessions of the time since then were used on, as the browsers and programs call themselves: each once,
-/// at most a hundred.
-///
-/// # Errors
-/// When the database refuses or went away.
-pub async fn devices(
-    tx: &mut impl PersonalTx,
-    person: PersonId,
-    since: DateTime<Utc>,
-) -> Result<Vec<Option<String>>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "select distinct user_agent from sessions where person_id = $1 and created_at > $2 limit 100",
-        person.uuid(),
-        since
-    )
-    .fetch_all(tx.connection())
-    .await
 }
 
 /// How many of the person's sessions go on.
@@ -554,15 +549,24 @@ pub async fn switch(
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn prove(tx: &mut impl PersonalTx, id: SessionId, methods: &[&str]) -> Result<bool, sqlx::Error> {
-    let (now, methods): (_, Vec<String>) = (tx.now(), methods.iter().map(ToString::to_string).collect());
+pub async fn prove(
+    tx: &mut impl PersonalTx,
+    id: SessionId,
+    methods: &[&str],
+    factors: &[&str],
+) -> Result<bool, sqlx::Error> {
+    let words = |words: &[&str]| -> Vec<String> { words.iter().map(ToString::to_string).collect() };
+    let now = tx.now();
     sqlx::query!(
         "update sessions set authenticated_at = $2, last_used_at = $2,
-                methods = (select array_agg(distinct method order by method) from unnest(methods || $3) method)
+                methods = (select array_agg(distinct method order by method) from unnest(methods || $3) method),
+                factors = coalesce((select array_agg(distinct factor order by factor)
+                                      from unnest(factors || $4) factor), '{}')
           where id = $1 and ended_at is null",
         id.uuid(),
         now,
-        &methods
+        &words(methods),
+        &words(factors)
     )
     .execute(tx.connection())
     .await

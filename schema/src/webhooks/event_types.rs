@@ -57,6 +57,16 @@ pub enum PlatformEvent {
     ApiUsageThreshold,
     /// Something was recorded, and sealed.
     AuditRecorded,
+    /// Somebody was not let through from where he asked.
+    AccessRefused,
+    /// A sign-in looked wrong.
+    SignInSuspicious,
+    /// It was changed from where an organization may be asked.
+    DefenceChanged,
+    /// An organization was locked down.
+    LockdownStarted,
+    /// An organization was unlocked.
+    LockdownEnded,
     /// A license came into force.
     LicenseIssued,
     /// A license is not to be used for a while.
@@ -73,7 +83,7 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -90,6 +100,11 @@ impl PlatformEvent {
         Self::ApiKeyRevoked,
         Self::ApiUsageThreshold,
         Self::AuditRecorded,
+        Self::AccessRefused,
+        Self::SignInSuspicious,
+        Self::DefenceChanged,
+        Self::LockdownStarted,
+        Self::LockdownEnded,
         Self::LicenseIssued,
         Self::LicenseSuspended,
         Self::LicenseReinstated,
@@ -127,6 +142,11 @@ impl PlatformEvent {
             Self::LicenseThreshold => "license.threshold",
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
+            Self::AccessRefused => "security.access_refused",
+            Self::SignInSuspicious => "security.sign_in_suspicious",
+            Self::DefenceChanged => "security.policy_changed",
+            Self::LockdownStarted => "security.lockdown_started",
+            Self::LockdownEnded => "security.lockdown_ended",
         }
     }
 
@@ -283,6 +303,53 @@ impl PlatformEvent {
                         "occurred_at": "2026-03-02T09:00:00.123456Z", "actor": "key_01h455vb4pex5vsknk084sn02q",
                         "action": "api_key.revoke", "outcome": "allowed",
                         "text": "{\"id\":\"aud_01h455vb4pex5vsknk084sn02q\",\"outcome\":\"allowed\"}" }),
+            ),
+            Self::AccessRefused => (
+                "A key, a person or an application was not let through from where it asked; told once a minute of each, for what \
+                 it wanted to do.",
+                json!({
+                    "actor": text("Who: `api_key:key_…`, `person:usr_…` or `oauth_client:app_…`."),
+                    "address": text("From where; `unknown` where that cannot be known."),
+                    "action": text("What it wanted to do, as the record calls it."),
+                }),
+                json!({ "actor": "api_key:key_01h455vb4pex5vsknk084sn02q", "address": "203.0.113.9", "action": "job.list" }),
+            ),
+            Self::SignInSuspicious => (
+                "Somebody signed in, or was kept from it, in a way that looks wrong, and the organization wants to be told.",
+                json!({
+                    "person_id": id("usr", "Who."),
+                    "found": {
+                        "type": "array",
+                        "items": { "type": "string", "enum": ["new_device", "impossible_travel", "credential_stuffing"] },
+                        "description": "What looks wrong.",
+                    },
+                    "response": {
+                        "type": "string",
+                        "enum": ["notice", "step_up", "refuse"],
+                        "description": "What was done: told, asked for another proof, or refused.",
+                    },
+                    "device": text("What was used."),
+                    "address": text("From where; `unknown` where that cannot be known."),
+                    "country": text("In which country that is, as two letters of ISO 3166-1, or `unknown`."),
+                }),
+                json!({ "person_id": "usr_01h455vb4pex5vsknk084sn02q", "found": ["new_device"], "response": "notice",
+                        "device": "Firefox on Windows 10", "address": "203.0.113.9", "country": "AT" }),
+            ),
+            Self::DefenceChanged => about_organization("It was changed from where an organization may be asked."),
+            Self::LockdownStarted => (
+                "An organization was locked down, with all that is below it.",
+                json!({
+                    "organization_id": id("org", "The organization."),
+                    "reason": text("Why."),
+                    "queues": { "type": "array", "items": { "type": "string" }, "description": "Whose jobs are not begun." },
+                }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "reason": "A laptop was stolen",
+                        "queues": ["default"] }),
+            ),
+            Self::LockdownEnded => (
+                "An organization that was locked down was unlocked.",
+                json!({ "organization_id": id("org", "The organization."), "reason": text("Why.") }),
+                json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "reason": "The password was changed" }),
             ),
         };
         let required: Vec<&String> = properties.as_object().into_iter().flat_map(serde_json::Map::keys).collect();

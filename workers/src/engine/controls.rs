@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use gantry_jobs::Queue;
 use gantry_jobs::doorbell::base_key;
 use gantry_schema::JobId;
+use gantry_schema::defence::lockdowns;
 use gantry_schema::jobs::claim::Paused;
 use gantry_schema::jobs::limits::{self, Limit, Share};
 use gantry_schema::jobs::pause;
@@ -25,6 +26,8 @@ use crate::execute::Stop;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settings {
     pub paused: Paused,
+    /// Of queues in which the jobs of some organizations are held: what is paused there.
+    held: HashMap<String, Paused>,
     queues: HashSet<String>,
     queue_limits: HashMap<String, i32>,
     rates: HashMap<String, Rate>,
@@ -34,6 +37,11 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn is_paused(&self, queue: Queue) -> bool {
         self.queues.contains(queue.as_str())
+    }
+
+    /// What may not be claimed of a queue.
+    pub(super) fn paused_in(&self, queue: Queue) -> &Paused {
+        self.held.get(queue.as_str()).unwrap_or(&self.paused)
     }
 
     pub(super) fn rate(&self, key: &str) -> Option<Rate> {
@@ -106,6 +114,11 @@ async fn read(parts: &Parts) -> Result<Settings, sqlx::Error> {
     settings.paused.kinds.sort_unstable();
     settings.paused.organizations.sort_unstable();
     settings.paused.organizations.dedup();
+    for (queue, organizations) in lockdowns::holds(ledger).await? {
+        let mut paused = settings.paused.clone();
+        paused.organizations.extend(organizations);
+        settings.held.insert(queue, paused);
+    }
     for limit in limits::all(ledger).await? {
         match limit {
             Limit::Queue { name, running } => drop(settings.queue_limits.insert(name, running)),

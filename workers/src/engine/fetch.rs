@@ -155,9 +155,17 @@ impl Fetcher {
             let (claim, asked) = (runtime.ledger.ids().mint(), Instant::now());
             let settings = controls.now();
             let claimed = if batch[0].careful {
-                in_time(claim::claim_careful(&runtime.ledger, runtime.worker, claim, &ids, &settings.paused)).await
+                in_time(claim::claim_careful(
+                    &runtime.ledger,
+                    runtime.worker,
+                    claim,
+                    &ids,
+                    settings.paused_in(self.queue),
+                ))
+                .await
             } else {
-                in_time(claim::claim(&runtime.ledger, runtime.worker, claim, &mut ids, &settings.paused)).await
+                in_time(claim::claim(&runtime.ledger, runtime.worker, claim, &mut ids, settings.paused_in(self.queue)))
+                    .await
             };
             drop(settings);
             let error = match claimed {

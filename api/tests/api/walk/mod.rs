@@ -60,6 +60,9 @@ fn skipped(operation: Operation) -> bool {
 /// What strangers send to become somebody: examples of what they know are nobody's.
 pub const OF_STRANGERS: &[&str] = &[
     "signIn",
+    "completeSignIn",
+    "challengeSignIn",
+    "signInByPasskey",
     "refreshSession",
     "signUp",
     "completeSignUp",
