@@ -197,6 +197,15 @@ struct NewAccount {
     locale: Option<Locale>,
 }
 
+impl NewAccount {
+    /// The link's token, and what its account is to be like.
+    fn read(&self) -> Result<(OneTimeToken, sign_up::New<'_>), Error> {
+        let Self { token, name, password, locale } = self;
+        let new = sign_up::New { name, password, locale: locale.as_ref().map(Locale::as_str) };
+        Ok((link::read(token.expose())?, new))
+    }
+}
+
 example!(NewAccount, {
     "token": "got_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
     "name": "Ada Lovelace",
@@ -321,9 +330,7 @@ impl Accounts {
         app: Data<&App>,
         body: Body<NewAccount>,
     ) -> Result<Made, Error> {
-        let NewAccount { token, name, password, locale } = body.0;
-        let token = link::read(token.expose())?;
-        let new = sign_up::New { name: &name, password: &password, locale: locale.as_ref().map(Locale::as_str) };
+        let (token, new) = body.0.read()?;
         let (person_id, email) = sign_up::complete(&app, request, &token, &new).await?;
         Ok(Made::Created(Json(Account { person_id, email })))
     }
@@ -341,9 +348,7 @@ impl Accounts {
         app: Data<&App>,
         body: Body<NewAccount>,
     ) -> Result<Made, Error> {
-        let NewAccount { token, name, password, locale } = body.0;
-        let token = link::read(token.expose())?;
-        let new = sign_up::New { name: &name, password: &password, locale: locale.as_ref().map(Locale::as_str) };
+        let (token, new) = body.0.read()?;
         let (person_id, email) = sign_up::bootstrap(&app, request, &token, &new).await?;
         Ok(Made::Created(Json(Account { person_id, email })))
     }

@@ -92,11 +92,12 @@ fn detected(before: &[SignIn], this: &SignIn, seen: Seen) -> impl Iterator<Item 
 }
 
 impl Risk {
-    /// Lets a sign-in go on that is not refused.
-    pub(super) fn admit(&self) -> Result<(), Error> {
+    /// Lets a sign-in go on that is not refused; of one that is, the organization is told.
+    pub(super) async fn admit(&self, app: &App, arrival: Arrival<'_>) -> Result<(), Error> {
         if self.response < Response::Refuse {
             return Ok(());
         }
+        self.tell(app, arrival).await;
         let detail = "everything about this sign-in is right, and it looks so unlike those before that the organization has it \
                       refused; sign in from where and with what you usually do, or ask one of its owners";
         Err(Error::new(Code::SignInRefused, detail).reason(self.found.last().map_or("?", |found| found.as_str())))

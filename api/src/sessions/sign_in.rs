@@ -97,10 +97,7 @@ pub(crate) async fn sign_in(app: &App, request: &Request, asked: Asked, password
     let user_agent = request.header(header::USER_AGENT);
     let arrival = Arrival { person, organization: asked.organization, address: from, user_agent, seen };
     let risk = risk::assess(app, arrival).await?;
-    if risk.response == Response::Refuse {
-        risk.tell(app, arrival).await;
-    }
-    risk.admit()?;
+    risk.admit(app, arrival).await?;
     if !factors.is_empty() {
         let recovery_codes = left.is_some_and(|left| left.count > 0);
         return wait(app, request, person, &asked, factors, recovery_codes).await.map(SignedIn::Pending);
@@ -283,7 +280,7 @@ pub(super) async fn begin(app: &App, request: &Request, new: &Begin<'_>) -> Resu
     let user_agent = request.header(header::USER_AGENT);
     let arrival = Arrival { person, organization, address: from, user_agent, seen };
     let risk = risk::assess(app, arrival).await?;
-    risk.admit()?;
+    risk.admit(app, arrival).await?;
     let about = About::find(request)?;
     let begun = act(app, &about, person, async |tx| {
         if let Some(pending) = completes
