@@ -598,6 +598,37 @@ impl From<gantry_schema::messages::queries::MessageError> for Error {
     }
 }
 
+impl From<gantry_schema::credentials::queries::CredentialError> for Error {
+    fn from(error: gantry_schema::credentials::queries::CredentialError) -> Self {
+        use gantry_schema::credentials::queries::CredentialError;
+        match error {
+            CredentialError::Database(error) => Self::database(error),
+            CredentialError::Seal(error) => error.into(),
+            error @ CredentialError::Malformed(_) => Self::internal(error),
+        }
+    }
+}
+
+impl AsDatabase for gantry_schema::credentials::queries::CredentialError {
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<gantry_schema::servers::keys::SshKeyError> for Error {
+    fn from(error: gantry_schema::servers::keys::SshKeyError) -> Self {
+        use gantry_schema::servers::keys::SshKeyError;
+        match error {
+            SshKeyError::Database(error) => Self::database(error),
+            SshKeyError::Seal(error) => error.into(),
+            error @ SshKeyError::Generate => Self::internal(error),
+        }
+    }
+}
+
 impl From<gantry_jobs::messages::SendError> for Error {
     fn from(error: gantry_jobs::messages::SendError) -> Self {
         use gantry_jobs::messages::SendError;

@@ -13,6 +13,7 @@ pub mod client;
 pub mod compatible;
 pub mod conditional;
 pub mod cors;
+pub mod credentials;
 pub mod defence;
 mod document;
 pub mod dry_run;
@@ -47,6 +48,7 @@ pub mod rate;
 mod routes;
 pub mod schedules;
 mod scope;
+pub mod servers;
 pub mod sessions;
 pub mod sort;
 mod standing;
@@ -89,10 +91,10 @@ type Features = (
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
-    webhooks::WebhookEndpoints,
-    webhooks::WebhookDeliveries,
+    (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
+    (credentials::CloudCredentials, servers::Servers, servers::ServerRuns),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
@@ -121,10 +123,10 @@ const FEATURES: Features = (
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
     schedules::Schedules,
-    webhooks::WebhookEndpoints,
-    webhooks::WebhookDeliveries,
+    (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
+    (credentials::CloudCredentials, servers::Servers, servers::ServerRuns),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),

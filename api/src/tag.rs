@@ -43,6 +43,11 @@ pub enum Tag {
     /// Receivers of events.
     #[oai(rename = "Webhook endpoints")]
     WebhookEndpoints,
+    /// What opens accounts at clouds.
+    #[oai(rename = "Cloud credentials")]
+    CloudCredentials,
+    /// Machines on the organization's own cloud accounts, and what is done with them.
+    Servers,
     /// What happened, and is told to receivers.
     Events,
     /// What people must know.

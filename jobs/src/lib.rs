@@ -36,6 +36,7 @@ pub mod policy;
 pub mod process;
 pub mod request;
 pub mod schedule;
+pub mod servers;
 pub mod signals;
 pub mod webhooks;
 

@@ -13,13 +13,15 @@ pub enum Queue {
     Default,
     /// Deliveries to other people's servers: many, slow at times.
     Webhooks,
+    /// Making and removing servers: long, and hungry for memory.
+    Provisioning,
     /// The platform's own housekeeping.
     Maintenance,
 }
 
 impl Queue {
     /// Every queue.
-    pub const ALL: [Self; 3] = [Self::Default, Self::Webhooks, Self::Maintenance];
+    pub const ALL: [Self; 4] = [Self::Default, Self::Webhooks, Self::Provisioning, Self::Maintenance];
 
     /// The word in the table and on the command line.
     #[must_use]
@@ -27,6 +29,7 @@ impl Queue {
         match self {
             Self::Default => "default",
             Self::Webhooks => "webhooks",
+            Self::Provisioning => "provisioning",
             Self::Maintenance => "maintenance",
         }
     }
@@ -40,7 +43,7 @@ impl fmt::Display for Queue {
 
 /// The word names no queue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no queue; the queues are default, webhooks, maintenance")]
+#[error("{0:?} is no queue; the queues are default, webhooks, provisioning, maintenance")]
 pub struct UnknownQueue(pub String);
 
 impl FromStr for Queue {
@@ -127,6 +130,20 @@ impl Policy {
     #[must_use]
     pub const fn adding(mut self, limit: Limit) -> Self {
         self.adds = Some(limit);
+        self
+    }
+
+    /// How often its worker may fall silent under it.
+    #[must_use]
+    pub const fn poison(mut self, poison: i32) -> Self {
+        self.poison = poison;
+        self
+    }
+
+    /// How long a handler may clean up.
+    #[must_use]
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
         self
     }
 

@@ -132,13 +132,18 @@ impl Error {
     /// The message and the reasons beneath it in one line.
     #[must_use]
     pub fn explain(&self) -> String {
-        let mut line = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(reason) = source {
-            line.push_str(": ");
-            line.push_str(&reason.to_string());
-            source = reason.source();
-        }
-        line
+        with_causes(self)
     }
+}
+
+/// An error and the reasons beneath it in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        line.push_str(": ");
+        line.push_str(&reason.to_string());
+        source = reason.source();
+    }
+    line
 }

@@ -17,12 +17,15 @@
 //! # }
 //! ```
 
+pub mod clouds;
 pub mod error;
 pub mod hooks;
 mod http;
 pub mod mail;
 mod secret;
 pub mod sms;
+pub mod ssh;
+pub mod terraform;
 
 use std::sync::Arc;
 
@@ -33,6 +36,7 @@ use hooks::HookSender;
 use mail::MailSender;
 pub use secret::Secret;
 use sms::SmsSender;
+use terraform::Terraform;
 
 /// Which provider of each kind an installation uses, and how.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -44,6 +48,8 @@ pub struct Config {
     pub mail: mail::Config,
     /// Text messages.
     pub sms: sms::Config,
+    /// Servers.
+    pub terraform: terraform::Config,
 }
 
 /// One provider of each kind, cheap to clone.
@@ -55,11 +61,18 @@ pub struct Providers {
     pub mail: Arc<dyn MailSender>,
     /// Sends text messages.
     pub sms: Arc<dyn SmsSender>,
+    /// Makes servers.
+    pub terraform: Arc<Terraform>,
 }
 
 impl Providers {
     /// Builds the providers that are configured.
     pub fn new(config: &Config) -> Result<Self> {
-        Ok(Self { hooks: config.hooks.build()?, mail: config.mail.build()?, sms: config.sms.build()? })
+        Ok(Self {
+            hooks: config.hooks.build()?,
+            mail: config.mail.build()?,
+            sms: config.sms.build()?,
+            terraform: Arc::new(Terraform::new(config.terraform.clone())),
+        })
     }
 }

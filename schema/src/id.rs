@@ -281,6 +281,24 @@ id!(
 id!(
     /// A license.
     LicenseId, "lic");
+id!(
+    /// What opens an account at a cloud.
+    CloudCredentialId, "crd");
+id!(
+    /// With what the platform gets into servers.
+    SshKeyId, "ssk");
+id!(
+    /// A machine.
+    ServerId, "srv");
+id!(
+    /// What Terraform looks after.
+    StackId, "stk");
+id!(
+    /// Something that is done with a stack.
+    RunId, "run");
+id!(
+    /// A version of what Terraform knows of a stack.
+    TerraformStateId, "tfs");
 
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.

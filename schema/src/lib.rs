@@ -8,6 +8,7 @@ pub mod access;
 pub mod api_keys;
 pub mod audit;
 pub mod clock;
+pub mod credentials;
 pub mod db;
 pub mod defence;
 pub mod digest;
@@ -28,6 +29,7 @@ pub mod people;
 pub mod resealing;
 pub mod schedules;
 pub mod seal;
+pub mod servers;
 pub mod sessions;
 pub mod setup;
 pub mod token;
@@ -40,11 +42,11 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId,
-    FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId, NoticeId,
-    OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId,
-    OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId, SigningKeyId,
-    SupportId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, CloudCredentialId,
+    EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId,
+    NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId,
+    OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, RunId, ScheduleId, SecretId,
+    ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId, TerraformStateId, WorkerId,
 };
 pub use window::{Order, Window};
 

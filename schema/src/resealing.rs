@@ -6,13 +6,18 @@
 use secrecy::ExposeSecret as _;
 
 use crate::audit::{keys as signing, subjects};
+use crate::credentials::queries as credentials;
 use crate::factors;
 use crate::licenses::queries as licenses;
 use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
 use crate::seal::{SealContext, SealError, SealingKeys};
+use crate::servers::{keys as server_keys, plans, states};
 use crate::webhooks::secrets::Secret;
-use crate::{AuditKeyId, EndpointId, FactorId, JobTx as _, MessageId, SecretId, SigningKeyId, TenantTx};
+use crate::{
+    AuditKeyId, CloudCredentialId, EndpointId, FactorId, JobTx as _, MessageId, RunId, SecretId, SigningKeyId,
+    SshKeyId, TenantTx, TerraformStateId,
+};
 
 /// A value could not be sealed again.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,10 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + oauth_signing_keys(tx, keys, limit).await?
         + messages_to_people(tx, keys, limit).await?
         + license_issuers(tx, keys, limit).await?
+        + cloud_credentials(tx, keys, limit).await?
+        + ssh_keys(tx, keys, limit).await?
+        + terraform_plans(tx, keys, limit).await?
+        + terraform_states(tx, keys, limit).await?
         + totp_secrets(tx, keys, limit).await?)
 }
 
@@ -230,6 +239,88 @@ async fn messages_to_people(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -
         )
         .execute(tx.connection())
         .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn cloud_credentials(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: CloudCredentialId", secret from cloud_credentials
+            where organization_id = $1 and substring(secret from 3 for get_byte(secret, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &credentials::place(organization, row.id), row.id, &row.secret)?;
+        sqlx::query!("update cloud_credentials set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn ssh_keys(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: SshKeyId", secret from ssh_keys
+            where organization_id = $1 and substring(secret from 3 for get_byte(secret, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &server_keys::place(organization, row.id), row.id, &row.secret)?;
+        sqlx::query!("update ssh_keys set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn terraform_plans(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: RunId", plan as "plan!" from runs
+            where organization_id = $1 and plan is not null and substring(plan from 3 for get_byte(plan, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &plans::place(organization, row.id), row.id, &row.plan)?;
+        sqlx::query!("update runs set plan = $2 where id = $1", row.id.uuid(), sealed).execute(tx.connection()).await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn terraform_states(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: TerraformStateId", state from terraform_states
+            where organization_id = $1 and substring(state from 3 for get_byte(state, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &states::place(organization, row.id), row.id, &row.state)?;
+        sqlx::query!("update terraform_states set state = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
     }
     Ok(older.len() as u64)
 }

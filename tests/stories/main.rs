@@ -18,6 +18,7 @@ mod receivers;
 mod resealing;
 mod retention;
 mod schedules;
+mod servers;
 mod tenancy;
 mod tree;
 mod webhooks;

@@ -13,8 +13,8 @@ use gantry_schema::organizations::settings::Setting;
 use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
 use gantry_schema::{
-    Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, Window, api_keys, db,
-    defence, sessions, token,
+    Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, TenantTx, Window,
+    api_keys, db, defence, sessions, token,
 };
 use gantry_tests::kinds::{OneAtATime, Only, Scripted};
 use gantry_tests::platform::as_role;
@@ -126,6 +126,7 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
         expires_at: None,
     };
     gantry_schema::messages::queries::insert(&mut tx, &platform.sealing_keys(), &message).await.unwrap();
+    a_server(&mut tx, &platform.sealing_keys()).await;
     memberships::custom::create(&mut tx, "Deployer", "", &[Permission::ReadJobs]).await.unwrap();
     organizations::hosts::add(&mut tx, &format!("{name}.cloud.example")).await.unwrap().unwrap();
     let bin = gantry_schema::inspector::Bin {
@@ -281,6 +282,33 @@ async fn licensed(platform: &Platform, of: &Actor) {
     let any_number = |limit: &Limit| queries::Counter { limit: *limit, most: None, grows_until: None };
     queries::count_by(&mut tx, &Limit::ALL.iter().map(any_number).collect::<Vec<_>>()).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// A server with all that belongs to it.
+async fn a_server(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys) {
+    use gantry_schema::credentials::{self, Cloud, Credential};
+    use gantry_schema::servers::{self, RunKind, keys, plans, runs, states};
+    let credential = Credential::Sandbox { token: "sandbox-of-a-story".to_owned() };
+    let credential = credentials::queries::insert(tx, sealing, "a credential", &credential).await.unwrap();
+    let ssh_key = keys::ensure(tx, sealing).await.unwrap();
+    let new = servers::queries::NewServer {
+        name: "web-1",
+        cloud: Cloud::Sandbox,
+        credential,
+        region: "sandbox-1",
+        size: "small",
+        image: "debian-12",
+        labels: &BTreeMap::new(),
+    };
+    let server = servers::queries::insert(tx, &new, ssh_key).await.unwrap();
+    let stack = servers::queries::find(tx, server).await.unwrap().unwrap().stack;
+    let run = runs::insert(tx, stack, RunKind::Provision, "story").await.unwrap();
+    let cost = plans::Cost { monthly: 500, currency: "USD" };
+    plans::keep(tx, sealing, run, b"a plan", &plans::Summary::default(), cost).await.unwrap();
+    let fence = states::take_over(tx, stack).await.unwrap();
+    let writer = states::Writer { stack, fence, run, lock: None };
+    let state = br#"{"version": 4, "serial": 1, "lineage": "a"}"#;
+    states::write(tx, sealing, writer, state).await.unwrap();
 }
 
 /// Somebody of the organization called something.

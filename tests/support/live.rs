@@ -7,6 +7,7 @@ use gantry_jobs::Queue;
 use gantry_jobs::doorbell::{self, Bell, Ringer};
 use gantry_providers::Providers;
 use gantry_providers::hooks::SandboxHooks;
+use gantry_providers::terraform::{self, Terraform};
 use gantry_schema::db::Doorbell;
 use gantry_schema::organizations::{self, NewOrganization};
 use gantry_schema::seal::SealingKeys;
@@ -54,6 +55,8 @@ pub struct Live {
     pub redis: ConnectionManager,
     /// Whose keys are whose: nobody else uses it.
     pub namespace: String,
+    /// What makes servers, in a directory of the test's own.
+    pub terraform: Arc<Terraform>,
     redis_url: String,
     ids: Arc<IdMint>,
     sealing_keys: Arc<SealingKeys>,
@@ -86,7 +89,16 @@ impl Live {
         let sealing_keys = Arc::new(process::sealing_keys().expect("a key"));
         let db = Db::connect(options, 10, clock, ids.clone(), doorbell).await.expect("gantry_app may connect");
         let db = db.recording(sealing_keys.clone());
-        Self { owner, db, hooks: Arc::default(), redis, namespace, redis_url, ids, sealing_keys }
+        let directory = Some(std::env::temp_dir().join(&namespace));
+        let terraform = terraform::Config { directory, sandbox: true, ..terraform::Config::default() };
+        let terraform = Arc::new(Terraform::new(terraform));
+        Self { owner, db, hooks: Arc::default(), redis, namespace, terraform, redis_url, ids, sealing_keys }
+    }
+
+    /// What opens sealed secrets.
+    #[must_use]
+    pub fn sealing_keys(&self) -> &SealingKeys {
+        &self.sealing_keys
     }
 
     /// An organization below the platform.
@@ -129,6 +141,7 @@ impl Live {
             worker,
             options: (*self.owner.connect_options()).clone(),
             hooks: self.hooks.clone(),
+            terraform: self.terraform.clone(),
             sealing_keys: self.sealing_keys.clone(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -187,6 +200,7 @@ struct Own {
     worker: WorkerId,
     options: PgConnectOptions,
     hooks: Arc<SandboxHooks>,
+    terraform: Arc<Terraform>,
     sealing_keys: Arc<SealingKeys>,
 }
 
@@ -208,6 +222,7 @@ impl Own {
                 hooks: self.hooks,
                 mail: Arc::new(gantry_providers::mail::SandboxMail::default()),
                 sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
+                terraform: self.terraform,
             }),
             sealing_keys: self.sealing_keys,
             license_issuers: Arc::default(),
@@ -254,6 +269,15 @@ impl Drop for Live {
     fn drop(&mut self) {
         let options = (*self.owner.connect_options()).clone();
         let (redis_url, namespace) = (self.redis_url.clone(), self.namespace.clone());
+        // Machines that a test which failed has left.
+        let machines = std::fs::read_dir(self.terraform.directory().join("machines")).into_iter().flatten().flatten();
+        for machine in machines {
+            drop(gantry_providers::clouds::sandbox::clear_away(
+                &self.terraform,
+                &machine.file_name().to_string_lossy(),
+            ));
+        }
+        drop(std::fs::remove_dir_all(self.terraform.directory()));
         // Nothing can be awaited here; a thread can.
         let ended = std::thread::spawn(move || {
             drop(farewell(&options));

@@ -10,6 +10,7 @@ use gantry_providers::Providers;
 use gantry_providers::hooks::{HookSender, SandboxHooks};
 use gantry_providers::mail::SandboxMail;
 use gantry_providers::sms::SandboxSms;
+use gantry_providers::terraform::{self, Terraform};
 use gantry_schema::db::Doorbell;
 use gantry_schema::jobs::claim::{self, Claimed, Paused};
 use gantry_schema::jobs::{Ready, keys, lease, workflow};
@@ -90,7 +91,12 @@ impl Platform {
             db: db.clone(),
             ledger,
             registry: Arc::new(kinds::register(registry::standard())),
-            providers: Arc::new(Providers { hooks: hooks.clone(), mail: mail.clone(), sms: sms.clone() }),
+            providers: Arc::new(Providers {
+                hooks: hooks.clone(),
+                mail: mail.clone(),
+                sms: sms.clone(),
+                terraform: Arc::new(Terraform::new(terraform::Config::default())),
+            }),
             sealing_keys,
             license_issuers: Arc::default(),
             news: None,
@@ -389,7 +395,7 @@ impl Platform {
         Runtime {
             // The first calls are those of the connection itself; a fault there leaves nothing to test.
             db: db.map_or_else(|_| self.db.clone(), |db| db.recording(self.sealing_keys())),
-            providers: Arc::new(Providers { hooks, mail, sms: self.sms.clone() }),
+            providers: Arc::new(Providers { hooks, mail, ..(*self.runtime.providers).clone() }),
             // What handlers have in common works with the database they began with.
             shared: Shared::default(),
             ..self.runtime.clone()

@@ -15,6 +15,7 @@ mod licenses;
 pub mod maintenance;
 mod messages;
 pub mod registry;
+mod servers;
 mod shared;
 pub mod webhooks;
 

@@ -1,6 +1,7 @@
 //! `gantry-worker`: carries jobs out.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use gantry_jobs::process::{
 };
 use gantry_jobs::{Retry, schedule};
 use gantry_providers::hooks::{self, client};
-use gantry_providers::{Providers, mail, sms};
+use gantry_providers::{Providers, mail, sms, terraform};
 use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared, engine, registry};
@@ -99,6 +100,14 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
+    let (program, plugins, directory, sandbox) = (
+        settings.optional::<PathBuf>("TERRAFORM"),
+        settings.optional::<PathBuf>("TERRAFORM_PLUGINS"),
+        settings.optional::<PathBuf>("PROVISIONING_DIRECTORY"),
+        settings.required::<bool>("SANDBOX_CLOUD"),
+    )
+        .together()?;
+    let terraform = terraform::Config { program, directory, plugins, sandbox };
     let mail = mail::Config::of_url(mail_url.as_ref(), mail_from.as_deref())?;
     let sms = sms::Config::of_url(sms_url.as_ref(), sms_from.as_deref())?;
     let sealing_keys = Arc::new(sealing_keys);
@@ -127,7 +136,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         db,
         ledger,
         registry: Arc::new(registry),
-        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms })?),
+        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform })?),
         sealing_keys,
         license_issuers: issuers.unwrap_or_default().0.into(),
         news: None,

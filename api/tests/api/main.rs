@@ -34,6 +34,7 @@ mod record;
 mod schedules;
 mod schema;
 mod scope;
+mod servers;
 mod sessions;
 mod setup;
 mod sign_ins;

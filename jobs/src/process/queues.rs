@@ -100,7 +100,7 @@ mod tests {
         for (text, reason) in [
             ("webhooks", r#""webhooks" is not queue=number"#),
             ("webhooks=50,", r#""" is not queue=number"#),
-            ("web=50", r#""web" is no queue; the queues are default, webhooks, maintenance"#),
+            ("web=50", r#""web" is no queue; the queues are default, webhooks, provisioning, maintenance"#),
             ("webhooks=0", r#""0" jobs of queue webhooks at a time: a number from 1 to 100000 is needed"#),
             ("webhooks=-1", r#""-1" jobs of queue webhooks at a time: a number from 1 to 100000 is needed"#),
             ("default=1,default=2", "queue default is named twice"),

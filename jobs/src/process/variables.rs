@@ -268,7 +268,7 @@ pub const VARIABLES: &[Variable] = &[
     .read_by(ReadBy::Api),
     Variable::with_default(
         "QUEUES",
-        "webhooks=200,default=20,maintenance=2",
+        "webhooks=200,default=20,provisioning=8,maintenance=2",
         "The queues this worker serves, no others, and how many jobs of each it runs at a time.",
     )
     .read_by(ReadBy::Worker),
@@ -290,6 +290,30 @@ pub const VARIABLES: &[Variable] = &[
     .read_by(ReadBy::Worker),
     Variable::optional("SMS_FROM", "+15557650000", "From which number text messages are, or of which messaging service (MG…).")
         .read_by(ReadBy::Worker),
+    Variable::optional(
+        "TERRAFORM",
+        "/usr/local/bin/terraform",
+        "The program that makes servers: Terraform 1.5 or OpenTofu 1.6, or later; unset: terraform or tofu, whichever is found first in PATH.",
+    )
+    .read_by(ReadBy::Worker),
+    Variable::optional(
+        "TERRAFORM_PLUGINS",
+        "/usr/share/terraform/plugins",
+        "A directory with Terraform's plugins, for workers that may not fetch them.",
+    )
+    .read_by(ReadBy::Worker),
+    Variable::optional(
+        "PROVISIONING_DIRECTORY",
+        "/var/lib/gantry/provisioning",
+        "Where Terraform works, and where machines of the sandbox lie; unset: below the system's directory for what is temporary.",
+    )
+    .read_by(ReadBy::Worker),
+    Variable::with_default(
+        "SANDBOX_CLOUD",
+        "false",
+        "Whether servers may be made in the sandbox: OpenSSH servers on this machine's loopback, which run as the worker does.",
+    )
+    .read_by(ReadBy::Worker),
 ];
 
 /// With our prefix, but for other programs: callers of the API, and scripts of a checkout.

@@ -91,6 +91,7 @@ pub fn permissions_of(role: Role, organization: OrganizationId) -> Vec<Permissio
             | P::ReadJobs
             | P::ReadSchedules
             | P::ReadWebhooks
+            | P::ReadServers
             | P::ReadEvents
             | P::ReadNotices,
         ) => true,

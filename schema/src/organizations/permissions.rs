@@ -72,6 +72,16 @@ permissions! {
     ReadWebhooks = "webhooks:read",
     /// Make and change webhook endpoints.
     ManageWebhooks = "webhooks:write",
+    /// See cloud credentials, never their secrets.
+    ReadCredentials = "cloud_credentials:read",
+    /// Add, replace and remove cloud credentials.
+    ManageCredentials = "cloud_credentials:write",
+    /// See servers and what was run on them.
+    ReadServers = "servers:read",
+    /// Make and destroy servers.
+    ManageServers = "servers:write",
+    /// Let servers be made that cost more than is made without asking.
+    ApproveServers = "servers:approve",
     /// See events.
     ReadEvents = "events:read",
     /// Post events.

@@ -91,6 +91,8 @@ settings! {
     ApiKeysMax = "api_keys.max", Shape::Number(1, 100_000), null;
     /// Days after which an API key expires at the latest; `null`: it need not expire.
     ApiKeysMaxDays = "api_keys.max_days", Shape::Number(1, 3_650), null;
+    /// What a server may cost in a month, in the smallest unit of its currency, to be made without an approval; `null`: anything.
+    ServersUnapprovedCost = "servers.unapproved_cost", Shape::Number(0, 1_000_000_000), null;
 }
 
 /// The word names no setting.

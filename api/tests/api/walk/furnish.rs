@@ -1,12 +1,15 @@
 //! Something of everything, made by the operations that make things from the document's own examples of what they take.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_schema::audit::archives::{self, Archive};
+use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
 use gantry_schema::messages::queries::{self, NewMessage};
 use gantry_schema::messages::{Content, Recipient};
+use gantry_schema::servers::queries::{self as servers, NewServer};
+use gantry_schema::servers::{RunKind, keys, plans, runs};
 use gantry_schema::webhooks::event_types::PlatformEvent;
-use gantry_schema::{AuditArchiveId, JobTx as _, notices};
+use gantry_schema::{AuditArchiveId, JobTx as _, RunId, ServerId, TenantTx, notices};
 use serde_json::{Value, json};
 
 use super::ask::Api;
@@ -81,6 +84,7 @@ async fn told(platform: &Platform, callers: &Callers) -> Things {
     let content = Content { text: "a text".to_owned(), ..Content::default() };
     let new = NewMessage { kind: "walk", to: &to, content: &content, reference: None, expires_at: None };
     let message = queries::insert(&mut tx, &platform.app.sealing, &new).await.unwrap();
+    let (server, run) = planned(&mut tx, platform).await;
     // Somebody took a copy of the record, whose digest is the one of the example.
     let archive: AuditArchiveId = tx.ids().mint();
     let sha256 = bytes(EXAMPLE_DIGEST);
@@ -88,12 +92,39 @@ async fn told(platform: &Platform, callers: &Callers) -> Things {
     archives::insert(&mut tx, &made).await.unwrap();
     tx.record("a.furnishing");
     tx.commit().await.unwrap();
+    let of_example = "update runs set state = 'awaiting_approval', plan_sha256 = $2 where id = $1";
+    sqlx::query(of_example).bind(run.uuid()).bind(bytes(EXAMPLE_DIGEST)).execute(&platform.pool).await.unwrap();
     seal(platform).await;
     Things::from([
         ("ntc".to_owned(), notice.to_string()),
         ("msg".to_owned(), message.to_string()),
         ("aua".to_owned(), archive.to_string()),
+        ("srv".to_owned(), server.to_string()),
+        ("run".to_owned(), run.to_string()),
     ])
+}
+
+/// A server whose plan waits for an approval: no worker is here to get it so far.
+async fn planned(tx: &mut TenantTx, platform: &Platform) -> (ServerId, RunId) {
+    let sealing = &platform.app.sealing;
+    let credential = Credential::Sandbox { token: "sandbox-of-the-walk".to_owned() };
+    let credential = credentials::insert(tx, sealing, "of the walk", &credential).await.unwrap();
+    let new = NewServer {
+        name: "planned",
+        cloud: Cloud::Sandbox,
+        credential,
+        region: "sandbox-1",
+        size: "small",
+        image: "debian-12",
+        labels: &BTreeMap::new(),
+    };
+    let ssh_key = keys::ensure(tx, sealing).await.unwrap();
+    let server = servers::insert(tx, &new, ssh_key).await.unwrap();
+    let stack = servers::find(tx, server).await.unwrap().unwrap().stack;
+    let run = runs::insert(tx, stack, RunKind::Provision, "walk").await.unwrap();
+    let cost = plans::Cost { monthly: 500, currency: "USD" };
+    plans::keep(tx, sealing, run, b"a plan", &plans::Summary::default(), cost).await.unwrap();
+    (server, run)
 }
 
 /// Finds things in lists of them.

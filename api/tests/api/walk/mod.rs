@@ -76,6 +76,9 @@ pub const OF_STRANGERS: &[&str] = &[
 /// What takes a key that was signed for the organization: no example is one.
 const OF_ISSUERS: &[&str] = &["installLicense"];
 
+/// What other examples use by the time it is to be removed, and is kept for that.
+pub const IN_USE: &[&str] = &["removeCloudCredential"];
+
 fn walked() -> Vec<Operation> {
     all().into_iter().filter(|operation| !skipped(*operation)).collect()
 }
@@ -171,7 +174,8 @@ async fn every_example_is_accepted(pool: PgPool) {
         let token = (!operation.is_open()).then(|| callers.of(operation));
         let answer = api.send(&ask, token).await;
         // Without Redis the platform is not ready, and says so.
-        let fine = answer.status.is_success() || operation.id == "ready";
+        let in_use = IN_USE.contains(&operation.id) && answer.text.contains("\"in_use\"");
+        let fine = answer.status.is_success() || operation.id == "ready" || in_use;
         assert!(fine, "{} does not accept its example: {} {}", operation.id, ask.said(), answer.text);
     }
 }

@@ -1,0 +1,473 @@
+//! Servers: asked for, looked at, destroyed. Jobs make them; see `runs` for how far those are.
+
+mod runs;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use gantry_jobs::Job as _;
+use gantry_jobs::servers::{DestroyServer, ProvisionServer};
+use gantry_schema::organizations::Slug;
+use gantry_schema::organizations::needed::{ManageServers, ReadServers};
+use gantry_schema::servers::queries::{self as rows, Filter, NewServer as New};
+use gantry_schema::servers::runs as run_rows;
+use gantry_schema::servers::{self, Problem, RunKind, keys};
+use gantry_schema::{CloudCredentialId, ServerId, TenantTx, credentials};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::types::{Example, ToJSON as _};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::body::Body;
+use crate::caller::May;
+use crate::credentials::CloudName;
+use crate::error::{Code, Error, OnConstraint as _};
+use crate::example::example;
+use crate::field::{Moment, Word, Wrong, text_type};
+use crate::once::{Answered, Once};
+use crate::page::Place;
+use crate::paging::{Paged, Paging};
+use crate::sort::Newest;
+use crate::tag::Tag;
+
+use runs::ServerRun;
+pub use runs::ServerRuns;
+
+/// The operations on servers.
+#[derive(Debug, Clone, Copy)]
+pub struct Servers;
+
+/// A label of a host name: 1 to 63 of a-z, 0-9 and -.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HostLabel(Slug);
+
+impl FromStr for HostLabel {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let label = text.parse().map(Self);
+        label.map_err(|_| {
+            Wrong("a server's name is a host name: 1 to 63 of a-z, 0-9 and -, with - at neither end".into())
+        })
+    }
+}
+
+impl fmt::Display for HostLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+text_type!(HostLabel, "host-label", |schema| {
+    schema.min_length = Some(1);
+    schema.max_length = Some(63);
+    schema.example = Some("web-1".into());
+});
+
+/// Where a server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum ServerState {
+    /// It is being made.
+    Provisioning,
+    /// Somebody has to say that it may cost as much.
+    AwaitingApproval,
+    /// It was looked at, and everything was as it has to be.
+    Ready,
+    /// It could not be made, or is not as it has to be.
+    Failed,
+    /// It is being removed.
+    Destroying,
+    /// It is gone.
+    Destroyed,
+}
+
+impl From<servers::ServerState> for ServerState {
+    fn from(state: servers::ServerState) -> Self {
+        match state {
+            servers::ServerState::Provisioning => Self::Provisioning,
+            servers::ServerState::AwaitingApproval => Self::AwaitingApproval,
+            servers::ServerState::Ready => Self::Ready,
+            servers::ServerState::Failed => Self::Failed,
+            servers::ServerState::Destroying => Self::Destroying,
+            servers::ServerState::Destroyed => Self::Destroyed,
+        }
+    }
+}
+
+impl From<ServerState> for servers::ServerState {
+    fn from(state: ServerState) -> Self {
+        match state {
+            ServerState::Provisioning => Self::Provisioning,
+            ServerState::AwaitingApproval => Self::AwaitingApproval,
+            ServerState::Ready => Self::Ready,
+            ServerState::Failed => Self::Failed,
+            ServerState::Destroying => Self::Destroying,
+            ServerState::Destroyed => Self::Destroyed,
+        }
+    }
+}
+
+/// Something that was looked at.
+#[derive(Debug, Object)]
+struct ServerCheck {
+    /// What: `system`, `disk`, `memory`, `clock`, `docker`, `docker_socket`.
+    name: String,
+    /// Whether it is as it has to be.
+    passed: bool,
+    /// What was found.
+    found: String,
+}
+
+/// Why something came to nothing.
+#[derive(Debug, Object)]
+struct ServerProblem {
+    /// Why, as a word that never changes.
+    code: String,
+    /// What was said about it.
+    detail: String,
+    /// What to do about it.
+    remedy: String,
+}
+
+impl From<(Problem, String)> for ServerProblem {
+    fn from((problem, detail): (Problem, String)) -> Self {
+        Self { code: problem.as_str().to_owned(), detail, remedy: problem.remedy().to_owned() }
+    }
+}
+
+/// A server.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct Server {
+    /// Its id.
+    id: ServerId,
+    /// Its host name.
+    name: String,
+    /// Where it is.
+    cloud: CloudName,
+    /// Where there.
+    region: String,
+    /// How large it is.
+    size: String,
+    /// What it began with.
+    image: String,
+    /// The organization's own words for it.
+    labels: BTreeMap<String, String>,
+    /// Where it is in its life.
+    state: ServerState,
+    /// Its address, when that is known.
+    #[oai(skip_serializing_if_is_none)]
+    address: Option<String>,
+    /// The port of its SSH server.
+    #[oai(skip_serializing_if_is_none)]
+    port: Option<u16>,
+    /// As whom one gets in.
+    #[oai(skip_serializing_if_is_none)]
+    username: Option<String>,
+    /// The host key that is believed, as `known_hosts` has it.
+    #[oai(skip_serializing_if_is_none)]
+    host_key: Option<String>,
+    /// What was looked at, and found.
+    checks: Vec<ServerCheck>,
+    /// Why it is not as it has to be.
+    #[oai(skip_serializing_if_is_none)]
+    problem: Option<ServerProblem>,
+    /// What it costs in a month, in the smallest unit of the currency, when that is known. Traffic and backups are not in it.
+    #[oai(skip_serializing_if_is_none)]
+    monthly_cost: Option<i64>,
+    /// ISO 4217.
+    #[oai(skip_serializing_if_is_none)]
+    currency: Option<String>,
+    /// With what it was made; absent: it is gone.
+    #[oai(skip_serializing_if_is_none)]
+    credential_id: Option<CloudCredentialId>,
+    /// When it was asked for.
+    created_at: Moment,
+    /// When it was ready.
+    #[oai(skip_serializing_if_is_none)]
+    ready_at: Option<Moment>,
+    /// When it was gone.
+    #[oai(skip_serializing_if_is_none)]
+    destroyed_at: Option<Moment>,
+}
+
+example!(Server, {
+    "id": "srv_01h455vb4pex5vsknk084sn02q",
+    "name": "web-1",
+    "cloud": "sandbox",
+    "region": "sandbox-1",
+    "size": "small",
+    "image": "debian-12",
+    "labels": { "team": "shop" },
+    "state": "ready",
+    "address": "127.0.0.1",
+    "port": 40_022,
+    "username": "gantry",
+    "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea",
+    "checks": [{ "name": "disk", "passed": true, "found": "15000 MiB free" }],
+    "monthly_cost": 500,
+    "currency": "USD",
+    "credential_id": "crd_01h455vb4pex5vsknk084sn02q",
+    "created_at": "2026-01-15T12:00:00Z",
+    "ready_at": "2026-01-15T12:00:04Z",
+});
+
+/// A server to make.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct NewServer {
+    /// Its host name; no other server of the organization has it.
+    name: HostLabel,
+    /// With what it is made; the credential says on which cloud.
+    credential_id: CloudCredentialId,
+    /// Where there: in the sandbox `sandbox-1` or `sandbox-2`.
+    region: Word,
+    /// How large: in the sandbox `small`, `medium` or `large`.
+    size: Word,
+    /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`.
+    image: Word,
+    /// The organization's own words for it: up to 20, each with up to 40 characters and a text of up to 100.
+    labels: Option<BTreeMap<String, String>>,
+}
+
+example!(NewServer, {
+    "name": "web-1",
+    "credential_id": "crd_01h455vb4pex5vsknk084sn02q",
+    "region": "sandbox-1",
+    "size": "small",
+    "image": "debian-12",
+    "labels": { "team": "shop" },
+});
+
+/// A server that is being made, and what makes it.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct AskedServer {
+    /// What is known of it.
+    server: Server,
+    /// What makes it. `GET /jobs/{id}/stream` follows its job.
+    run: ServerRun,
+}
+
+impl Example for AskedServer {
+    fn example() -> Self {
+        Self { server: Server::example(), run: ServerRun::example() }
+    }
+}
+
+/// It is made.
+#[derive(ApiResponse)]
+enum Asked {
+    /// A job makes it.
+    #[oai(status = 202)]
+    Asked(
+        Json<AskedServer>,
+        /// Where the server is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+/// It is removed.
+#[derive(ApiResponse)]
+enum Destroying {
+    /// A job removes it.
+    #[oai(status = 202)]
+    Destroying(Json<ServerRun>),
+}
+
+#[OpenApi(prefix_path = "/servers", tag = "Tag::Servers")]
+impl Servers {
+    /// List servers
+    ///
+    /// Newest first unless told otherwise; those that are gone included.
+    #[oai(path = "/", method = "get", operation_id = "listServers")]
+    async fn list(
+        &self,
+        caller: May<ReadServers>,
+        app: Data<&App>,
+        /// Only those in this state.
+        state: Query<Option<ServerState>>,
+        /// Only those there.
+        cloud: Query<Option<CloudName>>,
+        /// Only those with this label: `team`, or `team=shop`.
+        label: Query<Option<String>>,
+        paging: Paging<Newest>,
+    ) -> Result<Paged<Server>, Error> {
+        let organization = caller.organization();
+        let window = paging.window(organization)?;
+        let label = label.0.unwrap_or_default();
+        if label.contains('\0') {
+            return Err(Error::parameter("label", "the character U+0000 is in no label; leave it out"));
+        }
+        let filter = Filter {
+            state: state.0.map(Into::into),
+            cloud: cloud.0.map(Into::into),
+            label: match label.split_once('=') {
+                Some((label, text)) => Some((label, Some(text))),
+                None => Some((label.as_str(), None)).filter(|(label, _)| !label.is_empty()),
+            },
+        };
+        let mut tx = app.db.tenant(organization).await?;
+        let found = rows::list(&mut tx, &filter, window).await?;
+        Ok(paging.page(organization, found, |found| Place::id(found.id), Server::from))
+    }
+
+    /// Make a server
+    ///
+    /// A job plans it with Terraform, makes it, and looks at it by SSH; then it is `ready`. Where it costs more than the
+    /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan. What is half made when
+    /// something goes wrong is removed again, and `problem` says why.
+    ///
+    /// Refused as `name_taken` when there is a server of that name.
+    #[oai(path = "/", method = "post", operation_id = "createServer")]
+    async fn create(
+        &self,
+        caller: May<ManageServers>,
+        app: Data<&App>,
+        once: Once,
+        body: Body<NewServer>,
+    ) -> Result<Answered<Asked>, Error> {
+        let organization = caller.organization();
+        let body = body.0;
+        let labels = labels(body.labels.unwrap_or_default())?;
+        let (by, who) = (caller.by(), caller.by().to_string());
+        let create = once.run(&caller, organization, async |tx| {
+            let credential = credentials::queries::find(tx, body.credential_id).await?;
+            let credential = credential.ok_or_else(|| Error::not_found(body.credential_id).at("credential_id"))?;
+            let ssh_key = keys::ensure(tx, &app.sealing).await?;
+            let (name, region) = (body.name.to_string(), body.region.as_str());
+            let new = New {
+                name: &name,
+                cloud: credential.cloud,
+                credential: credential.id,
+                region,
+                size: body.size.as_str(),
+                image: body.image.as_str(),
+                labels: &labels,
+            };
+            let made = rows::insert(tx, &new, ssh_key).await;
+            let id = made.on_constraint("servers_name_key", || {
+                Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
+            })?;
+            let server = find(tx, id).await?;
+            let stack = server.stack;
+            let run = run_rows::insert(tx, stack, RunKind::Provision, &who).await?;
+            let job = ProvisionServer { run, stack }.request().enqueue(tx, &by).await?;
+            run_rows::set_job(tx, run, job.id).await?;
+            let run = runs::find(tx, id, run).await?;
+            let server = Server::from(server);
+            tx.audit().on(&id).called(&name).became(None, server.to_json().as_ref());
+            Ok(Asked::Asked(Json(AskedServer { server, run: run.into() }), format!("/servers/{id}")))
+        });
+        create.await
+    }
+
+    /// Get a server
+    #[oai(path = "/:server", method = "get", operation_id = "getServer")]
+    async fn get(
+        &self,
+        caller: May<ReadServers>,
+        app: Data<&App>,
+        /// The server.
+        server: Path<ServerId>,
+    ) -> Result<Json<Server>, Error> {
+        let mut tx = app.db.tenant(caller.organization()).await?;
+        Ok(Json(find(&mut tx, server.0).await?.into()))
+    }
+
+    /// Destroy a server
+    ///
+    /// With everything that was made for it. Whatever else was to be done with it is not done any more.
+    ///
+    /// Refused as `wrong_state` when it is gone.
+    #[oai(path = "/:server", method = "delete", operation_id = "destroyServer")]
+    async fn destroy(
+        &self,
+        caller: May<ManageServers>,
+        once: Once,
+        /// The server.
+        server: Path<ServerId>,
+    ) -> Result<Answered<Destroying>, Error> {
+        let (organization, id) = (caller.organization(), server.0);
+        let (by, who) = (caller.by(), caller.by().to_string());
+        let destroy = once.run(&caller, organization, async |tx| {
+            rows::lock(tx, id).await?;
+            let server = find(tx, id).await?;
+            if server.state == servers::ServerState::Destroyed {
+                return Err(Error::new(Code::WrongState, "the server is gone already"));
+            }
+            let stack = server.stack;
+            let run = run_rows::insert(tx, stack, RunKind::Destroy, &who).await?;
+            let job = DestroyServer { run, stack }.request().enqueue(tx, &by).await?;
+            run_rows::set_job(tx, run, job.id).await?;
+            tx.audit().called(&server.name);
+            Ok(Destroying::Destroying(Json(runs::find(tx, id, run).await?.into())))
+        });
+        destroy.await
+    }
+}
+
+async fn find(tx: &mut TenantTx, id: ServerId) -> Result<rows::Server, Error> {
+    rows::find(tx, id).await?.ok_or_else(|| Error::not_found(id))
+}
+
+/// Checks an organization's own words for something.
+fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
+    if labels.len() > 20 {
+        return Err(Error::field("labels", "at most 20 labels can be kept; leave some out"));
+    }
+    for (name, text) in &labels {
+        let field = || format!("labels.{name}");
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+        if name.is_empty() || name.len() > 40 || !name.bytes().all(plain) {
+            return Err(Error::field(field(), "a label is 1 to 40 of letters, digits, _, -, . and /; choose another"));
+        }
+        if text.chars().count() > 100 || text.chars().any(char::is_control) {
+            return Err(Error::field(
+                field(),
+                "a label's text has at most 100 characters, none of them a control character",
+            ));
+        }
+    }
+    Ok(labels)
+}
+
+impl From<rows::Server> for Server {
+    fn from(row: rows::Server) -> Self {
+        let (address, port, username, host_key) = match row.place {
+            Some(at) => (Some(at.address), Some(at.port), Some(at.username), Some(at.host_key)),
+            None => (None, None, None, None),
+        };
+        let check = |it: rows::Check| ServerCheck { name: it.name, passed: it.passed, found: it.found };
+        Self {
+            id: row.id,
+            name: row.name,
+            cloud: row.cloud.into(),
+            region: row.region,
+            size: row.size,
+            image: row.image,
+            labels: row.labels,
+            state: row.state.into(),
+            address,
+            port,
+            username,
+            host_key,
+            checks: row.checks.into_iter().map(check).collect(),
+            problem: row.problem.map(Into::into),
+            monthly_cost: row.monthly_cost,
+            currency: row.currency,
+            credential_id: row.credential,
+            created_at: row.created_at.into(),
+            ready_at: row.ready_at.map(Into::into),
+            destroyed_at: row.destroyed_at.map(Into::into),
+        }
+    }
+}

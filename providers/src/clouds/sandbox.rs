@@ -1,0 +1,179 @@
+//! The sandbox: a cloud without an account. What is made there is real all the same: Terraform plans, makes and removes
+//! resources that are built into it, and a server is a machine in the small, an OpenSSH server of its own on a port of
+//! loopback.
+//!
+//! Names make it fail: `fail-quota…` before anything is made, `fail-plan…` when it is planned, `fail-apply…` half-way,
+//! `fail-ssh…`, `fail-login…` and `fail-host-key…` when it is looked at; `slow…` takes half a minute.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{Because, Blueprint, File, Refusal, Template};
+use crate::terraform::{Terraform, process};
+
+/// Where servers can be made.
+pub const REGIONS: &[&str] = &["sandbox-1", "sandbox-2"];
+
+/// What they can begin with.
+pub const IMAGES: &[&str] = &["debian-12", "ubuntu-24.04"];
+
+/// How large they can be, and what that costs.
+pub const SIZES: &[Size] = &[
+    Size { name: "small", cores: 1, memory_mib: 1024, disk_gib: 20, monthly_cents: 500 },
+    Size { name: "medium", cores: 2, memory_mib: 4096, disk_gib: 40, monthly_cents: 2_000 },
+    Size { name: "large", cores: 8, memory_mib: 16_384, disk_gib: 160, monthly_cents: 9_600 },
+];
+
+/// A size that servers can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// What it is called.
+    pub name: &'static str,
+    /// Processors.
+    pub cores: u32,
+    /// Memory.
+    pub memory_mib: u32,
+    /// Disk.
+    pub disk_gib: u32,
+    /// What it costs in a month.
+    pub monthly_cents: i64,
+}
+
+/// The script that starts and stops machines.
+const MACHINE: &str = include_str!("machine.sh");
+
+/// Ports to try: somebody else may take one in the meantime.
+const PORTS: usize = 5;
+
+/// What Terraform is given to make a server.
+///
+/// # Errors
+/// When there is no such region, size or image, or the account may have no more.
+pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Template, Refusal> {
+    let off = |said: &str| Refusal { because: Because::Off, said: said.to_owned() };
+    if !terraform.has_sandbox() {
+        return Err(off("this installation has no sandbox"));
+    }
+    let sshd = process::find("sshd").ok_or_else(|| {
+        off("the sandbox needs an OpenSSH server (sshd, of Debian's openssh-server) where workers run")
+    })?;
+    if !REGIONS.contains(&wanted.region) {
+        return Err(unknown(Because::Region, "region", wanted.region, REGIONS));
+    }
+    if !IMAGES.contains(&wanted.image) {
+        return Err(unknown(Because::Image, "image", wanted.image, IMAGES));
+    }
+    let Some(size) = SIZES.iter().find(|size| size.name == wanted.size) else {
+        let names: Vec<&str> = SIZES.iter().map(|size| size.name).collect();
+        return Err(unknown(Because::Size, "size", wanted.size, &names));
+    };
+    if wanted.name.starts_with("fail-quota") {
+        let said = "1 more server is needed, and 10 of 10 are used".to_owned();
+        return Err(Refusal { because: Because::Quota, said });
+    }
+    let directory = machine(&terraform.directory(), wanted.label);
+    Ok(Template {
+        configuration: configuration(wanted, size, &directory),
+        files: vec![
+            File { name: "machine.sh", contents: MACHINE.to_owned() },
+            File { name: "authorized_key", contents: format!("{}\n", wanted.authorized_key) },
+            File { name: "sshd", contents: sshd.display().to_string() },
+            File { name: "ports", contents: free_ports() },
+        ],
+        monthly_cost: size.monthly_cents,
+        currency: "USD",
+        patience: Duration::from_secs(10),
+        needs_docker: false,
+    })
+}
+
+fn unknown(because: Because, what: &str, wanted: &str, there_are: &[&str]) -> Refusal {
+    Refusal { because, said: format!("the sandbox has no {what} {wanted:?}; there are {}", there_are.join(", ")) }
+}
+
+/// Where a machine lies.
+fn machine(root: &Path, label: &str) -> PathBuf {
+    root.join("machines").join(label)
+}
+
+fn configuration(wanted: &Blueprint<'_>, size: &Size, directory: &Path) -> Value {
+    let directory = directory.display().to_string();
+    // An output is not known before the machine is made, and says afterwards what is there, not what once was.
+    let output = |file: &str, otherwise: &str| {
+        let path = format!("${{terraform_data.machine.output.directory}}/{file}");
+        json!({ "value": format!("${{fileexists(\"{path}\") ? trimspace(file(\"{path}\")) : \"{otherwise}\"}}") })
+    };
+    let local = |verb: &str| format!("sh ./machine.sh {verb} '${{self.input.directory}}' '${{self.input.name}}'");
+    let mut machine = json!({
+        "input": { "directory": directory, "name": wanted.name, "image": wanted.image, "size": size.name,
+                   "cores": size.cores, "memory_mib": size.memory_mib, "disk_gib": size.disk_gib,
+                   "network": "${terraform_data.network.id}", "firewall": "${terraform_data.firewall.id}" },
+        "provisioner": [
+            { "local-exec": { "command": local("start") } },
+            { "local-exec": { "when": "destroy", "command": local("stop") } },
+        ],
+    });
+    if wanted.name.starts_with("fail-plan") {
+        machine["lifecycle"]["precondition"] = json!([{
+            "condition": "${length(terraform_data.network.input.name) < 0}",
+            "error_message": "The sandbox was told to fail when it plans.",
+        }]);
+    }
+    let mut resources = json!({
+        "network": { "input": { "name": wanted.name, "region": wanted.region, "range": "10.0.0.0/16",
+                                "server": wanted.label, "labels": wanted.labels } },
+        "firewall": { "input": { "server": wanted.label, "open": [22, 80, 443] } },
+        "machine": machine,
+    });
+    if wanted.name.starts_with("fail-apply") {
+        resources["volume"] = json!({
+            "input": { "machine": "${terraform_data.machine.id}" },
+            "provisioner": [{ "local-exec": {
+                "command": "echo 'The sandbox was told to fail half-way.' >&2; exit 1",
+            } }],
+        });
+    }
+    json!({
+        "terraform": { "required_version": ">= 1.5" },
+        "resource": { "terraform_data": resources },
+        "output": {
+            "address": { "value": "127.0.0.1", "depends_on": ["terraform_data.machine"] },
+            "port": output("port", "0"),
+            "user": output("user", ""),
+            "host_key": output("host_key.pub", ""),
+        },
+    })
+}
+
+/// Ports that nobody listens on at the moment.
+fn free_ports() -> String {
+    let listeners: Vec<TcpListener> =
+        (0..PORTS).filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()).collect();
+    let ports = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    ports.map(|address| address.port().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// Removes what is left of a server, whether or not Terraform knows of it. Answers what that was.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn clear_away(terraform: &Terraform, label: &str) -> std::io::Result<Vec<String>> {
+    let directory = machine(&terraform.directory(), label);
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let pid = std::fs::read_to_string(directory.join("pid")).unwrap_or_default();
+    if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw)
+        // The number may be somebody else's by now.
+        && std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(label))
+    {
+        let _gone = kill_process(pid, Signal::TERM);
+    }
+    std::fs::remove_dir_all(&directory)?;
+    Ok(vec![format!("machine {label}")])
+}

@@ -1,0 +1,127 @@
+//! Servers: what is asked for, the stacks of Terraform behind them, what is run on those, and the states Terraform keeps.
+
+pub mod keys;
+pub mod plans;
+pub mod problem;
+pub mod queries;
+pub mod runs;
+pub mod state;
+pub mod states;
+
+use std::str::FromStr;
+
+pub use problem::Problem;
+
+use crate::words::words;
+
+words! {
+    /// Where a server is in its life.
+    ServerState {
+        /// It is being made.
+        Provisioning = "provisioning",
+        /// Somebody has to say that it may cost as much.
+        AwaitingApproval = "awaiting_approval",
+        /// It was looked at, and everything was as it has to be.
+        Ready = "ready",
+        /// It could not be made, or is not as it has to be.
+        Failed = "failed",
+        /// It is being removed.
+        Destroying = "destroying",
+        /// It is gone.
+        Destroyed = "destroyed",
+    }
+}
+
+words! {
+    /// What is done with a stack.
+    RunKind {
+        /// Everything is made that is to be there.
+        Provision = "provision",
+        /// Everything is removed that is there.
+        Destroy = "destroy",
+    }
+}
+
+words! {
+    /// How far a run is.
+    RunState {
+        /// No worker has begun.
+        Queued = "queued",
+        /// It is found out what there is to do.
+        Planning = "planning",
+        /// Somebody has to say that it may be done.
+        AwaitingApproval = "awaiting_approval",
+        /// Somebody has said so.
+        Approved = "approved",
+        /// It is done.
+        Applying = "applying",
+        /// What was made is looked at.
+        Verifying = "verifying",
+        /// It was done.
+        Succeeded = "succeeded",
+        /// It could not be done.
+        Failed = "failed",
+        /// Something else took its place.
+        Cancelled = "cancelled",
+    }
+}
+
+impl RunState {
+    /// Nothing more comes of it.
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// The word is none of those that are stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of the words that are stored there")]
+pub struct UnknownWord(pub String);
+
+macro_rules! read_back {
+    ($($type:ident),*) => {
+        $(impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|it| it.as_str() == word).ok_or_else(|| UnknownWord(word.to_owned()))
+            }
+        })*
+    };
+}
+read_back!(ServerState, RunKind, RunState);
+
+/// Reads a word of a row.
+pub(crate) fn read<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(word: &str) -> Result<T, sqlx::Error> {
+    word.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Whether what costs as much in a month is made only when somebody has said that it may; `None`: anything may be made.
+#[must_use]
+pub fn needs_approval(monthly_cost: i64, unapproved: Option<i64>) -> bool {
+    unapproved.is_some_and(|most| monthly_cost > most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read_back() {
+        for state in ServerState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(*state));
+        }
+        for state in RunState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(*state));
+        }
+        assert!("gone".parse::<RunKind>().is_err());
+    }
+
+    #[test]
+    fn what_costs_more_than_is_made_without_asking_is_asked_about() {
+        let asked = [needs_approval(500, None), needs_approval(500, Some(500)), needs_approval(501, Some(500))];
+        assert_eq!(asked, [false, false, true]);
+        assert!(!needs_approval(0, Some(0)));
+    }
+}

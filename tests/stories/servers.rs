@@ -1,0 +1,349 @@
+//! Servers are made and removed, whatever happens on the way. With the real Terraform, and OpenSSH servers as machines.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gantry_jobs::servers::{DestroyServer, ProvisionServer};
+use gantry_jobs::{Job as _, Queue};
+use gantry_providers::ssh;
+use gantry_schema::credentials::{Credential, queries as credentials};
+use gantry_schema::organizations::settings::{self, Setting};
+use gantry_schema::servers::queries::{self as servers, NewServer, Server};
+use gantry_schema::servers::state::Refused;
+use gantry_schema::servers::states::{self, StateError, Writer};
+use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, keys, runs};
+use gantry_schema::{JobId, Order, RunId, ServerId, Window};
+use gantry_tests::live::{Engine, eventually};
+use gantry_tests::{Actor, Live, Platform};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use sqlx::PgPool;
+
+const TOKEN: &str = "sandbox-a-token-nobody-may-see";
+
+/// What is asked for.
+struct Asked {
+    server: ServerId,
+    run: RunId,
+    job: JobId,
+}
+
+async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
+    let mut tx = actor.begin().await;
+    let known = credentials::list(&mut tx, Window::new(Order::Ascending, 1)).await.unwrap();
+    let credential = match known.first() {
+        Some(known) => known.id,
+        None => {
+            let credential = Credential::Sandbox { token: TOKEN.to_owned() };
+            credentials::insert(&mut tx, live.sealing_keys(), "sandbox", &credential).await.unwrap()
+        }
+    };
+    let ssh_key = keys::ensure(&mut tx, live.sealing_keys()).await.unwrap();
+    let new = NewServer {
+        name,
+        cloud: gantry_schema::credentials::Cloud::Sandbox,
+        credential,
+        region: "sandbox-1",
+        size: "small",
+        image: "debian-12",
+        labels: &BTreeMap::new(),
+    };
+    let server = servers::insert(&mut tx, &new, ssh_key).await.unwrap();
+    let stack = servers::find(&mut tx, server).await.unwrap().unwrap().stack;
+    let run = runs::insert(&mut tx, stack, RunKind::Provision, "story").await.unwrap();
+    let job = ProvisionServer { run, stack }.request().enqueue(&mut tx, &actor.by()).await.unwrap().id;
+    tx.commit().await.unwrap();
+    Asked { server, run, job }
+}
+
+async fn destroyed(actor: &Actor, id: ServerId) -> JobId {
+    let mut tx = actor.begin().await;
+    let stack = servers::find(&mut tx, id).await.unwrap().unwrap().stack;
+    let run = runs::insert(&mut tx, stack, RunKind::Destroy, "story").await.unwrap();
+    let job = DestroyServer { run, stack }.request().enqueue(&mut tx, &actor.by()).await.unwrap().id;
+    tx.commit().await.unwrap();
+    job
+}
+
+async fn found(actor: &Actor, id: ServerId) -> Server {
+    let mut tx = actor.begin().await;
+    let server = servers::find(&mut tx, id).await.unwrap().unwrap();
+    tx.rollback().await.unwrap();
+    server
+}
+
+async fn in_state(actor: &Actor, id: ServerId, state: ServerState) -> Server {
+    eventually(&format!("the server is {state}"), async || {
+        let server = found(actor, id).await;
+        let given_up = server.state == ServerState::Failed && state != ServerState::Failed;
+        assert!(!given_up, "{:?}", server.problem);
+        (server.state == state).then_some(server)
+    })
+    .await
+}
+
+async fn engine(live: &Live) -> Engine {
+    live.engine_with(vec![(Queue::Provisioning, 8)], |_| {}).await
+}
+
+/// The worker of an engine is not waited for any longer.
+async fn silence(live: &Live, engine: Engine) {
+    let worker = engine.worker;
+    engine.kill();
+    sqlx::query("update job_leases set expires_at = now() - interval '1 second' where worker_id = $1")
+        .bind(worker.uuid())
+        .execute(&live.owner)
+        .await
+        .unwrap();
+}
+
+fn is_there() -> bool {
+    let there = ["terraform", "tofu"].iter().any(|name| gantry_providers::terraform::process::find(name).is_some());
+    if !there {
+        println!("this story needs terraform or tofu in PATH, and is left out without");
+    }
+    there
+}
+
+/// Runs and machines that lie where Terraform works.
+fn left_behind(live: &Live) -> Vec<String> {
+    let folders = ["runs", "machines"].map(|name| live.terraform.directory().join(name));
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    entries.map(|entry| entry.path().display().to_string()).collect()
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_server_is_made_looked_at_and_removed_and_nothing_is_left(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let engine = engine(&live).await;
+    let asked = asked(&live, &acme, "web-1").await;
+    let server = in_state(&acme, asked.server, ServerState::Ready).await;
+    assert!(server.checks.len() >= 4 && server.checks.iter().all(|check| check.passed), "{:?}", server.checks);
+    assert_eq!((server.monthly_cost, server.currency.as_deref()), (Some(500), Some("USD")));
+    let lines: Vec<String> = sqlx::query_scalar("select message from job_logs where job_id = $1 order by line")
+        .bind(asked.job.uuid())
+        .fetch_all(&live.owner)
+        .await
+        .unwrap();
+    assert!(lines.iter().any(|line| line.starts_with("terraform_data.machine: create done")), "{lines:?}");
+
+    // A command is run there, by whoever has the organization's key, and only where the right one answers.
+    let at = server.place.clone().unwrap();
+    let mut tx = acme.begin().await;
+    let key = keys::open(&mut tx, live.sealing_keys(), server.ssh_key).await.unwrap().unwrap();
+    let run = runs::find(&mut tx, asked.run).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((run.state, run.plan.map(|plan| plan.add)), (RunState::Succeeded, Some(3)));
+    let place = ssh::Place { address: &at.address, port: at.port, username: &at.username, host_key: &at.host_key };
+    let session = ssh::connect(place, key.seed.expose_secret(), Duration::from_secs(10)).await.unwrap();
+    let said = session.run("echo $((6 * 7)); env; exit 3", 64 * 1024, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((said.status, said.text.lines().next()), (Some(3), Some("42")));
+    assert!(!said.text.contains(TOKEN) && !said.text.contains("TF_"), "{}", said.text);
+    session.leave().await;
+    let stranger = ssh::connect(place, &[7; 32], Duration::from_secs(10)).await.unwrap_err();
+    assert!(matches!(stranger, ssh::SshError::Refused(_)), "{stranger}");
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea";
+    let elsewhere = ssh::Place { host_key: other, ..place };
+    let mismatch = ssh::connect(elsewhere, key.seed.expose_secret(), Duration::from_secs(10)).await.unwrap_err();
+    assert!(matches!(mismatch, ssh::SshError::HostKey { .. }), "{mismatch}");
+
+    // What opens the account is nowhere to be read.
+    for table in
+        ["jobs", "job_logs", "servers", "stacks", "runs", "terraform_states", "cloud_credentials", "audit_entries"]
+    {
+        let statement = format!("select count(*) from {table} t where t::text like '%{TOKEN}%'");
+        let told: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(&live.owner).await.unwrap();
+        assert_eq!(told, 0, "{table}");
+    }
+
+    destroyed(&acme, asked.server).await;
+    let gone = in_state(&acme, asked.server, ServerState::Destroyed).await;
+    assert_eq!((gone.credential, gone.destroyed_at.is_some()), (None, true));
+    let refused = ssh::connect(place, key.seed.expose_secret(), Duration::from_secs(10)).await.unwrap_err();
+    assert!(matches!(refused, ssh::SshError::Unreachable { .. }), "{refused}");
+    live.settled().await;
+    engine.stop().await;
+    assert_eq!(left_behind(&live), Vec::<String>::new());
+    let locked: i64 = sqlx::query_scalar("select count(*) from stacks where lock_id is not null")
+        .fetch_one(&live.owner)
+        .await
+        .unwrap();
+    assert_eq!(locked, 0);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_goes_wrong_has_a_word_and_leaves_nothing_half_made(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let engine = engine(&live).await;
+    let names = [
+        ("fail-quota", Problem::CloudQuotaExceeded),
+        ("fail-plan", Problem::PlanFailed),
+        ("fail-apply", Problem::ApplyFailed),
+        ("fail-ssh", Problem::SshUnreachable),
+        ("fail-login", Problem::SshRefused),
+        ("fail-host-key", Problem::HostKeyMismatch),
+    ];
+    let mut all = Vec::new();
+    for (name, problem) in names {
+        all.push((name, problem, asked(&live, &acme, name).await));
+    }
+    for (name, problem, asked) in &all {
+        let server = in_state(&acme, asked.server, ServerState::Failed).await;
+        let (found, said) = server.problem.unwrap();
+        assert_eq!(found, *problem, "{name}: {said}");
+        assert!(!said.is_empty());
+    }
+    live.settled().await;
+    // Those that were made and cannot be entered are there to be looked at; half of one is not.
+    let machines = std::fs::read_dir(live.terraform.directory().join("machines")).unwrap().count();
+    assert_eq!(machines, 3);
+    for (_, _, asked) in &all {
+        destroyed(&acme, asked.server).await;
+    }
+    for (_, _, asked) in &all {
+        in_state(&acme, asked.server, ServerState::Destroyed).await;
+    }
+    live.settled().await;
+    engine.stop().await;
+    assert_eq!(left_behind(&live), Vec::<String>::new());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_worker_that_dies_in_the_middle_loses_nothing_and_another_goes_on(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let mut serial = 0;
+    for round in 0..3 {
+        let asked = asked(&live, &acme, &format!("web-{round}")).await;
+        let stack = found(&acme, asked.server).await.stack;
+        // At another moment each time: before it begins, while it plans or makes, and while it looks.
+        for wanted in [RunState::Planning, RunState::Applying, RunState::Verifying].iter().take(round + 1) {
+            let doomed = engine(&live).await;
+            eventually("the run has come so far", async || {
+                let mut tx = acme.begin().await;
+                let run = runs::find(&mut tx, asked.run).await.unwrap().unwrap();
+                tx.rollback().await.unwrap();
+                (run.state >= *wanted).then_some(())
+            })
+            .await;
+            silence(&live, doomed).await;
+        }
+        let heir = engine(&live).await;
+        let server = in_state(&acme, asked.server, ServerState::Ready).await;
+        assert!(server.place.is_some());
+        let mut tx = acme.begin().await;
+        let versions = states::versions(&mut tx, stack).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(versions.windows(2).all(|pair| pair[0].serial > pair[1].serial), "{versions:?}");
+        serial += versions[0].serial;
+        destroyed(&acme, asked.server).await;
+        eventually("it is being removed", async || {
+            (found(&acme, asked.server).await.state == ServerState::Destroying).then_some(())
+        })
+        .await;
+        silence(&live, heir).await;
+        let last = engine(&live).await;
+        in_state(&acme, asked.server, ServerState::Destroyed).await;
+        live.settled().await;
+        last.stop().await;
+    }
+    assert!(serial >= 3);
+    assert_eq!(left_behind(&live), Vec::<String>::new());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_costs_more_waits_until_exactly_that_is_approved(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let mut tx = acme.begin().await;
+    settings::set(&mut tx, Setting::ServersUnapprovedCost, &json!(499), false).await.unwrap();
+    tx.commit().await.unwrap();
+    let engine = engine(&live).await;
+    let asked = asked(&live, &acme, "web-1").await;
+    in_state(&acme, asked.server, ServerState::AwaitingApproval).await;
+    let mut tx = acme.begin().await;
+    let run = runs::find(&mut tx, asked.run).await.unwrap().unwrap();
+    let planned = run.plan_sha256.clone().unwrap();
+    assert_eq!(run.monthly_cost, Some(500));
+    assert!(!runs::approve(&mut tx, run.id, "story", &[0; 32], 500).await.unwrap(), "something else");
+    assert!(!runs::approve(&mut tx, run.id, "story", &planned, 499).await.unwrap(), "at another cost");
+    assert!(runs::approve(&mut tx, run.id, "story", &planned, 500).await.unwrap());
+    assert!(!runs::approve(&mut tx, run.id, "story", &planned, 500).await.unwrap(), "it does not wait any more");
+    ProvisionServer { run: run.id, stack: run.stack }.request().enqueue(&mut tx, &acme.by()).await.unwrap();
+    tx.commit().await.unwrap();
+    in_state(&acme, asked.server, ServerState::Ready).await;
+    destroyed(&acme, asked.server).await;
+    in_state(&acme, asked.server, ServerState::Destroyed).await;
+    live.settled().await;
+    engine.stop().await;
+}
+
+fn state(serial: i64, lineage: &str) -> Vec<u8> {
+    json!({ "version": 4, "terraform_version": "1.11.4", "serial": serial, "lineage": lineage, "outputs": {},
+            "resources": [{ "name": "x".repeat(1_000) }] })
+    .to_string()
+    .into_bytes()
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_state_goes_forward_under_its_lock_and_whoever_was_overtaken_writes_no_more(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = crate::tenancy::furnished(&platform, "acme").await;
+    let sealing = platform.sealing_keys();
+    let mut tx = acme.begin().await;
+    let server =
+        servers::list(&mut tx, &servers::Filter::default(), Window::new(Order::Ascending, 1)).await.unwrap().remove(0);
+    let (stack, run) =
+        (server.stack, runs::list(&mut tx, server.stack, Window::new(Order::Ascending, 1)).await.unwrap()[0].id);
+    let first = states::take_over(&mut tx, stack).await.unwrap();
+    let by = |fence, lock| Writer { stack, fence, run, lock };
+
+    let info = json!({ "ID": "one", "Who": "ada" });
+    states::lock(&mut tx, stack, first, "one", &info).await.unwrap();
+    states::lock(&mut tx, stack, first, "one", &info).await.unwrap();
+    let held = states::lock(&mut tx, stack, first, "two", &json!({ "ID": "two" })).await.unwrap_err();
+    assert!(matches!(held, StateError::Locked(holder) if holder["Who"] == "ada"));
+    let unlocked = states::write(&mut tx, &sealing, by(first, None), &state(2, "a")).await.unwrap_err();
+    assert!(matches!(unlocked, StateError::Locked(_)));
+    states::write(&mut tx, &sealing, by(first, Some("one")), &state(2, "a")).await.unwrap();
+    states::write(&mut tx, &sealing, by(first, Some("one")), &state(2, "a")).await.unwrap();
+    assert_eq!(states::current(&mut tx, &sealing, stack).await.unwrap(), Some(state(2, "a")));
+    let refused = states::write(&mut tx, &sealing, by(first, Some("one")), &state(1, "a")).await.unwrap_err();
+    assert!(matches!(refused, StateError::Refused(Refused::Serial { ours: 2, theirs: 1 })));
+    let refused = states::write(&mut tx, &sealing, by(first, Some("one")), &state(3, "b")).await.unwrap_err();
+    assert!(matches!(refused, StateError::Refused(Refused::Lineage { .. })));
+
+    // Another takes over: the lock is broken, and the first one is heard no more.
+    let second = states::take_over(&mut tx, stack).await.unwrap();
+    let late = states::write(&mut tx, &sealing, by(first, Some("one")), &state(3, "a")).await.unwrap_err();
+    assert!(matches!(late, StateError::Overtaken));
+    assert!(matches!(states::lock(&mut tx, stack, first, "one", &info).await, Err(StateError::Overtaken)));
+    states::lock(&mut tx, stack, second, "two", &json!({ "ID": "two" })).await.unwrap();
+    for serial in 3..=70 {
+        states::write(&mut tx, &sealing, by(second, Some("two")), &state(serial, "a")).await.unwrap();
+    }
+    states::unlock(&mut tx, stack, second, Some("two")).await.unwrap();
+    let versions = states::versions(&mut tx, stack).await.unwrap();
+    assert_eq!((versions.len(), versions[0].serial, versions[49].serial), (50, 70, 21));
+    tx.commit().await.unwrap();
+
+    let damaged = "update terraform_states set sha256 = sha256('x') where serial = 70";
+    sqlx::query(damaged).execute(&platform.owner).await.unwrap();
+    let mut tx = acme.begin().await;
+    assert!(matches!(states::current(&mut tx, &sealing, stack).await, Err(StateError::Damaged)));
+    platform.leaves_jobs();
+}

@@ -1,0 +1,60 @@
+use gantry_jobs::servers::DestroyServer;
+use gantry_providers::clouds::Template;
+use gantry_schema::servers::queries as servers;
+use gantry_schema::servers::{Problem, RunState, ServerState, runs};
+use serde_json::json;
+
+use super::provision::left;
+use super::setback::Setback;
+use super::teller::Teller;
+use super::work::{Work, settle};
+use crate::{Context, Done, Failure, Run};
+
+impl Run for DestroyServer {
+    async fn run(&self, cx: &Context) -> Result<Done, Failure> {
+        let work = match Work::take(cx, self.run, self.stack).await {
+            Ok(Some(work)) => work,
+            Ok(None) => return Ok(Done::Quietly),
+            Err(Setback::Failure(failure)) => return Err(failure),
+            Err(Setback::Problem(problem, said)) => {
+                return Err(Failure::cancel(format!("{}: {said}", problem.as_str())));
+            }
+        };
+        let teller = Teller::start(cx);
+        let done = match destroy(cx, &work, &teller).await {
+            Ok(done) => Ok(done),
+            Err(Setback::Problem(Problem::ApplyFailed, said)) => {
+                settle(cx, &work, &teller, Setback::Problem(Problem::DestroyFailed, said)).await.and_then(Err)
+            }
+            Err(setback) => settle(cx, &work, &teller, setback).await.and_then(Err),
+        };
+        teller.end().await;
+        done
+    }
+}
+
+async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
+    teller.stage("destroying");
+    let mut tx = cx.begin().await?;
+    runs::cancel_others(&mut tx, work.run.stack, work.run.id).await?;
+    runs::advance(&mut tx, work.run.id, RunState::Applying).await?;
+    servers::set_state(&mut tx, work.server.id, ServerState::Destroying).await?;
+    tx.commit().await?;
+    // What could not be asked for was not made.
+    let template = match work.template(cx) {
+        Ok(template) => template,
+        Err(Setback::Problem(..)) => Template::of_nothing(),
+        Err(setback) => return Err(setback),
+    };
+    let place = work.place(cx, &template).await?;
+    place.workspace.init(teller.events(), cx.stopped()).await?;
+    let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
+    place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;
+    left(cx, work, teller)?;
+    let mut tx = cx.begin().await?;
+    servers::destroyed(&mut tx, work.server.id).await?;
+    runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?;
+    tx.record("server.destroyed").on(&work.server.id).called(&work.server.name);
+    let result = json!({ "server": work.server.id, "state": ServerState::Destroyed.as_str() });
+    Ok(cx.complete_with(tx, &result).await?)
+}

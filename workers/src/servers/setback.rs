@@ -1,0 +1,167 @@
+//! Why a run does not go on: for good, as a word and what was said; or for now.
+
+use gantry_providers::clouds::{Because, Refusal};
+use gantry_providers::terraform::Trouble;
+use gantry_schema::credentials::queries::CredentialError;
+use gantry_schema::servers::Problem;
+use gantry_schema::servers::keys::SshKeyError;
+use gantry_schema::servers::plans::PlanError;
+
+use crate::Failure;
+
+/// Why a run does not go on.
+#[derive(Debug)]
+pub(crate) enum Setback {
+    /// It comes to nothing.
+    Problem(Problem, String),
+    /// This attempt comes to nothing.
+    Failure(Failure),
+}
+
+impl From<Failure> for Setback {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<sqlx::Error> for Setback {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<CredentialError> for Setback {
+    fn from(error: CredentialError) -> Self {
+        Self::Failure(match error {
+            CredentialError::Database(error) => error.into(),
+            error => Failure::cancel(error),
+        })
+    }
+}
+
+impl From<SshKeyError> for Setback {
+    fn from(error: SshKeyError) -> Self {
+        Self::Failure(match error {
+            SshKeyError::Database(error) => error.into(),
+            error => Failure::cancel(error),
+        })
+    }
+}
+
+impl From<PlanError> for Setback {
+    fn from(error: PlanError) -> Self {
+        Self::Failure(match error {
+            PlanError::Database(error) => error.into(),
+            error => Failure::cancel(error),
+        })
+    }
+}
+
+impl From<Refusal> for Setback {
+    fn from(refusal: Refusal) -> Self {
+        let problem = match refusal.because {
+            Because::Region => Problem::UnknownRegion,
+            Because::Size => Problem::UnknownSize,
+            Because::Image => Problem::UnknownImage,
+            Because::Quota => Problem::CloudQuotaExceeded,
+            Because::Off => Problem::SandboxOff,
+        };
+        Self::Problem(problem, refusal.said)
+    }
+}
+
+impl From<Trouble> for Setback {
+    fn from(trouble: Trouble) -> Self {
+        let problem = match &trouble {
+            // The disk may be full, or there are too many processes.
+            Trouble::System(_) => return Self::Failure(Failure::retry(trouble)),
+            Trouble::Stopped => return Self::Failure(Failure::retry(trouble)),
+            Trouble::Missing => Problem::TerraformMissing,
+            Trouble::Unusable(_) | Trouble::Garbage(_) => Problem::TerraformUnusable,
+            Trouble::Hung(_) => Problem::TerraformHung,
+            Trouble::Failed { stage, said } => classify(stage, said),
+        };
+        Self::Problem(problem, trouble.to_string())
+    }
+}
+
+/// What clouds and Terraform say, as words that never change. The first that fits.
+const SAID: &[(&[&str], Problem)] = &[
+    (
+        &[
+            "state already locked",
+            "Error acquiring the state lock",
+            "HTTP remote state",
+            "Failed to save state",
+            "Error saving state",
+        ],
+        Problem::StateConflict,
+    ),
+    (
+        &[
+            "resource_limit_exceeded",
+            "VcpuLimitExceeded",
+            "InstanceLimitExceeded",
+            "AddressLimitExceeded",
+            "QUOTA_EXCEEDED",
+            "QuotaExceeded",
+            "droplet limit",
+            "exceed your droplet limit",
+        ],
+        Problem::CloudQuotaExceeded,
+    ),
+    (
+        &[
+            "resource_unavailable",
+            "placement_error",
+            "InsufficientInstanceCapacity",
+            "ZONE_RESOURCE_POOL_EXHAUSTED",
+            "SkuNotAvailable",
+        ],
+        Problem::CapacityUnavailable,
+    ),
+    (
+        &[
+            "UnauthorizedOperation",
+            "AuthFailure",
+            "InvalidClientTokenId",
+            "invalid_client",
+            "AuthorizationFailed",
+            "unauthorized",
+            "Unable to authenticate you",
+        ],
+        Problem::CredentialRefused,
+    ),
+];
+
+fn classify(stage: &str, said: &str) -> Problem {
+    let known = SAID.iter().find(|(texts, _)| texts.iter().any(|text| said.contains(text)));
+    known.map_or(
+        match stage {
+            "init" => Problem::InitFailed,
+            "plan" | "show" => Problem::PlanFailed,
+            _ => Problem::ApplyFailed,
+        },
+        |(_, problem)| *problem,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clouds_say_is_known_by_a_word() {
+        for (stage, said, problem) in [
+            ("apply", "creating EC2 Instance: VcpuLimitExceeded: You have requested more", Problem::CloudQuotaExceeded),
+            ("apply", "server type not available (resource_unavailable, 1234)", Problem::CapacityUnavailable),
+            ("plan", "POST https://api: 401 Unable to authenticate you", Problem::CredentialRefused),
+            ("plan", "Error acquiring the state lock: 423", Problem::StateConflict),
+            ("plan", "Invalid reference", Problem::PlanFailed),
+            ("init", "could not query provider registry", Problem::InitFailed),
+            ("apply", "local-exec provisioner error", Problem::ApplyFailed),
+        ] {
+            assert_eq!(classify(stage, said), problem, "{said}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What every run of Terraform works with, and what is done with it.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gantry_providers::Secret;
+use gantry_providers::clouds::{Blueprint, Template, sandbox};
+use gantry_providers::terraform::backend::Backend;
+use gantry_providers::terraform::{NewWorkspace, Planned, Workspace};
+use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
+use gantry_schema::jobs::control;
+use gantry_schema::servers::keys::{self, SshKey};
+use gantry_schema::servers::plans::{Change, Summary};
+use gantry_schema::servers::queries::{self as servers, Server};
+use gantry_schema::servers::runs::{self, Run};
+use gantry_schema::servers::{Problem, RunState, states};
+use gantry_schema::{RunId, StackId};
+use rand::RngExt as _;
+
+use super::setback::Setback;
+use super::store::Store;
+use super::teller::Teller;
+use crate::{Context, Failure};
+
+/// A run, and everything that belongs to it.
+pub(crate) struct Work {
+    pub run: Run,
+    pub server: Server,
+    pub credential: Option<Credential>,
+    pub ssh_key: SshKey,
+    /// With which the state is written.
+    fence: i64,
+}
+
+/// Where Terraform works, and where its state lies as long.
+pub(crate) struct Place {
+    pub workspace: Workspace,
+    _backend: Backend,
+}
+
+impl Work {
+    /// Takes a run on; `None`: nothing more comes of it.
+    pub(crate) async fn take(cx: &Context, run: RunId, stack: StackId) -> Result<Option<Self>, Setback> {
+        let keys = cx.sealing_keys();
+        let mut tx = cx.begin().await?;
+        let Some(run) = runs::find(&mut tx, run).await?.filter(|run| !run.state.has_ended()) else { return Ok(None) };
+        let Some(server) = servers::find(&mut tx, run.server).await? else { return Ok(None) };
+        let credential = match server.credential {
+            Some(id) => credentials::open(&mut tx, keys, id).await?,
+            None => None,
+        };
+        let ssh_key = keys::open(&mut tx, keys, server.ssh_key).await?;
+        let ssh_key = ssh_key.ok_or_else(|| Failure::cancel("the SSH key of the stack is gone"))?;
+        // Whoever worked on it before is no more, or is to write no more.
+        let fence = states::take_over(&mut tx, stack).await?;
+        tx.commit().await?;
+        Ok(Some(Self { run, server, credential, ssh_key, fence }))
+    }
+
+    /// What is written for Terraform.
+    pub(crate) fn template(&self, cx: &Context) -> Result<Template, Setback> {
+        let label = self.label();
+        let blueprint = Blueprint {
+            label: &label,
+            name: &self.server.name,
+            region: &self.server.region,
+            size: &self.server.size,
+            image: &self.server.image,
+            authorized_key: &self.ssh_key.public,
+            labels: &self.server.labels,
+        };
+        match self.server.cloud {
+            Cloud::Sandbox => Ok(sandbox::template(&cx.providers().terraform, &blueprint)?),
+            other => {
+                let said = format!("this release makes no servers on {other} yet");
+                Err(Setback::Problem(Problem::CloudUnsupported, said))
+            }
+        }
+    }
+
+    /// What everything that is made for the server carries.
+    pub(crate) fn label(&self) -> String {
+        self.server.id.to_string()
+    }
+
+    /// Where Terraform works.
+    pub(crate) async fn place(&self, cx: &Context, template: &Template) -> Result<Place, Setback> {
+        let store = Store { cx: cx.clone(), stack: self.run.stack, run: self.run.id, fence: self.fence };
+        let token: [u8; 32] = rand::rng().random();
+        let token = URL_SAFE_NO_PAD.encode(token);
+        let backend = Backend::start(Arc::new(store), Secret::new(token.clone())).await.map_err(Failure::retry)?;
+        let members = self.credential.iter().flat_map(Credential::members);
+        let named = members.map(|(name, value)| (format!("SANDBOX_{}", name.to_ascii_uppercase()), value.to_owned()));
+        let environment: Vec<(String, String)> = named.chain(backend.environment()).collect();
+        let members = self.credential.iter().flat_map(Credential::members).map(|(_, value)| value.to_owned());
+        let secrets: Vec<String> = members.chain([token]).collect();
+        // Whoever worked on it before may still clear its own directory away.
+        let name = format!("{}-{}", self.run.id, self.fence);
+        let new = NewWorkspace {
+            name: &name,
+            configuration: &template.configuration,
+            files: &template.files,
+            environment: &environment,
+            secrets: &secrets,
+        };
+        let workspace = cx.providers().terraform.workspace(new).await?;
+        Ok(Place { workspace, _backend: backend })
+    }
+}
+
+/// What a plan comes to.
+pub(crate) fn summary(planned: &Planned) -> Summary {
+    let mut summary = Summary::default();
+    for (address, action) in &planned.changes {
+        match action.as_str() {
+            "create" => summary.add += 1,
+            "delete" => summary.remove += 1,
+            "replace" => {
+                summary.add += 1;
+                summary.remove += 1;
+            }
+            _ => summary.change += 1,
+        }
+        summary.changes.push(Change { address: address.clone(), action: action.clone() });
+    }
+    summary
+}
+
+/// What comes of a setback, for the run and for the job.
+pub(crate) async fn settle(cx: &Context, work: &Work, teller: &Teller, setback: Setback) -> Result<Failure, Failure> {
+    let (problem, said) = match setback {
+        Setback::Problem(problem, said) => (problem, said),
+        Setback::Failure(failure) if cx.is_stopped() => {
+            // Another worker goes on, unless nobody wants it to.
+            if !is_cancelled(cx).await? {
+                return Ok(failure);
+            }
+            (Problem::Cancelled, "the job was cancelled".to_owned())
+        }
+        Setback::Failure(failure @ Failure::Cancel(_)) => (Problem::GaveUp, failure.describe()),
+        Setback::Failure(failure @ (Failure::Retry(_) | Failure::RetryAfter(..))) if cx.is_last_attempt() => {
+            (Problem::GaveUp, failure.describe())
+        }
+        Setback::Failure(failure) => return Ok(failure),
+    };
+    teller.say(format!("{}: {said}", problem.as_str()));
+    let mut tx = cx.begin().await?;
+    let ended = if problem == Problem::Cancelled {
+        runs::advance(&mut tx, work.run.id, RunState::Cancelled).await?
+    } else {
+        runs::failed(&mut tx, work.run.id, problem, &said).await?
+    };
+    if ended {
+        servers::failed(&mut tx, work.server.id, problem, &said).await?;
+        tx.record("server.failed").on(&work.server.id).called(&work.server.name);
+    }
+    tx.commit().await?;
+    Ok(Failure::cancel(format!("{}: {said}", problem.as_str())))
+}
+
+async fn is_cancelled(cx: &Context) -> Result<bool, Failure> {
+    let mut tx = cx.begin().await?;
+    let job = control::find(&mut tx, cx.job()).await?;
+    tx.commit().await?;
+    Ok(job.is_some_and(|job| job.cancel_requested_at.is_some()))
+}
