@@ -356,8 +356,7 @@ mod tests {
         }
 
         #[test]
-        fn what_serde_writes_is_allowed(keys in proptest::collection::btree_map(".{0,8}", ".{0,8}", 0..8)) {
-            proptest::prop_assume!(!keys.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')));
+        fn what_serde_writes_is_allowed(keys in proptest::collection::btree_map(r"[^\x00]{0,8}", r"[^\x00]{0,8}", 0..8)) {
             proptest::prop_assert!(check(&serde_json::to_string(&keys).unwrap_or_default()).is_ok());
         }
     }

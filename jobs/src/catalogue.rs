@@ -63,6 +63,8 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::messages::SendMessage>(),
         internal::<crate::servers::ProvisionServer>(),
         internal::<crate::servers::DestroyServer>(),
+        internal::<crate::servers::LookAtServer>(),
+        internal::<crate::servers::WatchServers>(),
         internal::<crate::webhooks::DeliverWebhook>(),
         internal::<crate::webhooks::DrainBacklog>(),
         internal::<crate::webhooks::ReplayEvents>(),

@@ -1,9 +1,10 @@
-//! Making servers and removing them.
+//! Making servers, looking after them and removing them.
 
 use std::time::Duration;
 
-use gantry_schema::jobs::Concurrency;
-use gantry_schema::{RunId, StackId};
+use gantry_schema::jobs::{Concurrency, Held, OnConflict, Unique};
+use gantry_schema::licenses::{Feature, Limit};
+use gantry_schema::{RunId, ServerId, StackId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Job, Policy, Queue, Retry};
@@ -22,8 +23,8 @@ fn one_for(stack: StackId) -> Concurrency {
     Concurrency { key: format!("servers.stack:{stack}"), limit: 1 }
 }
 
-/// Makes a server: plans, has it approved where that is needed, makes it, and looks at it. A run that waits for approval goes
-/// on with another job.
+/// Makes a server, or puts it right: plans, has it approved where that is needed, makes it, and looks at it. A run that waits
+/// for approval goes on with another job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisionServer {
     /// What is done.
@@ -34,7 +35,7 @@ pub struct ProvisionServer {
 
 impl Job for ProvisionServer {
     const KIND: &'static str = "servers.provision";
-    const POLICY: Policy = POLICY;
+    const POLICY: Policy = POLICY.needing(Feature::ServerProvisioning).adding(Limit::Servers);
 
     fn concurrency(&self) -> Option<Concurrency> {
         Some(one_for(self.stack))
@@ -56,5 +57,35 @@ impl Job for DestroyServer {
 
     fn concurrency(&self) -> Option<Concurrency> {
         Some(one_for(self.stack))
+    }
+}
+
+/// Looks at a server: whether somebody gets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookAtServer {
+    /// Which.
+    pub server: ServerId,
+}
+
+impl Job for LookAtServer {
+    const KIND: &'static str = "servers.look";
+    // Whoever looks after all of them asks for another soon enough.
+    const POLICY: Policy = Policy::new(Queue::Default).attempts(1);
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: self.server.to_string(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}
+
+/// Asks for what is due: servers are looked at, and compared with what is to be there; and what nobody goes on with is ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchServers {}
+
+impl Job for WatchServers {
+    const KIND: &'static str = "servers.watch";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(10));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
     }
 }

@@ -85,7 +85,7 @@ create table runs (
     id              uuid primary key,
     organization_id uuid not null references organizations (id),
     stack_id        uuid not null references stacks (id) on delete cascade,
-    kind            text not null check (kind in ('provision', 'destroy')),
+    kind            text not null check (kind in ('provision', 'mend', 'destroy')),
     state           text not null check (state in ('queued', 'planning', 'awaiting_approval', 'approved', 'applying',
                                                    'verifying', 'succeeded', 'failed', 'cancelled')),
     job_id          uuid,

@@ -75,6 +75,14 @@ impl Notice {
                 self.facts["most"],
                 fact("limit").replace('_', " ")
             )
+        } else if of(PlatformEvent::ServerUnreachable) {
+            format!("Nobody gets into the server {}: {}.", fact("name"), fact("reason"))
+        } else if of(PlatformEvent::ServerDrifted) {
+            format!(
+                "The server {} is not what is to be there; approve the run {} to put it right.",
+                fact("name"),
+                fact("run_id")
+            )
         } else {
             format!("{} concerns {}.", self.kind, self.subject)
         }

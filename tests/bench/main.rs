@@ -9,6 +9,7 @@ mod licenses;
 mod measure;
 mod noop;
 mod program;
+mod provision;
 mod queue;
 mod sink;
 mod webhooks;
@@ -67,6 +68,12 @@ enum What {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Servers of the sandbox: how soon one is ready, many at once beside webhooks, and keeping a state.
+    Provision {
+        /// Where to write the figures.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Webhooks: deliveries to a local receiver, beside a dead and a slow one, and how soon one arrives.
     Webhooks {
         /// Deliveries per throughput measurement.
@@ -94,9 +101,11 @@ fn main() -> anyhow::Result<()> {
     let what = Arguments::parse().what;
     let mut runtime = match what {
         // The load is to leave the cores to what it loads, so it has one thread.
-        What::Access { .. } | What::Api { .. } | What::Licenses { .. } | What::Webhooks { .. } => {
-            tokio::runtime::Builder::new_current_thread()
-        }
+        What::Access { .. }
+        | What::Api { .. }
+        | What::Licenses { .. }
+        | What::Provision { .. }
+        | What::Webhooks { .. } => tokio::runtime::Builder::new_current_thread(),
         What::Queue { .. } | What::Worker { .. } => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(async {
@@ -107,6 +116,7 @@ fn main() -> anyhow::Result<()> {
             }
             What::Access { json } => access::measure(json).await,
             What::Licenses { json } => licenses::measure(json).await,
+            What::Provision { json } => provision::measure(json).await,
             What::Webhooks { deliveries, rounds, json } => webhooks::measure(deliveries, rounds, json).await,
             What::Worker { slots } => worker::run(slots).await,
         }

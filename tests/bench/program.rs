@@ -73,6 +73,8 @@ impl Product {
             anyhow::ensure!(directory.join(name).exists(), "{name} was not built; run scripts/bench");
         }
         let logs = std::env::var_os("BENCH_DISK").map_or_else(std::env::temp_dir, PathBuf::from);
+        // Machines of the sandbox are told where they lie, wherever they are started from.
+        let logs = std::path::absolute(logs)?;
         Ok(Self { directory, logs })
     }
 
@@ -83,6 +85,8 @@ impl Product {
             .env("GANTRY_SEALING_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
             .env("GANTRY_WEBHOOKS_ALLOW_PRIVATE", "true")
             .env("GANTRY_DRAIN_SECONDS", "2")
+            .env("GANTRY_SANDBOX_CLOUD", "true")
+            .env("GANTRY_PROVISIONING_DIRECTORY", self.logs.join("provisioning"))
             .stdin(Stdio::null());
         command
     }

@@ -2,6 +2,7 @@
 //! what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 use gantry_jobs::licenses::{RecountLicenses, WatchLicenses};
@@ -11,9 +12,10 @@ use gantry_schema::licenses::{
 };
 use gantry_schema::memberships::Role;
 use gantry_schema::organizations::{self, NewOrganization};
+use gantry_schema::seal::SealingKeys;
 use gantry_schema::{JobTx as _, OrganizationId};
 use gantry_tests::kinds::{Provision, Scripted};
-use gantry_tests::{Actor, Platform};
+use gantry_tests::{Actor, Live, Platform};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -25,9 +27,25 @@ async fn anchors(platform: &Platform) -> Anchors {
 
 /// Gives an organization a license of the platform.
 async fn give(platform: &Platform, to: &Actor, expires_at: Option<DateTime<Utc>>, limits: &[(&str, u64)]) {
-    let mut tx = platform.operator().begin().await;
-    let key = queries::issuer(&mut tx, &platform.sealing_keys()).await.unwrap();
+    give_by(&platform.operator(), platform.sealing_keys(), to, expires_at, limits).await;
+}
+
+/// The same where an engine runs.
+pub async fn give_live(live: &Live, to: &Actor, limits: &[(&str, u64)]) {
+    give_by(&live.operator(), Arc::clone(live.sealing_keys()), to, None, limits).await;
+}
+
+async fn give_by(
+    operator: &Actor,
+    sealing: Arc<SealingKeys>,
+    to: &Actor,
+    expires_at: Option<DateTime<Utc>>,
+    limits: &[(&str, u64)],
+) {
+    let mut tx = operator.begin().await;
+    let key = queries::issuer(&mut tx, &sealing).await.unwrap();
     tx.commit().await.unwrap();
+    let anchors = Trust { keys: sealing, pinned: Vec::new() }.anchors(operator.db()).await.unwrap();
     let mut tx = to.begin().await;
     let claims = Claims {
         ver: claims::VERSION,
@@ -53,9 +71,9 @@ async fn give(platform: &Platform, to: &Actor, expires_at: Option<DateTime<Utc>>
         epo: 0,
     };
     let text = chain::issue(None, &claims, &key).unwrap();
-    let chain = Chain::verify(&text, &anchors(platform).await).unwrap();
+    let chain = Chain::verify(&text, &anchors).unwrap();
     queries::put_in_force(&mut tx, &chain, &text).await.unwrap();
-    standing::count(&mut tx, &anchors(platform).await).await.unwrap().unwrap();
+    standing::count(&mut tx, &anchors).await.unwrap().unwrap();
     tx.commit().await.unwrap();
 }
 

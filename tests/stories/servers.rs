@@ -1,9 +1,10 @@
 //! Servers are made and removed, whatever happens on the way. With the real Terraform, and OpenSSH servers as machines.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use gantry_jobs::servers::{DestroyServer, ProvisionServer};
+use gantry_jobs::servers::{DestroyServer, ProvisionServer, WatchServers};
 use gantry_jobs::{Job as _, Queue};
 use gantry_providers::ssh;
 use gantry_schema::credentials::{Credential, queries as credentials};
@@ -11,7 +12,9 @@ use gantry_schema::organizations::settings::{self, Setting};
 use gantry_schema::servers::queries::{self as servers, NewServer, Server};
 use gantry_schema::servers::state::Refused;
 use gantry_schema::servers::states::{self, StateError, Writer};
-use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, keys, runs};
+use gantry_schema::servers::watch;
+use gantry_schema::servers::runs::{self, Run};
+use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, keys};
 use gantry_schema::{JobId, Order, RunId, ServerId, Window};
 use gantry_tests::live::{Engine, eventually};
 use gantry_tests::{Actor, Live, Platform};
@@ -52,6 +55,7 @@ async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
     let stack = servers::find(&mut tx, server).await.unwrap().unwrap().stack;
     let run = runs::insert(&mut tx, stack, RunKind::Provision, "story").await.unwrap();
     let job = ProvisionServer { run, stack }.request().enqueue(&mut tx, &actor.by()).await.unwrap().id;
+    runs::set_job(&mut tx, run, job).await.unwrap();
     tx.commit().await.unwrap();
     Asked { server, run, job }
 }
@@ -83,7 +87,33 @@ async fn in_state(actor: &Actor, id: ServerId, state: ServerState) -> Server {
 }
 
 async fn engine(live: &Live) -> Engine {
-    live.engine_with(vec![(Queue::Provisioning, 8)], |_| {}).await
+    live.engine_with(vec![(Queue::Provisioning, 8), (Queue::Default, 2), (Queue::Maintenance, 1)], |_| {}).await
+}
+
+/// Whoever looks after all servers does so now, as if all of them were due.
+async fn watched(live: &Live) {
+    let due = "update servers set watch_at = now() where watch_at is not null";
+    sqlx::query(due).execute(&live.owner).await.unwrap();
+    live.operator().enqueue(WatchServers::default()).await;
+    live.settled().await;
+}
+
+/// Somebody compares a server with what is to be there.
+async fn compared(live: &Live, actor: &Actor, id: ServerId) -> Run {
+    let mut tx = actor.begin().await;
+    let stack = servers::find(&mut tx, id).await.unwrap().unwrap().stack;
+    let run = runs::insert(&mut tx, stack, RunKind::Mend, "story").await.unwrap();
+    ProvisionServer { run, stack }.request().enqueue(&mut tx, &actor.by()).await.unwrap();
+    tx.commit().await.unwrap();
+    live.settled().await;
+    let mut tx = actor.begin().await;
+    runs::find(&mut tx, run).await.unwrap().unwrap()
+}
+
+/// What was told of a server, in order.
+async fn told(live: &Live) -> Vec<String> {
+    let told = sqlx::query_scalar("select type from events where type like 'server.%' order by id");
+    told.fetch_all(&live.owner).await.unwrap()
 }
 
 /// The worker of an engine is not waited for any longer.
@@ -288,6 +318,134 @@ async fn what_costs_more_waits_until_exactly_that_is_approved(pool: PgPool) {
     in_state(&acme, asked.server, ServerState::Ready).await;
     destroyed(&acme, asked.server).await;
     in_state(&acme, asked.server, ServerState::Destroyed).await;
+    live.settled().await;
+    engine.stop().await;
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn that_nobody_gets_in_is_told_once_and_so_is_that_somebody_does_again(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let engine = engine(&live).await;
+    let asked = asked(&live, &acme, "web-1").await;
+    let server = in_state(&acme, asked.server, ServerState::Ready).await;
+    watched(&live).await;
+    let port = i32::from(server.place.unwrap().port);
+    let moved = async |to: i32| {
+        sqlx::query("update servers set port = $1").bind(to).execute(&live.owner).await.unwrap();
+    };
+    // Nobody listens there.
+    moved(1).await;
+    for misses in 1..=4 {
+        watched(&live).await;
+        let silent = found(&acme, asked.server).await;
+        assert_eq!((silent.state, silent.unreachable_since.is_some()), (ServerState::Ready, misses >= 3));
+    }
+    assert_eq!(told(&live).await, ["server.ready", "server.unreachable"]);
+    assert!(acme.notices().await.iter().any(|notice| notice.message().contains("web-1")));
+    moved(port).await;
+    watched(&live).await;
+    let back = found(&acme, asked.server).await;
+    assert!(back.unreachable_since.is_none() && back.reached_at.is_some());
+    assert_eq!(told(&live).await, ["server.ready", "server.unreachable", "server.recovered"]);
+
+    // Of what is worked on nobody is told.
+    let mut tx = acme.begin().await;
+    watch::set_maintenance(&mut tx, asked.server, true).await.unwrap();
+    tx.commit().await.unwrap();
+    moved(1).await;
+    for _ in 0..4 {
+        watched(&live).await;
+    }
+    assert_eq!(told(&live).await.len(), 3);
+    destroyed(&acme, asked.server).await;
+    in_state(&acme, asked.server, ServerState::Destroyed).await;
+    live.settled().await;
+    engine.stop().await;
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_somebody_else_changed_is_noticed_and_put_right_when_that_is_approved(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let engine = engine(&live).await;
+    let asked = asked(&live, &acme, "drift-1").await;
+    in_state(&acme, asked.server, ServerState::Ready).await;
+    let run = compared(&live, &acme, asked.server).await;
+    let plan = run.plan.clone().unwrap();
+    assert_eq!((run.state, plan.changes[0].address.as_str()), (RunState::AwaitingApproval, "terraform_data.machine"));
+    let drifted = found(&acme, asked.server).await;
+    assert_eq!((drifted.state, drifted.drift), (ServerState::Ready, Some(plan)));
+
+    let mut tx = acme.begin().await;
+    assert!(runs::approve(&mut tx, run.id, "story", &run.plan_sha256.unwrap(), 500).await.unwrap());
+    ProvisionServer { run: run.id, stack: run.stack }.request().enqueue(&mut tx, &acme.by()).await.unwrap();
+    tx.commit().await.unwrap();
+    live.settled().await;
+    let mended = found(&acme, asked.server).await;
+    assert_eq!((mended.state, mended.drift), (ServerState::Ready, None), "{:?}", mended.problem);
+    assert_eq!(told(&live).await, ["server.ready", "server.drifted", "server.ready"]);
+    assert_eq!(compared(&live, &acme, asked.server).await.state, RunState::Succeeded);
+
+    // What cannot be compared stays what it is.
+    sqlx::query("update servers set size = 'gone'").execute(&live.owner).await.unwrap();
+    assert_eq!(compared(&live, &acme, asked.server).await.state, RunState::Failed);
+    assert_eq!(found(&acme, asked.server).await.state, ServerState::Ready);
+    destroyed(&acme, asked.server).await;
+    in_state(&acme, asked.server, ServerState::Destroyed).await;
+    live.settled().await;
+    engine.stop().await;
+    assert_eq!(left_behind(&live), Vec::<String>::new());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_run_whose_job_ended_without_it_is_ended_as_well(pool: PgPool) {
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let asked = asked(&live, &acme, "web-1").await;
+    acme.cancel(asked.job).await;
+    let engine = live.engine_with(vec![(Queue::Maintenance, 1)], |_| {}).await;
+    live.operator().enqueue(WatchServers::default()).await;
+    live.settled().await;
+    engine.stop().await;
+    let server = found(&acme, asked.server).await;
+    assert_eq!((server.state, server.problem.map(|(problem, _)| problem)), (ServerState::Failed, Some(Problem::GaveUp)));
+    assert_eq!(told(&live).await, ["server.failed"]);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn as_many_are_made_at_once_as_the_license_allows_and_the_others_wait(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    crate::licenses::give_live(&live, &acme, &[("concurrent_provisioning", 1), ("servers", 3)]).await;
+    let engine = engine(&live).await;
+    let mut all = Vec::new();
+    for name in ["web-1", "web-2", "web-3"] {
+        all.push(asked(&live, &acme, name).await.server);
+    }
+    let most = AtomicI64::new(0);
+    eventually("all of them are ready", async || {
+        let count = "select count(*) filter (where r.state in ('planning', 'applying', 'verifying')),
+                            count(*) filter (where r.state = 'succeeded') from runs r";
+        let (working, done): (i64, i64) = sqlx::query_as(count).fetch_one(&live.owner).await.unwrap();
+        most.fetch_max(working, Ordering::Relaxed);
+        (done == 3).then_some(())
+    })
+    .await;
+    assert_eq!(most.into_inner(), 1);
+    for server in all {
+        destroyed(&acme, server).await;
+        in_state(&acme, server, ServerState::Destroyed).await;
+    }
     live.settled().await;
     engine.stop().await;
 }

@@ -97,7 +97,7 @@ impl Live {
 
     /// What opens sealed secrets.
     #[must_use]
-    pub fn sealing_keys(&self) -> &SealingKeys {
+    pub fn sealing_keys(&self) -> &Arc<SealingKeys> {
         &self.sealing_keys
     }
 

@@ -7,6 +7,7 @@
 //! - [`faults`] what is broken when, chosen by a seed
 //! - [`proxy`] the network between a worker and its servers
 //! - [`pack`] the worker processes
+//! - [`servers`] the same of provisioning, with the real Terraform
 //! - [`verdict`] what must hold in the end
 
 mod dice;
@@ -16,6 +17,7 @@ mod load;
 mod pack;
 mod proxy;
 mod scene;
+mod servers;
 mod verdict;
 
 use std::path::PathBuf;
@@ -35,9 +37,18 @@ struct Arguments {
 enum What {
     /// Runs a load under faults and judges the outcome.
     Run(Plan),
+    /// Kills a worker while it makes and removes servers of the sandbox, and judges the outcome.
+    Servers(servers::Plan),
     /// A worker for the torture; it starts them itself.
     #[command(hide = true)]
     Worker,
+    /// A worker that provisions; the torture starts it itself.
+    #[command(hide = true)]
+    Provisioner {
+        /// Where everything lies.
+        #[arg(long)]
+        servers: PathBuf,
+    },
 }
 
 /// What is to be done.
@@ -72,15 +83,19 @@ async fn main() -> anyhow::Result<ExitCode> {
         .init();
     match Arguments::parse().what {
         What::Worker => pack::work().await.map(|()| ExitCode::SUCCESS),
-        What::Run(plan) => {
-            let holds = tokio::select! {
-                holds = scene::play(plan) => holds?,
-                // Dropping the scene kills the workers; the script stops the servers.
-                signal = interrupted() => anyhow::bail!("stopped by {}", signal?),
-            };
-            Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        What::Provisioner { servers } => servers::work(&servers).await.map(|()| ExitCode::SUCCESS),
+        What::Run(plan) => until_interrupted(scene::play(plan)).await,
+        What::Servers(plan) => until_interrupted(servers::play(plan)).await,
     }
+}
+
+async fn until_interrupted(play: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<ExitCode> {
+    let holds = tokio::select! {
+        holds = play => holds?,
+        // Dropping the play kills the workers; the script stops the servers.
+        signal = interrupted() => anyhow::bail!("stopped by {}", signal?),
+    };
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn interrupted() -> std::io::Result<&'static str> {

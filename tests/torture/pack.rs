@@ -21,10 +21,7 @@ const SLOTS: usize = 50;
 /// Runs a worker until SIGTERM, or until nobody holds its standard input any more.
 pub async fn work() -> anyhow::Result<()> {
     let servers = Servers::from_env()?;
-    std::thread::spawn(|| {
-        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-        orphaned();
-    });
+    end_with_standard_input();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let runtime = runtime(&servers, kinds::all()).await?;
     let queues = vec![(gantry_jobs::Queue::Default, SLOTS)];
@@ -35,6 +32,14 @@ pub async fn work() -> anyhow::Result<()> {
     })
     .await?;
     Ok(())
+}
+
+/// Nobody who was killed leaves a worker behind.
+pub fn end_with_standard_input() {
+    std::thread::spawn(|| {
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        orphaned();
+    });
 }
 
 #[expect(clippy::disallowed_methods, reason = "whoever started this worker has died without a word")]

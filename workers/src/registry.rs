@@ -85,6 +85,8 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::messages::SendMessage>()
         .with::<gantry_jobs::servers::ProvisionServer>()
         .with::<gantry_jobs::servers::DestroyServer>()
+        .with::<gantry_jobs::servers::LookAtServer>()
+        .with::<gantry_jobs::servers::WatchServers>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()
         .with::<gantry_jobs::webhooks::DrainBacklog>()
         .with::<gantry_jobs::webhooks::ReplayEvents>()

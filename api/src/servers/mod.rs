@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use gantry_jobs::Job as _;
 use gantry_jobs::servers::{DestroyServer, ProvisionServer};
+use gantry_jobs::{By, Job as _};
 use gantry_schema::organizations::Slug;
 use gantry_schema::organizations::needed::{ManageServers, ReadServers};
 use gantry_schema::servers::queries::{self as rows, Filter, NewServer as New};
 use gantry_schema::servers::runs as run_rows;
-use gantry_schema::servers::{self, Problem, RunKind, keys};
+use gantry_schema::servers::{self, Problem, RunKind, keys, watch};
 use gantry_schema::{CloudCredentialId, ServerId, TenantTx, credentials};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
@@ -34,8 +34,8 @@ use crate::paging::{Paged, Paging};
 use crate::sort::Newest;
 use crate::tag::Tag;
 
-use runs::ServerRun;
 pub use runs::ServerRuns;
+use runs::{PlannedChange, ServerRun};
 
 /// The operations on servers.
 #[derive(Debug, Clone, Copy)]
@@ -187,6 +187,17 @@ struct Server {
     /// With what it was made; absent: it is gone.
     #[oai(skip_serializing_if_is_none)]
     credential_id: Option<CloudCredentialId>,
+    /// Somebody works on it: nobody is told that it cannot be reached.
+    maintenance: bool,
+    /// When the platform was last in.
+    #[oai(skip_serializing_if_is_none)]
+    reached_at: Option<Moment>,
+    /// Since when the platform does not get in.
+    #[oai(skip_serializing_if_is_none)]
+    unreachable_since: Option<Moment>,
+    /// What differed from what is to be there when that was last looked at, which is once a day; absent: nothing did.
+    #[oai(skip_serializing_if_is_none)]
+    drift: Option<Vec<PlannedChange>>,
     /// When it was asked for.
     created_at: Moment,
     /// When it was ready.
@@ -214,6 +225,8 @@ example!(Server, {
     "monthly_cost": 500,
     "currency": "USD",
     "credential_id": "crd_01h455vb4pex5vsknk084sn02q",
+    "maintenance": false,
+    "reached_at": "2026-01-15T12:05:04Z",
     "created_at": "2026-01-15T12:00:00Z",
     "ready_at": "2026-01-15T12:00:04Z",
 });
@@ -275,12 +288,12 @@ enum Asked {
     ),
 }
 
-/// It is removed.
+/// Something is done with it.
 #[derive(ApiResponse)]
-enum Destroying {
-    /// A job removes it.
+enum Begun {
+    /// A job does it.
     #[oai(status = 202)]
-    Destroying(Json<ServerRun>),
+    Begun(Json<ServerRun>),
 }
 
 #[OpenApi(prefix_path = "/servers", tag = "Tag::Servers")]
@@ -338,7 +351,7 @@ impl Servers {
         let organization = caller.organization();
         let body = body.0;
         let labels = labels(body.labels.unwrap_or_default())?;
-        let (by, who) = (caller.by(), caller.by().to_string());
+        let by = caller.by();
         let create = once.run(&caller, organization, async |tx| {
             let credential = credentials::queries::find(tx, body.credential_id).await?;
             let credential = credential.ok_or_else(|| Error::not_found(body.credential_id).at("credential_id"))?;
@@ -358,14 +371,10 @@ impl Servers {
                 Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
             })?;
             let server = find(tx, id).await?;
-            let stack = server.stack;
-            let run = run_rows::insert(tx, stack, RunKind::Provision, &who).await?;
-            let job = ProvisionServer { run, stack }.request().enqueue(tx, &by).await?;
-            run_rows::set_job(tx, run, job.id).await?;
-            let run = runs::find(tx, id, run).await?;
+            let run = asked(tx, &server, RunKind::Provision, &by).await?;
             let server = Server::from(server);
             tx.audit().on(&id).called(&name).became(None, server.to_json().as_ref());
-            Ok(Asked::Asked(Json(AskedServer { server, run: run.into() }), format!("/servers/{id}")))
+            Ok(Asked::Asked(Json(AskedServer { server, run }), format!("/servers/{id}")))
         });
         create.await
     }
@@ -395,24 +404,146 @@ impl Servers {
         once: Once,
         /// The server.
         server: Path<ServerId>,
-    ) -> Result<Answered<Destroying>, Error> {
+    ) -> Result<Answered<Begun>, Error> {
         let (organization, id) = (caller.organization(), server.0);
-        let (by, who) = (caller.by(), caller.by().to_string());
+        let by = caller.by();
         let destroy = once.run(&caller, organization, async |tx| {
             rows::lock(tx, id).await?;
             let server = find(tx, id).await?;
             if server.state == servers::ServerState::Destroyed {
                 return Err(Error::new(Code::WrongState, "the server is gone already"));
             }
-            let stack = server.stack;
-            let run = run_rows::insert(tx, stack, RunKind::Destroy, &who).await?;
-            let job = DestroyServer { run, stack }.request().enqueue(tx, &by).await?;
-            run_rows::set_job(tx, run, job.id).await?;
+            let run = asked(tx, &server, RunKind::Destroy, &by).await?;
             tx.audit().called(&server.name);
-            Ok(Destroying::Destroying(Json(runs::find(tx, id, run).await?.into())))
+            Ok(Begun::Begun(Json(run)))
         });
         destroy.await
     }
+
+    /// Try again to make a server
+    ///
+    /// From where it stands: what was made already stays, what is missing is made, and it is looked at once more.
+    ///
+    /// Refused as `wrong_state` when it has not failed.
+    #[oai(path = "/:server/retry", method = "post", operation_id = "retryServer")]
+    async fn retry(
+        &self,
+        caller: May<ManageServers>,
+        once: Once,
+        /// The server.
+        server: Path<ServerId>,
+    ) -> Result<Answered<Begun>, Error> {
+        let (organization, id) = (caller.organization(), server.0);
+        let by = caller.by();
+        let retry = once.run(&caller, organization, async |tx| {
+            rows::lock(tx, id).await?;
+            let server = find(tx, id).await?;
+            if server.state != servers::ServerState::Failed || server.credential.is_none() {
+                return Err(Error::new(Code::WrongState, "it has not failed; only what failed is tried again"));
+            }
+            not_under_way(tx, &server).await?;
+            rows::set_state(tx, id, servers::ServerState::Provisioning).await?;
+            let run = asked(tx, &server, RunKind::Provision, &by).await?;
+            tx.audit().called(&server.name);
+            Ok(Begun::Begun(Json(run)))
+        });
+        retry.await
+    }
+
+    /// Compare a server with what is to be there
+    ///
+    /// As it is done once a day by itself. Where something differs, the run waits in `awaiting_approval` with a plan that puts it
+    /// right; nothing is changed before somebody approves it.
+    ///
+    /// Refused as `wrong_state` when it is not ready, or something is being done with it.
+    #[oai(path = "/:server/compare", method = "post", operation_id = "compareServer")]
+    async fn compare(
+        &self,
+        caller: May<ManageServers>,
+        once: Once,
+        /// The server.
+        server: Path<ServerId>,
+    ) -> Result<Answered<Begun>, Error> {
+        let (organization, id) = (caller.organization(), server.0);
+        let by = caller.by();
+        let compare = once.run(&caller, organization, async |tx| {
+            rows::lock(tx, id).await?;
+            let server = find(tx, id).await?;
+            if server.state != servers::ServerState::Ready {
+                return Err(Error::new(Code::WrongState, "it is not ready; wait until it is"));
+            }
+            not_under_way(tx, &server).await?;
+            let run = asked(tx, &server, RunKind::Mend, &by).await?;
+            tx.audit().called(&server.name);
+            Ok(Begun::Begun(Json(run)))
+        });
+        compare.await
+    }
+
+    /// Begin to work on a server
+    ///
+    /// Until that ends, nobody is told that it cannot be reached.
+    #[oai(path = "/:server/maintenance", method = "post", operation_id = "beginServerMaintenance")]
+    async fn begin_maintenance(
+        &self,
+        caller: May<ManageServers>,
+        once: Once,
+        /// The server.
+        server: Path<ServerId>,
+    ) -> Result<Answered<Json<Server>>, Error> {
+        maintain(&caller, once, server.0, true).await
+    }
+
+    /// End the work on a server
+    ///
+    /// Where it cannot be reached by then, that is told when it is next looked at.
+    #[oai(path = "/:server/maintenance", method = "delete", operation_id = "endServerMaintenance")]
+    async fn end_maintenance(
+        &self,
+        caller: May<ManageServers>,
+        once: Once,
+        /// The server.
+        server: Path<ServerId>,
+    ) -> Result<Answered<Json<Server>>, Error> {
+        maintain(&caller, once, server.0, false).await
+    }
+}
+
+/// Has a job do something with a server.
+async fn asked(tx: &mut TenantTx, server: &rows::Server, kind: RunKind, by: &By) -> Result<ServerRun, Error> {
+    let stack = server.stack;
+    let run = run_rows::insert(tx, stack, kind, &by.to_string()).await?;
+    let asked = match kind {
+        RunKind::Provision | RunKind::Mend => ProvisionServer { run, stack }.request().enqueue(tx, by).await?,
+        RunKind::Destroy => DestroyServer { run, stack }.request().enqueue(tx, by).await?,
+    };
+    run_rows::set_job(tx, run, asked.id).await?;
+    Ok(runs::find(tx, server.id, run).await?.into())
+}
+
+async fn not_under_way(tx: &mut TenantTx, server: &rows::Server) -> Result<(), Error> {
+    if run_rows::under_way(tx, server.stack).await? {
+        let detail = "something is being done with it, or waits to be approved; see its runs";
+        return Err(Error::new(Code::WrongState, detail));
+    }
+    Ok(())
+}
+
+async fn maintain(
+    caller: &May<ManageServers>,
+    once: Once,
+    id: ServerId,
+    maintenance: bool,
+) -> Result<Answered<Json<Server>>, Error> {
+    let maintain = once.run(caller, caller.organization(), async |tx| {
+        rows::lock(tx, id).await?;
+        let before = Server::from(find(tx, id).await?);
+        watch::set_maintenance(tx, id, maintenance).await?;
+        let after = Server::from(find(tx, id).await?);
+        tx.audit().called(&after.name).became(before.to_json().as_ref(), after.to_json().as_ref());
+        Ok(Json(after))
+    });
+    maintain.await
 }
 
 async fn find(tx: &mut TenantTx, id: ServerId) -> Result<rows::Server, Error> {
@@ -465,6 +596,10 @@ impl From<rows::Server> for Server {
             monthly_cost: row.monthly_cost,
             currency: row.currency,
             credential_id: row.credential,
+            maintenance: row.maintenance,
+            reached_at: row.reached_at.map(Into::into),
+            unreachable_since: row.unreachable_since.map(Into::into),
+            drift: row.drift.map(|drift| drift.changes.into_iter().map(Into::into).collect()),
             created_at: row.created_at.into(),
             ready_at: row.ready_at.map(Into::into),
             destroyed_at: row.destroyed_at.map(Into::into),

@@ -3,7 +3,8 @@
 use gantry_jobs::Job as _;
 use gantry_jobs::servers::ProvisionServer;
 use gantry_schema::digest::hex;
-use gantry_schema::organizations::needed::{ApproveServers, ReadServers};
+use gantry_schema::jobs::control::{self, Change};
+use gantry_schema::organizations::needed::{ApproveServers, ManageServers, ReadServers};
 use gantry_schema::servers::runs::{self as rows, Run};
 use gantry_schema::servers::{RunState as State, plans};
 use gantry_schema::{JobId, RunId, ServerId, TenantTx, servers};
@@ -37,6 +38,8 @@ pub struct ServerRuns;
 enum ServerRunKind {
     /// Everything is made that is to be there.
     Provision,
+    /// What differs from what is to be there is found, and put right when somebody approves it.
+    Mend,
     /// Everything is removed that is there.
     Destroy,
 }
@@ -83,7 +86,7 @@ impl From<State> for ServerRunState {
 
 /// One thing that is made, changed or removed.
 #[derive(Debug, Object)]
-struct PlannedChange {
+pub(super) struct PlannedChange {
     /// Its address in the configuration.
     address: String,
     /// `create`, `update`, `delete` or `replace`.
@@ -257,6 +260,55 @@ impl ServerRuns {
         });
         approve.await
     }
+
+    /// Cancel what is done with a server
+    ///
+    /// At once where no worker has begun; else Terraform is interrupted, saves what it has made, and the run ends a moment later.
+    /// The server is then `failed` with the code `cancelled`, with what was made by then: `POST /servers/{id}/retry` goes on from
+    /// there, `DELETE /servers/{id}` removes it.
+    ///
+    /// Refused as `wrong_state` when it has ended.
+    #[oai(path = "/:server/runs/:run/cancel", method = "post", operation_id = "cancelServerRun")]
+    async fn cancel(
+        &self,
+        caller: May<ManageServers>,
+        once: Once,
+        /// The server.
+        server: Path<ServerId>,
+        /// What is not to be done any more.
+        run: Path<RunId>,
+    ) -> Result<Answered<Json<ServerRun>>, Error> {
+        let (organization, server, id) = (caller.organization(), server.0, run.0);
+        let who = caller.by().to_string();
+        let cancel = once.run(&caller, organization, async |tx| {
+            servers::queries::lock(tx, server).await?;
+            let before = find(tx, server, id).await?;
+            if before.state.has_ended() {
+                return Err(Error::new(Code::WrongState, "it has ended"));
+            }
+            let stopped = match before.job {
+                Some(job) => control::cancel(tx, job, &who).await?,
+                None => Change::Unknown,
+            };
+            // Where a worker has it, that worker ends it.
+            if stopped != Change::Asked {
+                cancelled(tx, &before).await?;
+            }
+            let after = ServerRun::from(find(tx, server, id).await?);
+            tx.audit().became(ServerRun::from(before).to_json().as_ref(), after.to_json().as_ref());
+            Ok(Json(after))
+        });
+        cancel.await
+    }
+}
+
+/// Ends a run that no worker has, with what it was for.
+async fn cancelled(tx: &mut TenantTx, run: &Run) -> Result<(), Error> {
+    if rows::advance(tx, run.id, State::Cancelled).await? && run.kind != servers::RunKind::Mend {
+        let said = "the run was cancelled before it came to its end";
+        servers::queries::failed(tx, run.server, servers::Problem::Cancelled, said).await?;
+    }
+    Ok(())
 }
 
 /// 32 bytes, written in hexadecimal digits.
@@ -278,21 +330,24 @@ pub(super) async fn find(tx: &mut TenantTx, server: ServerId, run: RunId) -> Res
     found.ok_or_else(|| Error::not_found(run))
 }
 
+impl From<plans::Change> for PlannedChange {
+    fn from(change: plans::Change) -> Self {
+        Self { address: change.address, action: change.action }
+    }
+}
+
 impl From<Run> for ServerRun {
     fn from(run: Run) -> Self {
         let plan = match (run.plan, run.plan_sha256, run.monthly_cost, run.currency) {
-            (Some(plan), Some(sha256), Some(monthly_cost), Some(currency)) => {
-                let change = |it: plans::Change| PlannedChange { address: it.address, action: it.action };
-                Some(ServerPlan {
-                    add: plan.add,
-                    change: plan.change,
-                    remove: plan.remove,
-                    changes: plan.changes.into_iter().map(change).collect(),
-                    sha256: hex(&sha256),
-                    monthly_cost,
-                    currency,
-                })
-            }
+            (Some(plan), Some(sha256), Some(monthly_cost), Some(currency)) => Some(ServerPlan {
+                add: plan.add,
+                change: plan.change,
+                remove: plan.remove,
+                changes: plan.changes.into_iter().map(Into::into).collect(),
+                sha256: hex(&sha256),
+                monthly_cost,
+                currency,
+            }),
             _ => None,
         };
         Self {
@@ -300,6 +355,7 @@ impl From<Run> for ServerRun {
             server_id: run.server,
             kind: match run.kind {
                 servers::RunKind::Provision => ServerRunKind::Provision,
+                servers::RunKind::Mend => ServerRunKind::Mend,
                 servers::RunKind::Destroy => ServerRunKind::Destroy,
             },
             state: run.state.into(),

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts or stops a machine of the sandbox: an OpenSSH server of its own, on a port of loopback.
-# usage: machine.sh start|stop DIRECTORY NAME
+# usage: machine.sh start DIRECTORY NAME MADE_AS
+#        machine.sh stop DIRECTORY NAME
 set -eu
 verb=$1 dir=$2 name=$3
 running() { [ -s "$dir/pid" ] && kill -0 "$(cat "$dir/pid")" 2>/dev/null; }
@@ -11,6 +12,7 @@ start)
     if running && [ -s "$dir/port" ]; then exit 0; fi
     umask 077
     mkdir -p "$dir"
+    echo "$4" >"$dir/made_as"
     case $name in slow*) sleep 30 ;; esac
     rm -f "$dir/pid" "$dir/port"
     if ! [ -s "$dir/host_key" ]; then ssh-keygen -q -t ed25519 -N '' -C '' -f "$dir/host_key"; fi
@@ -62,6 +64,10 @@ CONFIG
         ssh-keygen -q -t ed25519 -N '' -C '' -f "$dir/other_key"
         mv "$dir/other_key.pub" "$dir/host_key.pub"
         ;;
+    drift*)
+        # Somebody changes it, once.
+        case $4 in run_*) echo "changed by hand" >"$dir/made_as" ;; esac
+        ;;
     esac
     ;;
 stop)
@@ -73,6 +79,7 @@ stop)
             tries=$((tries + 1))
         done
     fi
-    rm -rf "$dir"
+    # What it was made as is asked for again by whatever takes its place; whoever made it removes the rest.
+    find "$dir" -mindepth 1 ! -name made_as -delete 2>/dev/null || true
     ;;
 esac

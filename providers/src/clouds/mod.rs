@@ -13,6 +13,8 @@ use serde_json::Value;
 pub struct Blueprint<'a> {
     /// What it is known by; everything that is made for it carries this.
     pub label: &'a str,
+    /// What it is made by.
+    pub run: &'a str,
     /// Its host name.
     pub name: &'a str,
     /// Where.

@@ -3,7 +3,8 @@
 //! loopback.
 //!
 //! Names make it fail: `fail-quota…` before anything is made, `fail-plan…` when it is planned, `fail-apply…` half-way,
-//! `fail-ssh…`, `fail-login…` and `fail-host-key…` when it is looked at; `slow…` takes half a minute.
+//! `fail-ssh…`, `fail-login…` and `fail-host-key…` when it is looked at; `slow…` takes half a minute. `drift…` is made, and
+//! then changed by somebody else.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -112,8 +113,13 @@ fn configuration(wanted: &Blueprint<'_>, size: &Size, directory: &Path) -> Value
         "input": { "directory": directory, "name": wanted.name, "image": wanted.image, "size": size.name,
                    "cores": size.cores, "memory_mib": size.memory_mib, "disk_gib": size.disk_gib,
                    "network": "${terraform_data.network.id}", "firewall": "${terraform_data.firewall.id}" },
+        // What the machine says it was made as. Where it says something else, or is gone, another takes its place.
+        "triggers_replace": format!(
+            "${{fileexists(\"{directory}/made_as\") ? trimspace(file(\"{directory}/made_as\")) : \"{}\"}}",
+            wanted.run
+        ),
         "provisioner": [
-            { "local-exec": { "command": local("start") } },
+            { "local-exec": { "command": format!("{} '${{self.triggers_replace}}'", local("start")) } },
             { "local-exec": { "when": "destroy", "command": local("stop") } },
         ],
     });
@@ -174,6 +180,7 @@ pub fn clear_away(terraform: &Terraform, label: &str) -> std::io::Result<Vec<Str
     {
         let _gone = kill_process(pid, Signal::TERM);
     }
+    let was_there = directory.join("host_key").exists();
     std::fs::remove_dir_all(&directory)?;
-    Ok(vec![format!("machine {label}")])
+    Ok(was_there.then(|| format!("machine {label}")).into_iter().collect())
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -175,6 +176,7 @@ impl Terraform {
             scrubber: Scrubber::of(new.secrets),
             environment: [plain_environment(&path), new.environment.to_vec()].concat(),
             path,
+            spent: AtomicU64::new(0),
             _held: held,
         };
         let mut configuration = new.configuration.clone();
@@ -256,6 +258,7 @@ pub struct Workspace {
     program: PathBuf,
     environment: Vec<(String, String)>,
     scrubber: Scrubber,
+    spent: AtomicU64,
     _held: File,
 }
 
@@ -288,6 +291,17 @@ impl Workspace {
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
         self.scrubber.scrub(text)
+    }
+
+    /// How long Terraform has run here so far.
+    #[must_use]
+    pub fn spent(&self) -> Duration {
+        Duration::from_micros(self.spent.load(Ordering::Relaxed))
+    }
+
+    fn spend(&self, since: Instant) {
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.spent.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// Prepares the directory: plugins, and the place of the state.
@@ -381,7 +395,9 @@ impl Workspace {
             // Whoever listens may be slow: Terraform does not wait for him.
             let _full = events.try_send(event);
         };
+        let begun = Instant::now();
         let finished = process::run(&self.program(arguments, time), &self.scrubber, on_line, stop).await?;
+        self.spend(begun);
         match finished.ended {
             Ended::With(0) => Ok(finished),
             Ended::TimedOut => Err(Trouble::Hung(stage)),
@@ -407,7 +423,9 @@ impl Workspace {
             }
         };
         let program = self.program(arguments, Duration::from_mins(2));
+        let begun = Instant::now();
         let finished = process::run(&program, &self.scrubber, on_line, std::future::pending()).await?;
+        self.spend(begun);
         match finished.ended {
             Ended::With(0) => serde_json::from_str(&said).map_err(|_| Trouble::Garbage(stage)),
             Ended::With(_) => Err(Trouble::Failed { stage, said: finished.complaint.trim().to_owned() }),

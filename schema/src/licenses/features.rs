@@ -78,8 +78,7 @@ impl Limit {
     #[must_use]
     pub const fn feature(self) -> Option<Feature> {
         match self {
-            Self::Servers => Some(Feature::ServerProvisioning),
-            Self::CloudAccounts | Self::ConcurrentProvisioning => Some(Feature::InfrastructureProvisioning),
+            Self::Servers | Self::CloudAccounts | Self::ConcurrentProvisioning => Some(Feature::ServerProvisioning),
             Self::Domains => Some(Feature::DomainManagement),
             Self::Applications | Self::Users | Self::ChildOrganizations | Self::DeploymentsPerMonth => None,
         }

@@ -7,6 +7,7 @@ pub mod queries;
 pub mod runs;
 pub mod state;
 pub mod states;
+pub mod watch;
 
 use std::str::FromStr;
 
@@ -37,6 +38,8 @@ words! {
     RunKind {
         /// Everything is made that is to be there.
         Provision = "provision",
+        /// What differs from what is to be there is found, and put right when somebody says so.
+        Mend = "mend",
         /// Everything is removed that is there.
         Destroy = "destroy",
     }
@@ -63,6 +66,17 @@ words! {
         Failed = "failed",
         /// Something else took its place.
         Cancelled = "cancelled",
+    }
+}
+
+impl RunKind {
+    /// Whether a run that comes to nothing when it is so far may leave the server otherwise than it was.
+    #[must_use]
+    pub const fn may_spoil(self, state: RunState) -> bool {
+        match self {
+            Self::Provision | Self::Destroy => true,
+            Self::Mend => matches!(state, RunState::Approved | RunState::Applying | RunState::Verifying),
+        }
     }
 }
 

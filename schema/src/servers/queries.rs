@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Problem, ServerState, read};
+use super::plans::Summary;
+use super::{Problem, ServerState, read, watch};
 use crate::credentials::Cloud;
 use crate::window::in_order;
 use crate::{CloudCredentialId, JobTx as _, ServerId, SshKeyId, StackId, TenantTx, Window};
@@ -89,6 +90,14 @@ pub struct Server {
     pub credential: Option<CloudCredentialId>,
     /// With what the platform gets in.
     pub ssh_key: SshKeyId,
+    /// Somebody works on it.
+    pub maintenance: bool,
+    /// When somebody was last in.
+    pub reached_at: Option<DateTime<Utc>>,
+    /// Since when nobody gets in; `None`: somebody did the last time.
+    pub unreachable_since: Option<DateTime<Utc>>,
+    /// What differs from what is to be there; `None`: nothing did when that was last looked at.
+    pub drift: Option<Summary>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// When it was ready.
@@ -118,6 +127,10 @@ struct Row {
     stack: StackId,
     credential: Option<CloudCredentialId>,
     ssh_key: SshKeyId,
+    maintenance: bool,
+    reached_at: Option<DateTime<Utc>>,
+    unreachable_since: Option<DateTime<Utc>>,
+    drift: Option<Value>,
     created_at: DateTime<Utc>,
     ready_at: Option<DateTime<Utc>>,
     destroyed_at: Option<DateTime<Utc>>,
@@ -154,6 +167,10 @@ impl Row {
             stack: self.stack,
             credential: self.credential,
             ssh_key: self.ssh_key,
+            maintenance: self.maintenance,
+            reached_at: self.reached_at,
+            unreachable_since: self.unreachable_since,
+            drift: self.drift.map(serde_json::from_value).transpose().map_err(json)?,
             created_at: self.created_at,
             ready_at: self.ready_at,
             destroyed_at: self.destroyed_at,
@@ -210,7 +227,8 @@ pub async fn find(tx: &mut TenantTx, id: ServerId) -> Result<Option<Server>, sql
         r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.state, v.address, v.port,
                   v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
                   s.id as "stack: StackId", s.credential_id as "credential: CloudCredentialId",
-                  s.ssh_key_id as "ssh_key: SshKeyId", v.created_at, v.ready_at, v.destroyed_at
+                  s.ssh_key_id as "ssh_key: SshKeyId", v.maintenance, v.reached_at, v.unreachable_since,
+                  v.drift, v.created_at, v.ready_at, v.destroyed_at
              from servers v join stacks s on s.server_id = v.id
             where v.organization_id = $1 and v.id = $2"#,
         organization.uuid(),
@@ -262,7 +280,8 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
                 r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.state, v.address,
                           v.port, v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
                           s.id as "stack: StackId", s.credential_id as "credential: CloudCredentialId",
-                          s.ssh_key_id as "ssh_key: SshKeyId", v.created_at, v.ready_at, v.destroyed_at
+                          s.ssh_key_id as "ssh_key: SshKeyId", v.maintenance, v.reached_at, v.unreachable_since,
+                          v.drift, v.created_at, v.ready_at, v.destroyed_at
                      from servers v join stacks s on s.server_id = v.id
                     where v.organization_id = $1 and v.id > $2 and v.id < $3
                       and ($5::text is null or v.state = $5) and ($6::text is null or v.cloud = $6)
@@ -294,7 +313,8 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
 pub async fn set_state(tx: &mut TenantTx, id: ServerId, state: ServerState) -> Result<(), sqlx::Error> {
     let organization = tx.organization();
     sqlx::query!(
-        "update servers set state = $3, problem_code = null, problem = null where organization_id = $1 and id = $2",
+        "update servers set state = $3, problem_code = null, problem = null, watch_at = null, compare_at = null
+          where organization_id = $1 and id = $2",
         organization.uuid(),
         id.uuid(),
         state.as_str()
@@ -311,7 +331,8 @@ pub async fn set_state(tx: &mut TenantTx, id: ServerId, state: ServerState) -> R
 pub async fn failed(tx: &mut TenantTx, id: ServerId, problem: Problem, said: &str) -> Result<(), sqlx::Error> {
     let organization = tx.organization();
     sqlx::query!(
-        "update servers set state = 'failed', problem_code = $3, problem = $4 where organization_id = $1 and id = $2",
+        "update servers set state = 'failed', problem_code = $3, problem = $4, watch_at = null, compare_at = null
+          where organization_id = $1 and id = $2",
         organization.uuid(),
         id.uuid(),
         problem.as_str(),
@@ -370,13 +391,17 @@ pub async fn checked(tx: &mut TenantTx, id: ServerId, checks: &[Check], ready: b
     sqlx::query!(
         "update servers set checks = $3, state = case when $4 then 'ready' else state end,
                 ready_at = case when $4 then coalesce(ready_at, $5) else ready_at end,
+                reached_at = $5, unreachable_since = null, misses = 0, watch_at = case when $4 then $6::timestamptz end,
+                compare_at = case when $4 then $7::timestamptz end, drift = null,
                 problem_code = case when $4 then null else problem_code end, problem = case when $4 then null else problem end
           where organization_id = $1 and id = $2",
         organization.uuid(),
         id.uuid(),
         checks,
         ready,
-        now
+        now,
+        now + watch::next(0),
+        now + watch::COMPARED_EVERY
     )
     .execute(tx.connection())
     .await
@@ -390,7 +415,8 @@ pub async fn checked(tx: &mut TenantTx, id: ServerId, checks: &[Check], ready: b
 pub async fn destroyed(tx: &mut TenantTx, id: ServerId) -> Result<(), sqlx::Error> {
     let (organization, now) = (tx.organization(), tx.now());
     sqlx::query!(
-        "update servers set state = 'destroyed', destroyed_at = $3, problem_code = null, problem = null
+        "update servers set state = 'destroyed', destroyed_at = $3, problem_code = null, problem = null, watch_at = null,
+                compare_at = null
           where organization_id = $1 and id = $2",
         organization.uuid(),
         id.uuid(),

@@ -277,3 +277,40 @@ pub async fn cancel_others(tx: &mut TenantTx, stack: StackId, than: RunId) -> Re
     .await
     .map(drop)
 }
+
+/// Whether another run of the transaction's organization may work beside those that do, of which there may be so many. Whoever
+/// asks is counted when he moves his run on, in the same transaction: two that ask at once do not both get the last place.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn has_room(tx: &mut TenantTx, id: RunId, most: u64) -> Result<bool, sqlx::Error> {
+    let organization = tx.organization();
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    sqlx::query!("select id from organizations where id = $1 for no key update", organization.uuid())
+        .fetch_optional(tx.connection())
+        .await?;
+    sqlx::query_scalar!(
+        r#"select count(*) < $3 as "room!" from runs
+            where organization_id = $1 and id <> $2 and state in ('planning', 'applying', 'verifying')"#,
+        organization.uuid(),
+        id.uuid(),
+        most
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// Whether something is to be done with a stack of the transaction's organization, or waits to be approved.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn under_way(tx: &mut TenantTx, stack: StackId) -> Result<bool, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        r#"select exists (select from runs where organization_id = $1 and stack_id = $2 and finished_at is null) as "is!""#,
+        organization.uuid(),
+        stack.uuid()
+    )
+    .fetch_one(tx.connection())
+    .await
+}

@@ -79,11 +79,23 @@ pub enum PlatformEvent {
     LicenseExpiring,
     /// Much of what a license allows is used.
     LicenseThreshold,
+    /// A server was made, and is as it has to be.
+    ServerReady,
+    /// A server could not be made, put right or removed.
+    ServerFailed,
+    /// A server is gone.
+    ServerDestroyed,
+    /// Nobody gets into a server any more.
+    ServerUnreachable,
+    /// Somebody gets into a server again.
+    ServerRecovered,
+    /// A server is not what is to be there.
+    ServerDrifted,
 }
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 33] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -111,6 +123,12 @@ impl PlatformEvent {
         Self::LicenseRevoked,
         Self::LicenseExpiring,
         Self::LicenseThreshold,
+        Self::ServerReady,
+        Self::ServerFailed,
+        Self::ServerDestroyed,
+        Self::ServerUnreachable,
+        Self::ServerRecovered,
+        Self::ServerDrifted,
     ];
 
     /// Those that tell how an endpoint is doing.
@@ -140,6 +158,12 @@ impl PlatformEvent {
             Self::LicenseRevoked => "license.revoked",
             Self::LicenseExpiring => "license.expiring",
             Self::LicenseThreshold => "license.threshold",
+            Self::ServerReady => "server.ready",
+            Self::ServerFailed => "server.failed",
+            Self::ServerDestroyed => "server.destroyed",
+            Self::ServerUnreachable => "server.unreachable",
+            Self::ServerRecovered => "server.recovered",
+            Self::ServerDrifted => "server.drifted",
             Self::ApiUsageThreshold => "api_usage.threshold",
             Self::AuditRecorded => "audit.recorded",
             Self::AccessRefused => "security.access_refused",
@@ -271,6 +295,41 @@ impl PlatformEvent {
                 }),
                 json!({ "limit": "users", "percent": 80, "used": 8, "most": 10 }),
             ),
+            Self::ServerReady => about_server(
+                "A server was made or put right, and everything that was looked at is as it has to be.",
+                json!({
+                    "address": text("Where it is reached."),
+                    "port": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "The port of its SSH server." },
+                }),
+                json!({ "address": "203.0.113.7", "port": 22 }),
+            ),
+            Self::ServerFailed => about_server(
+                "A server could not be made, put right or removed.",
+                json!({
+                    "code": text("Why, as a word that never changes."),
+                    "detail": text("What was said about it."),
+                    "remedy": text("What to do about it."),
+                }),
+                json!({ "code": "cloud_quota_exceeded", "detail": "1 more server is needed, and 10 of 10 are used",
+                        "remedy": "Remove what nobody needs, choose a smaller size, or have the cloud raise the quota." }),
+            ),
+            Self::ServerDestroyed => {
+                about_server("A server is gone, with all that was made for it.", json!({}), json!({}))
+            }
+            Self::ServerUnreachable => about_server(
+                "Nobody got into a server three times in a row.",
+                json!({ "reason": text("What went wrong the last time.") }),
+                json!({ "reason": "203.0.113.7:22 does not answer: not within 15 s" }),
+            ),
+            Self::ServerRecovered => about_server("Somebody gets into a server again.", json!({}), json!({})),
+            Self::ServerDrifted => about_server(
+                "A server is not what is to be there. Nothing is changed until somebody approves the run.",
+                json!({
+                    "run_id": id("run", "What puts it right."),
+                    "changes": { "type": "array", "items": { "type": "string" }, "description": "What would be done, and with what." },
+                }),
+                json!({ "run_id": "run_01h455vb4pex5vsknk084sn02q", "changes": ["update hcloud_firewall.server"] }),
+            ),
             Self::ApiUsageThreshold => (
                 "80, 90, 95 or 100 percent of what may be called, or sent and answered, in a month are used: each is told once.",
                 json!({
@@ -385,6 +444,14 @@ fn about_license(description: &'static str, mut properties: Value, mut example: 
     properties["license_id"] = id("lic", "The license.");
     example["organization_id"] = "org_01h455vb4pex5vsknk084sn02q".into();
     example["license_id"] = "lic_01h455vb4pex5vsknk084sn02q".into();
+    (description, properties, example)
+}
+
+fn about_server(description: &'static str, mut properties: Value, mut example: Value) -> (&'static str, Value, Value) {
+    properties["server_id"] = id("srv", "Which.");
+    properties["name"] = text("What it is called.");
+    example["server_id"] = "srv_01h455vb4pex5vsknk084sn02q".into();
+    example["name"] = "web-1".into();
     (description, properties, example)
 }
 

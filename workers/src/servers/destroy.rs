@@ -1,11 +1,14 @@
 use gantry_jobs::servers::DestroyServer;
 use gantry_providers::clouds::Template;
+use gantry_schema::notices;
 use gantry_schema::servers::queries as servers;
 use gantry_schema::servers::{Problem, RunState, ServerState, runs};
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use serde_json::json;
 
 use super::provision::left;
 use super::setback::Setback;
+use super::tell;
 use super::teller::Teller;
 use super::work::{Work, settle};
 use crate::{Context, Done, Failure, Run};
@@ -55,6 +58,9 @@ async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Set
     servers::destroyed(&mut tx, work.server.id).await?;
     runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?;
     tx.record("server.destroyed").on(&work.server.id).called(&work.server.name);
+    let said = [PlatformEvent::ServerDrifted, PlatformEvent::ServerUnreachable];
+    notices::settle(&mut tx, &said, &work.server.id.to_string()).await?;
+    tell(cx, &mut tx, PlatformEvent::ServerDestroyed, &work.server, json!({})).await?;
     let result = json!({ "server": work.server.id, "state": ServerState::Destroyed.as_str() });
     Ok(cx.complete_with(tx, &result).await?)
 }

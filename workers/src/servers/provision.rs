@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gantry_jobs::servers::ProvisionServer;
@@ -5,19 +6,25 @@ use gantry_providers::clouds::{Template, sandbox};
 use gantry_providers::ssh::{self, SshError};
 use gantry_providers::terraform::Trouble;
 use gantry_schema::credentials::Cloud;
+use gantry_schema::licenses::{Limit, licensed};
 use gantry_schema::organizations::settings::{self, Setting};
 use gantry_schema::servers::plans::{self, Cost, Summary};
 use gantry_schema::servers::queries::{self as servers, Check, Place as Where};
-use gantry_schema::servers::{Problem, RunState, ServerState, needs_approval, runs};
+use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, needs_approval, runs, watch};
+use gantry_schema::webhooks::event_types::PlatformEvent;
+use gantry_schema::{JobTx as _, TenantTx, notices};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::checks;
 use super::setback::Setback;
 use super::teller::Teller;
 use super::work::{Place, Work, settle, summary};
+use super::{checks, tell};
 use crate::{Context, Done, Failure, Run};
+
+/// How long a run waits before it asks again whether it is its turn.
+const TURN: Duration = Duration::from_secs(2);
 
 impl Run for ProvisionServer {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
@@ -70,8 +77,9 @@ async fn plan(
     place: &Place,
     teller: &Teller,
 ) -> Result<Option<Done>, Setback> {
-    teller.stage("planning");
     let mut tx = cx.begin().await?;
+    wait_for_room(cx, &mut tx, work).await?;
+    teller.stage("planning");
     if !runs::advance(&mut tx, work.run.id, RunState::Planning).await? {
         return Ok(Some(cx.complete(tx).await?));
     }
@@ -82,6 +90,9 @@ async fn plan(
     let cost = Cost { monthly: template.monthly_cost, currency: template.currency };
     plans::keep(&mut tx, cx.sealing_keys(), work.run.id, &planned.bytes, &summary, cost).await?;
     servers::set_cost(&mut tx, work.server.id, cost.monthly, cost.currency).await?;
+    if work.run.kind == RunKind::Mend {
+        return compared(cx, tx, work, &summary).await.map(Some);
+    }
     let unapproved = settings::get(&mut tx, Setting::ServersUnapprovedCost).await?.value.as_i64();
     if needs_approval(cost.monthly, unapproved) {
         teller.say(format!("it waits for an approval: {} {} a month", cost.monthly, cost.currency));
@@ -95,10 +106,48 @@ async fn plan(
     Ok(None)
 }
 
+/// Only so many servers are made at once as the license allows; others wait for their turn.
+async fn wait_for_room(cx: &Context, tx: &mut TenantTx, work: &Work) -> Result<(), Failure> {
+    let anchors = cx.trust().anchors(cx.db()).await?;
+    let Some(license) = licensed(tx, &anchors).await? else { return Ok(()) };
+    let evaluation = license.evaluate(tx.now(), None, &BTreeMap::new());
+    let most = evaluation.limits.get(Limit::ConcurrentProvisioning.as_str()).copied().flatten();
+    match most {
+        Some(most) if !runs::has_room(tx, work.run.id, most).await? => {
+            let why = format!("the license lets {most} servers be made at once, and as many are");
+            Err(Failure::Snooze(TURN, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says what differs. Somebody has to say that it is put right.
+async fn compared(cx: &Context, mut tx: TenantTx, work: &Work, summary: &Summary) -> Result<Done, Setback> {
+    let (server, run) = (&work.server, work.run.id);
+    let differs = !summary.changes.is_empty();
+    watch::compared(&mut tx, server.id, differs.then_some(summary)).await?;
+    if !differs {
+        notices::settle(&mut tx, &[PlatformEvent::ServerDrifted], &server.id.to_string()).await?;
+        runs::advance(&mut tx, run, RunState::Succeeded).await?;
+        return Ok(cx.complete(tx).await?);
+    }
+    if runs::advance(&mut tx, run, RunState::AwaitingApproval).await? {
+        let changes: Vec<String> =
+            summary.changes.iter().map(|change| format!("{} {}", change.action, change.address)).collect();
+        let facts = json!({ "server_id": server.id, "name": server.name, "run_id": run, "changes": changes });
+        notices::write(&mut tx, PlatformEvent::ServerDrifted, &server.id.to_string(), &facts).await?;
+        let more = json!({ "run_id": run, "changes": changes });
+        tell(cx, &mut tx, PlatformEvent::ServerDrifted, server, more).await?;
+    }
+    let result = json!({ "run": run, "state": RunState::AwaitingApproval.as_str() });
+    Ok(cx.complete_with(tx, &result).await?)
+}
+
 /// Carries out what was planned. Where that was begun before, what is left of it is worked out anew, and carried out if it is
 /// nothing else.
 async fn apply(cx: &Context, work: &Work, place: &Place, teller: &Teller, begun: bool) -> Result<(), Setback> {
     let mut tx = cx.begin().await?;
+    wait_for_room(cx, &mut tx, work).await?;
     if !runs::advance(&mut tx, work.run.id, RunState::Applying).await? {
         return Err(Failure::cancel("the run was cancelled").into());
     }
@@ -135,6 +184,10 @@ async fn carry_on(cx: &Context, place: &Place, teller: &Teller, approved: &Summa
 /// Removes what was half made. Answers why it is not all made.
 async fn undone(cx: &Context, work: &Work, place: &Place, teller: &Teller, setback: Setback) -> Setback {
     let Setback::Problem(problem, said) = setback else { return setback };
+    // Whoever uses it does not lose it because something about it could not be changed.
+    if work.server.ready_at.is_some() {
+        return Setback::Problem(problem, said);
+    }
     if cx.is_stopped() {
         // Whoever goes on comes to the same, and removes it.
         return Setback::Failure(Failure::retry(said));
@@ -190,7 +243,9 @@ async fn verify(
     servers::set_place(&mut tx, work.server.id, &at).await?;
     runs::advance(&mut tx, work.run.id, RunState::Verifying).await?;
     tx.commit().await?;
+    let begun = Instant::now();
     let found = look(cx, work, template, &at).await?;
+    let by_ssh = begun.elapsed();
     let wrong: Vec<&Check> = found.iter().filter(|check| !check.passed).collect();
     let mut tx = cx.begin().await?;
     servers::checked(&mut tx, work.server.id, &found, wrong.is_empty()).await?;
@@ -201,8 +256,14 @@ async fn verify(
     }
     runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?;
     tx.record("server.ready").on(&work.server.id).called(&work.server.name);
+    let said = [PlatformEvent::ServerDrifted, PlatformEvent::ServerUnreachable];
+    notices::settle(&mut tx, &said, &work.server.id.to_string()).await?;
+    let more = json!({ "address": at.address, "port": at.port });
+    tell(cx, &mut tx, PlatformEvent::ServerReady, &work.server, more).await?;
     teller.say("ready");
-    let result = json!({ "server": work.server.id, "address": at.address, "port": at.port });
+    let result = json!({ "server": work.server.id, "address": at.address, "port": at.port,
+                         "seconds_in_terraform": place.workspace.spent().as_secs_f64(),
+                         "seconds_by_ssh": by_ssh.as_secs_f64() });
     Ok(cx.complete_with(tx, &result).await?)
 }
 

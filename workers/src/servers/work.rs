@@ -20,6 +20,7 @@ use rand::RngExt as _;
 
 use super::setback::Setback;
 use super::store::Store;
+use super::tell_failed;
 use super::teller::Teller;
 use crate::{Context, Failure};
 
@@ -60,9 +61,10 @@ impl Work {
 
     /// What is written for Terraform.
     pub(crate) fn template(&self, cx: &Context) -> Result<Template, Setback> {
-        let label = self.label();
+        let (label, run) = (self.label(), self.run.id.to_string());
         let blueprint = Blueprint {
             label: &label,
+            run: &run,
             name: &self.server.name,
             region: &self.server.region,
             size: &self.server.size,
@@ -151,9 +153,10 @@ pub(crate) async fn settle(cx: &Context, work: &Work, teller: &Teller, setback: 
     } else {
         runs::failed(&mut tx, work.run.id, problem, &said).await?
     };
-    if ended {
+    if ended && work.run.kind.may_spoil(work.run.state) {
         servers::failed(&mut tx, work.server.id, problem, &said).await?;
         tx.record("server.failed").on(&work.server.id).called(&work.server.name);
+        tell_failed(cx, &mut tx, &work.server, problem, &said).await?;
     }
     tx.commit().await?;
     Ok(Failure::cancel(format!("{}: {said}", problem.as_str())))
