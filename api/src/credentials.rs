@@ -293,7 +293,8 @@ impl CloudCredentials {
     ///
     /// Kept sealed; nothing shows it again. Whether it looks like one of its cloud is checked at once.
     ///
-    /// Refused as `name_taken` when there is one of that name, as `too_many` when there are 100.
+    /// Refused as `name_taken` when there is one of that name, as `too_many` when there are 100, as `license_limit` when the
+    /// license allows no more, as `license_state` when it is not in force.
     #[oai(path = "/", method = "post", operation_id = "createCloudCredential")]
     async fn create(
         &self,

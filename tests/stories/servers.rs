@@ -10,10 +10,10 @@ use gantry_providers::ssh;
 use gantry_schema::credentials::{Credential, queries as credentials};
 use gantry_schema::organizations::settings::{self, Setting};
 use gantry_schema::servers::queries::{self as servers, NewServer, Server};
+use gantry_schema::servers::runs::{self, Run};
 use gantry_schema::servers::state::Refused;
 use gantry_schema::servers::states::{self, StateError, Writer};
 use gantry_schema::servers::watch;
-use gantry_schema::servers::runs::{self, Run};
 use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, keys};
 use gantry_schema::{JobId, Order, RunId, ServerId, Window};
 use gantry_tests::live::{Engine, eventually};
@@ -415,7 +415,10 @@ async fn a_run_whose_job_ended_without_it_is_ended_as_well(pool: PgPool) {
     live.settled().await;
     engine.stop().await;
     let server = found(&acme, asked.server).await;
-    assert_eq!((server.state, server.problem.map(|(problem, _)| problem)), (ServerState::Failed, Some(Problem::GaveUp)));
+    assert_eq!(
+        (server.state, server.problem.map(|(problem, _)| problem)),
+        (ServerState::Failed, Some(Problem::GaveUp))
+    );
     assert_eq!(told(&live).await, ["server.failed"]);
 }
 

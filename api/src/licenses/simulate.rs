@@ -29,6 +29,8 @@ const ADDING: &[(&str, Limit)] = &[
     ("restoreOrganization", Limit::ChildOrganizations),
     ("acceptInvitation", Limit::Users),
     ("signUpByInvitation", Limit::Users),
+    ("createCloudCredential", Limit::CloudAccounts),
+    ("createServer", Limit::Servers),
 ];
 
 /// What is to be supposed.

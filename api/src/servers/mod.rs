@@ -339,7 +339,8 @@ impl Servers {
     /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan. What is half made when
     /// something goes wrong is removed again, and `problem` says why.
     ///
-    /// Refused as `name_taken` when there is a server of that name.
+    /// Refused as `name_taken` when there is a server of that name, as `license_limit` when the license allows no more, as
+    /// `license_state` when it is not in force.
     #[oai(path = "/", method = "post", operation_id = "createServer")]
     async fn create(
         &self,

@@ -103,3 +103,52 @@ async fn a_server_is_asked_for_and_a_job_makes_it(pool: PgPool) {
     let malformed = json!({ "plan_sha256": "+1".repeat(32), "monthly_cost": 500 });
     acme.post(&path, &malformed).await.problem(422, "invalid_field", Some("plan_sha256"));
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_run_is_cancelled_and_what_failed_is_tried_again(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let credential = added(&acme).await;
+    let asked = acme.post("/servers", &server("web-1", &credential)).await.expect(202);
+    let path = format!("/servers/{}", asked["server"]["id"].as_str().unwrap());
+    let run = format!("{path}/runs/{}", asked["run"]["id"].as_str().unwrap());
+    acme.post(&format!("{path}/retry"), &json!({})).await.problem(409, "wrong_state", None);
+    acme.post(&format!("{path}/compare"), &json!({})).await.problem(409, "wrong_state", None);
+    assert_eq!(acme.post(&format!("{run}/cancel"), &json!({})).await.expect(200)["state"], "cancelled");
+    acme.post(&format!("{run}/cancel"), &json!({})).await.problem(409, "wrong_state", None);
+    let failed = acme.get(&path).await.expect(200);
+    assert_eq!((&failed["state"], &failed["problem"]["code"]), (&json!("failed"), &json!("cancelled")));
+    let job = acme.get(&format!("/jobs/{}", asked["run"]["job_id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(job["state"], "cancelled");
+
+    let again = acme.post(&format!("{path}/retry"), &json!({})).await.expect(202);
+    assert_eq!((&again["kind"], &again["state"]), (&json!("provision"), &json!("queued")));
+    assert_eq!(acme.get(&path).await.expect(200)["state"], "provisioning");
+
+    assert_eq!(acme.post(&format!("{path}/maintenance"), &json!({})).await.expect(200)["maintenance"], true);
+    assert_eq!(acme.delete(&format!("{path}/maintenance")).await.expect(200)["maintenance"], false);
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn there_are_no_more_servers_and_accounts_than_the_license_allows(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    let license = json!({ "tier": "starter", "type": "perpetual", "limits": [{ "name": "servers", "most": 1 }] });
+    platform
+        .operator()
+        .await
+        .post(&format!("/organizations/{}/license", acme.organization), &license)
+        .await
+        .expect(200);
+    let credential = added(&acme).await;
+    let second = json!({ "name": "Second", "credential": { "sandbox": { "token": "sandbox-my-second-one" } } });
+    acme.post("/cloud-credentials", &second).await.problem(409, "license_limit", None);
+    let asked = acme.post("/servers", &server("web-1", &credential)).await.expect(202);
+    acme.post("/servers", &server("web-2", &credential)).await.problem(409, "license_limit", None);
+    assert_eq!(platform.count("servers").await, 1);
+    // What is gone leaves its place to another.
+    let gone = "update servers set state = 'destroyed', destroyed_at = now()";
+    sqlx::query(gone).execute(&platform.pool).await.unwrap();
+    assert!(asked["server"]["id"].is_string());
+    acme.post("/servers", &server("web-2", &credential)).await.expect(202);
+}

@@ -6,7 +6,7 @@ use poem::http::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::furnish::furnish;
+use super::furnish::{come_so_far, furnish};
 use super::operation::{Operation, prefix_of};
 use super::{IN_USE, all, in_order, scene};
 
@@ -64,6 +64,7 @@ async fn every_operation_that_changes_something_leaves_an_entry(pool: PgPool) {
     let mut walked = 0;
     for operation in in_order(&done) {
         let id = operation.id;
+        come_so_far(&platform, operation).await;
         let before = entries(&platform.pool).await.len();
         let ask = operation.ask(&things).header("User-Agent", "walker/1").header("X-Request-Id", id);
         let token = (!operation.is_open()).then(|| callers.of(operation));

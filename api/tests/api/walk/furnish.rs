@@ -21,7 +21,7 @@ use crate::support::Platform;
 /// What comes about by the way, and is found in a list.
 const COME_ABOUT: &[&str] = &["aud"];
 
-/// The digest in the example of a confirmation.
+/// The digest in the examples of a confirmation and of an approval.
 const EXAMPLE_DIGEST: &str = "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328";
 
 fn bytes(digits: &str) -> Vec<u8> {
@@ -75,6 +75,20 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
     (things, asked)
 }
 
+/// Where workers have to have come so far that an operation is possible.
+pub async fn come_so_far(platform: &Platform, operation: Operation) {
+    let (server, run) = match operation.id {
+        "approveServerRun" | "cancelServerRun" => ("provisioning", "awaiting_approval"),
+        "compareServer" => ("ready", "succeeded"),
+        "retryServer" => ("failed", "failed"),
+        _ => return,
+    };
+    let of_servers = "update servers set state = $1 where destroyed_at is null";
+    sqlx::query(of_servers).bind(server).execute(&platform.pool).await.unwrap();
+    let of_runs = "update runs set state = $1, plan_sha256 = $2, finished_at = case when $1 <> 'awaiting_approval' then now() end";
+    sqlx::query(of_runs).bind(run).bind(bytes(EXAMPLE_DIGEST)).execute(&platform.pool).await.unwrap();
+}
+
 /// What no operation makes, because the platform tells it by itself.
 async fn told(platform: &Platform, callers: &Callers) -> Things {
     let mut tx = platform.app.db.tenant(callers.actor.organization).await.unwrap();
@@ -92,8 +106,6 @@ async fn told(platform: &Platform, callers: &Callers) -> Things {
     archives::insert(&mut tx, &made).await.unwrap();
     tx.record("a.furnishing");
     tx.commit().await.unwrap();
-    let of_example = "update runs set state = 'awaiting_approval', plan_sha256 = $2 where id = $1";
-    sqlx::query(of_example).bind(run.uuid()).bind(bytes(EXAMPLE_DIGEST)).execute(&platform.pool).await.unwrap();
     seal(platform).await;
     Things::from([
         ("ntc".to_owned(), notice.to_string()),

@@ -25,7 +25,7 @@ use crate::documented::DOCUMENT;
 use crate::schema::resolve;
 use crate::support::{Actor, Platform};
 use ask::{Api, Ask};
-use furnish::furnish;
+use furnish::{come_so_far, furnish};
 use operation::{OWN, Operation, Things, all, id_prefix, ids};
 use stored::stored;
 
@@ -170,6 +170,7 @@ async fn every_example_is_accepted(pool: PgPool) {
     let (platform, api, callers) = scene(pool).await;
     let (things, done) = furnish(&platform, &api, &callers).await;
     for operation in in_order(&done) {
+        come_so_far(&platform, operation).await;
         let ask = operation.ask(&things);
         let token = (!operation.is_open()).then(|| callers.of(operation));
         let answer = api.send(&ask, token).await;
