@@ -513,6 +513,7 @@ impl Account for Aws {
 
     async fn headroom(&self, needs: &Needs<'_>) -> Result<Headroom> {
         let region = needs.region;
+        check_region(region)?;
         let mut quotas = Vec::new();
         let mut quota = |name: &str, needed: u64, used: u64, allowed: u64| {
             quotas.push(Quota { name: name.to_owned(), needed, used, allowed });

@@ -451,7 +451,7 @@ impl Account for Gcp {
         let (value, named) = (clean(label, "_-", 63).to_ascii_lowercase(), name(label));
         let mut things = Vec::new();
         for (kind, has_labels, scope) in KINDS {
-            let filter = if has_labels { format!("labels.{LABEL}={value}") } else { format!("name:{named}*") };
+            let filter = if has_labels { format!("labels.{LABEL}={value}") } else { format!("name eq {named}.*") };
             let filter = format!("&filter={}", segment(&filter));
             let fields = "id,name,zone,region";
             let found: Vec<Value> = match scope {
