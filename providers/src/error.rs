@@ -57,7 +57,7 @@ pub enum Error {
     /// The connection ended before the answer was complete.
     #[error("the connection was closed before the answer was complete")]
     Reset(#[source] Cause),
-    /// The answer's head is larger than is read.
+    /// The answer, or its head, is larger than is read.
     #[error("the head of the answer is too large")]
     TooLarge(#[source] Cause),
     /// The answer is not what the other side's protocol has.
@@ -66,6 +66,14 @@ pub enum Error {
     /// This installation has no such provider.
     #[error("no {0} is configured")]
     NotConfigured(&'static str),
+    /// The vendor does not know who asks, or not any more.
+    #[error("the credential is refused with {code}: {reason}")]
+    CredentialRefused {
+        /// The vendor's own code.
+        code: String,
+        /// What the vendor says, without the credential.
+        reason: String,
+    },
     /// The vendor does not take it, and will not later either.
     #[error("it was refused with {code}: {reason}")]
     Rejected {
@@ -103,6 +111,7 @@ impl Error {
             Self::TooLarge(_) => "too_large",
             Self::Protocol(_) => "protocol",
             Self::NotConfigured(_) => "not_configured",
+            Self::CredentialRefused { .. } => "credential_refused",
             Self::Rejected { .. } => "rejected",
             Self::PutOff { .. } => "put_off",
         }
@@ -117,6 +126,7 @@ impl Error {
             | Self::InvalidHeader(_)
             | Self::RefusedAddress { .. }
             | Self::NotConfigured(_)
+            | Self::CredentialRefused { .. }
             | Self::Rejected { .. } => false,
             Self::Dns { .. }
             | Self::Connect(_)

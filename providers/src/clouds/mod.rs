@@ -1,12 +1,34 @@
 //! Clouds: what is written for Terraform to make a server there, what it costs, and what is left when Terraform has lost
 //! sight of it.
 
+pub mod account;
+pub mod aws;
+pub mod azure;
+pub mod cloud_init;
+pub mod digitalocean;
+pub mod gcp;
+pub mod hetzner;
+mod known;
+pub mod plausible;
+pub mod price;
 pub mod sandbox;
+mod template;
+#[cfg(test)]
+mod templates;
+#[cfg(test)]
+mod testing;
+mod wire;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
+
+pub use account::{Account, Vendor};
+pub use known::{Known, known};
+pub use template::{of_nothing, template};
 
 /// A server that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +49,80 @@ pub struct Blueprint<'a> {
     pub authorized_key: &'a str,
     /// Words for it.
     pub labels: &'a BTreeMap<String, String>,
+    /// What else is wanted of it.
+    pub options: Options<'a>,
+}
+
+/// What else may be wanted of a server. Nothing of it concerns the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options<'a> {
+    /// Whose it is; everything that is made carries this. Empty: nobody's.
+    pub organization: &'a str,
+    /// The run that makes it, not one that changes it later: everything that is made carries this. Empty: none.
+    pub run: &'a str,
+    /// From where it is reached by SSH; `None`: from everywhere.
+    pub ssh_sources: Option<Vec<IpNet>>,
+    /// What else is let in, besides 22, 80 and 443.
+    pub rules: Vec<Rule>,
+    /// Its network; `None`: the usual one, or what the cloud gives.
+    pub network: Option<Network>,
+    /// Networks that its own must not overlap.
+    pub others: Vec<Ipv4Net>,
+    /// Whether its address is to stay when the machine is another.
+    pub static_address: bool,
+    /// How large a volume it has; `None`: it has none.
+    pub volume_gib: Option<u32>,
+    /// How large its disk is, where that is not part of its size; `None`: the usual.
+    pub disk_gib: Option<u32>,
+    /// A secret of at least 32 bytes, from which its first host key is made: the same as long as the stack is.
+    pub secret: &'a [u8],
+    /// Addresses from which the platform comes, where they are known.
+    pub platform: Vec<IpAddr>,
+}
+
+/// Something that is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// To which ports, from the first to the last. ICMP has none.
+    pub ports: Option<(u16, u16)>,
+    /// From where.
+    pub sources: Vec<IpNet>,
+    /// What for.
+    pub description: String,
+}
+
+/// Protocols that firewalls of all clouds know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP.
+    Icmp,
+}
+
+impl Protocol {
+    /// As all of them write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+}
+
+/// A private network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// All of it.
+    pub range: Ipv4Net,
+    /// The part the server is in.
+    pub subnet: Ipv4Net,
 }
 
 /// A file that lies beside the configuration.
@@ -45,6 +141,8 @@ pub struct Template {
     pub configuration: Value,
     /// What lies beside it.
     pub files: Vec<File>,
+    /// What Terraform finds in its environment besides: it is secret, and none of the configuration.
+    pub environment: Vec<(String, String)>,
     /// In a month, in the smallest unit of the currency.
     pub monthly_cost: i64,
     /// ISO 4217.
@@ -62,6 +160,7 @@ impl Template {
         Self {
             configuration: serde_json::json!({ "terraform": { "required_version": ">= 1.5" } }),
             files: Vec::new(),
+            environment: Vec::new(),
             monthly_cost: 0,
             currency: "USD",
             patience: Duration::ZERO,
@@ -81,6 +180,12 @@ pub enum Because {
     Image,
     /// The account may have no more.
     Quota,
+    /// Its name is none, or something else about it cannot be.
+    Name,
+    /// Its network cannot be.
+    Network,
+    /// The cloud has none at the moment.
+    Capacity,
     /// This installation makes none there.
     Off,
 }

@@ -85,6 +85,7 @@ pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Templat
             File { name: "sshd", contents: sshd.display().to_string() },
             File { name: "ports", contents: free_ports() },
         ],
+        environment: Vec::new(),
         monthly_cost: size.monthly_cents,
         currency: "USD",
         patience: Duration::from_secs(10),

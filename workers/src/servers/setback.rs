@@ -1,6 +1,6 @@
 //! Why a run does not go on: for good, as a word and what was said; or for now.
 
-use gantry_providers::clouds::{Because, Refusal};
+use gantry_providers::clouds::{self, Because, Known, Refusal};
 use gantry_providers::terraform::Trouble;
 use gantry_schema::credentials::queries::CredentialError;
 use gantry_schema::servers::Problem;
@@ -64,6 +64,8 @@ impl From<Refusal> for Setback {
             Because::Size => Problem::UnknownSize,
             Because::Image => Problem::UnknownImage,
             Because::Quota => Problem::CloudQuotaExceeded,
+            Because::Capacity => Problem::CapacityUnavailable,
+            Because::Name | Because::Network => Problem::PlanFailed,
             Because::Off => Problem::SandboxOff,
         };
         Self::Problem(problem, refusal.said)
@@ -85,65 +87,19 @@ impl From<Trouble> for Setback {
     }
 }
 
-/// What clouds and Terraform say, as words that never change. The first that fits.
-const SAID: &[(&[&str], Problem)] = &[
-    (
-        &[
-            "state already locked",
-            "Error acquiring the state lock",
-            "HTTP remote state",
-            "Failed to save state",
-            "Error saving state",
-        ],
-        Problem::StateConflict,
-    ),
-    (
-        &[
-            "resource_limit_exceeded",
-            "VcpuLimitExceeded",
-            "InstanceLimitExceeded",
-            "AddressLimitExceeded",
-            "QUOTA_EXCEEDED",
-            "QuotaExceeded",
-            "droplet limit",
-            "exceed your droplet limit",
-        ],
-        Problem::CloudQuotaExceeded,
-    ),
-    (
-        &[
-            "resource_unavailable",
-            "placement_error",
-            "InsufficientInstanceCapacity",
-            "ZONE_RESOURCE_POOL_EXHAUSTED",
-            "SkuNotAvailable",
-        ],
-        Problem::CapacityUnavailable,
-    ),
-    (
-        &[
-            "UnauthorizedOperation",
-            "AuthFailure",
-            "InvalidClientTokenId",
-            "invalid_client",
-            "AuthorizationFailed",
-            "unauthorized",
-            "Unable to authenticate you",
-        ],
-        Problem::CredentialRefused,
-    ),
-];
-
 fn classify(stage: &str, said: &str) -> Problem {
-    let known = SAID.iter().find(|(texts, _)| texts.iter().any(|text| said.contains(text)));
-    known.map_or(
-        match stage {
+    match clouds::known(said) {
+        Some(Known::State) => Problem::StateConflict,
+        Some(Known::Quota) => Problem::CloudQuotaExceeded,
+        Some(Known::Capacity) => Problem::CapacityUnavailable,
+        // What it allows is looked at in the same place.
+        Some(Known::Credential | Known::Permission) => Problem::CredentialRefused,
+        Some(Known::NameTaken | Known::RateLimit) | None => match stage {
             "init" => Problem::InitFailed,
             "plan" | "show" => Problem::PlanFailed,
             _ => Problem::ApplyFailed,
         },
-        |(_, problem)| *problem,
-    )
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gantry_providers::Secret;
-use gantry_providers::clouds::{Blueprint, Template, sandbox};
+use gantry_providers::clouds::{Blueprint, Options, Template, sandbox};
 use gantry_providers::terraform::backend::Backend;
 use gantry_providers::terraform::{NewWorkspace, Planned, Workspace};
 use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
@@ -71,6 +71,7 @@ impl Work {
             image: &self.server.image,
             authorized_key: &self.ssh_key.public,
             labels: &self.server.labels,
+            options: Options::default(),
         };
         match self.server.cloud {
             Cloud::Sandbox => Ok(sandbox::template(&cx.providers().terraform, &blueprint)?),
@@ -94,9 +95,11 @@ impl Work {
         let backend = Backend::start(Arc::new(store), Secret::new(token.clone())).await.map_err(Failure::retry)?;
         let members = self.credential.iter().flat_map(Credential::members);
         let named = members.map(|(name, value)| (format!("SANDBOX_{}", name.to_ascii_uppercase()), value.to_owned()));
-        let environment: Vec<(String, String)> = named.chain(backend.environment()).collect();
+        let given = template.environment.iter().cloned();
+        let environment: Vec<(String, String)> = named.chain(backend.environment()).chain(given).collect();
         let members = self.credential.iter().flat_map(Credential::members).map(|(_, value)| value.to_owned());
-        let secrets: Vec<String> = members.chain([token]).collect();
+        let given = template.environment.iter().map(|(_, value)| value.clone());
+        let secrets: Vec<String> = members.chain([token]).chain(given).collect();
         // Whoever worked on it before may still clear its own directory away.
         let name = format!("{}-{}", self.run.id, self.fence);
         let new = NewWorkspace {
