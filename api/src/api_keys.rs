@@ -237,7 +237,7 @@ impl ApiKeys {
             (None, Some(template)) => of_template(template, &caller, organization)?,
             _ => return Err(Error::field("scopes", "write either scopes or a template, and leave the other out")),
         };
-        let networks = read_networks(&networks.unwrap_or_default(), MAX_NETWORKS)?;
+        let networks = read_networks("networks", &networks.unwrap_or_default(), MAX_NETWORKS)?;
         let expires_at = expires_at.map(|moment| moment.0);
         if expires_at.is_some_and(|at| at <= app.db.now()) {
             return Err(Error::field(
@@ -362,16 +362,16 @@ fn of_template(
     Ok(scopes)
 }
 
-/// Reads networks: a single address is one.
-pub(crate) fn read_networks(words: &[String], most: usize) -> Result<Vec<IpNet>, Error> {
+/// Reads the networks of a field: a single address is one.
+pub(crate) fn read_networks(field: &str, words: &[String], most: usize) -> Result<Vec<IpNet>, Error> {
     if words.len() > most {
-        return Err(Error::field("networks", format!("at most {most} networks can be listed")));
+        return Err(Error::field(field, format!("at most {most} networks can be listed")));
     }
     let read = |(index, word): (usize, &String)| {
         let network = word.parse::<IpNet>().ok().or_else(|| word.parse::<IpAddr>().ok().map(IpNet::from));
         network.map(|network| network.trunc()).ok_or_else(|| {
             Error::field(
-                format!("networks[{index}]"),
+                format!("{field}[{index}]"),
                 "this is no address and no network; write one such as 203.0.113.9, 203.0.113.0/24 or 2001:db8::/32",
             )
         })

@@ -1,5 +1,8 @@
 //! What opens an organization's accounts at clouds.
 
+use gantry_jobs::credentials::CheckCredential;
+use gantry_jobs::{By, Job as _};
+use gantry_schema::credentials::accounts::Standing;
 use gantry_schema::credentials::queries::{self as rows, Known};
 use gantry_schema::credentials::{Cloud, Credential as Opened};
 use gantry_schema::organizations::needed::{ManageCredentials, ReadCredentials};
@@ -87,6 +90,19 @@ struct CloudCredential {
     hint: String,
     /// Servers that were made with it, and are there.
     servers: i64,
+    /// What the cloud said of it when it was last asked.
+    state: CloudCredentialState,
+    /// By what the cloud knows the account, where it says so.
+    #[oai(skip_serializing_if_is_none)]
+    account: Option<String>,
+    /// What is needed of the account, each with whether it is permitted, as far as the cloud says so.
+    permissions: Vec<CloudPermission>,
+    /// Why the cloud does not take it.
+    #[oai(skip_serializing_if_is_none)]
+    problem: Option<String>,
+    /// When the cloud was last asked.
+    #[oai(skip_serializing_if_is_none)]
+    checked_at: Option<Moment>,
     /// When it was added.
     created_at: Moment,
     /// When another last took its place under the same id.
@@ -100,8 +116,44 @@ example!(CloudCredential, {
     "cloud": "sandbox",
     "hint": "…-one",
     "servers": 1,
+    "state": "valid",
+    "account": "sandbox",
+    "permissions": [],
+    "checked_at": "2026-01-15T12:00:01Z",
     "created_at": "2026-01-15T12:00:00Z",
 });
+
+/// What a cloud said of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+enum CloudCredentialState {
+    /// It was not asked yet.
+    Unchecked,
+    /// It takes it.
+    Valid,
+    /// It does not take it.
+    Refused,
+}
+
+impl From<Standing> for CloudCredentialState {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Unchecked => Self::Unchecked,
+            Standing::Valid => Self::Valid,
+            Standing::Refused => Self::Refused,
+        }
+    }
+}
+
+/// Something that has to be permitted.
+#[derive(Debug, Object)]
+struct CloudPermission {
+    /// The cloud's own name for it.
+    name: String,
+    /// Whether it is; absent: the cloud does not say.
+    #[oai(skip_serializing_if_is_none)]
+    held: Option<bool>,
+}
 
 /// A lasting key of a user of AWS.
 #[derive(Debug, Object, Deserialize)]
@@ -291,7 +343,7 @@ impl CloudCredentials {
 
     /// Add a cloud credential
     ///
-    /// Kept sealed; nothing shows it again. Whether it looks like one of its cloud is checked at once.
+    /// Kept sealed; nothing shows it again. Whether it looks like one of its cloud is checked at once, and a job asks the cloud.
     ///
     /// Refused as `name_taken` when there is one of that name, as `too_many` when there are 100, as `license_limit` when the
     /// license allows no more, as `license_state` when it is not in force.
@@ -306,6 +358,7 @@ impl CloudCredentials {
         let organization = caller.organization();
         let NewCloudCredential { name, credential } = body.0;
         let credential = credential.read()?;
+        let by = caller.by();
         let create = once.run(&caller, organization, async |tx| {
             if rows::count(tx).await? >= rows::MOST {
                 return Err(Error::new(
@@ -318,6 +371,7 @@ impl CloudCredentials {
                 Error::new(Code::NameTaken, "there is a credential of this name; choose another").at("name")
             })?;
             let made = find(tx, id).await?;
+            check(tx, id, &by).await?;
             tx.audit().on(&id).called(&made.name).became(None, made.to_json().as_ref());
             Ok(Created::Created(Json(made), format!("/cloud-credentials/{id}")))
         });
@@ -353,7 +407,7 @@ impl CloudCredentials {
         body: Body<CloudCredentialRotation>,
     ) -> Result<Answered<Json<CloudCredential>>, Error> {
         let (organization, id) = (caller.organization(), credential.0);
-        let credential = body.0.credential.read()?;
+        let (credential, by) = (body.0.credential.read()?, caller.by());
         let rotate = once.run(&caller, organization, async |tx| {
             let before = find(tx, id).await?;
             if Cloud::from(before.cloud) != credential.cloud() {
@@ -362,6 +416,7 @@ impl CloudCredentials {
             }
             rows::replace(tx, &app.sealing, id, &credential).await?;
             let after = find(tx, id).await?;
+            check(tx, id, &by).await?;
             tx.audit().called(&after.name).became(before.to_json().as_ref(), after.to_json().as_ref());
             Ok(Json(after))
         });
@@ -390,6 +445,12 @@ impl CloudCredentials {
     }
 }
 
+/// Has the cloud asked about it.
+async fn check(tx: &mut TenantTx, credential: CloudCredentialId, by: &By) -> Result<(), Error> {
+    CheckCredential { credential, region: None }.request().enqueue(tx, by).await?;
+    Ok(())
+}
+
 async fn find(tx: &mut TenantTx, id: CloudCredentialId) -> Result<CloudCredential, Error> {
     Ok(rows::find(tx, id).await?.ok_or_else(|| Error::not_found(id))?.into())
 }
@@ -402,6 +463,15 @@ impl From<Known> for CloudCredential {
             cloud: known.cloud.into(),
             hint: known.hint,
             servers: known.servers,
+            state: known.standing.into(),
+            account: known.account,
+            permissions: known
+                .permitted
+                .into_iter()
+                .map(|it| CloudPermission { name: it.name, held: it.held })
+                .collect(),
+            problem: known.problem,
+            checked_at: known.checked_at.map(Into::into),
             created_at: known.created_at.into(),
             rotated_at: known.rotated_at.map(Into::into),
         }

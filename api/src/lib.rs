@@ -10,6 +10,7 @@ pub mod audit;
 pub mod body;
 pub mod caller;
 pub mod client;
+pub mod cloud_catalogues;
 pub mod compatible;
 pub mod conditional;
 pub mod cors;
@@ -94,7 +95,7 @@ type Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, servers::Servers, servers::ServerRuns),
+    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
@@ -126,7 +127,7 @@ const FEATURES: Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, servers::Servers, servers::ServerRuns),
+    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),

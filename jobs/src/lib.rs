@@ -25,6 +25,7 @@
 
 pub mod audit;
 pub mod catalogue;
+pub mod credentials;
 pub mod diagnostics;
 pub mod doorbell;
 pub mod gather;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use gantry_schema::jobs::{Concurrency, Held, OnConflict, Unique};
 use gantry_schema::licenses::{Feature, Limit};
-use gantry_schema::{RunId, ServerId, StackId};
+use gantry_schema::servers::Options;
+use gantry_schema::{CloudCredentialId, RunId, ServerId, StackId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Job, Policy, Queue, Retry};
@@ -40,6 +41,29 @@ impl Job for ProvisionServer {
     fn concurrency(&self) -> Option<Concurrency> {
         Some(one_for(self.stack))
     }
+}
+
+/// Finds out whether a server could be made, and what it would cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EstimateServer {
+    /// With what.
+    pub credential: CloudCredentialId,
+    /// Its host name.
+    pub name: String,
+    /// Where.
+    pub region: String,
+    /// How large.
+    pub size: String,
+    /// What it begins with.
+    pub image: String,
+    /// What else is wanted of it.
+    #[serde(default)]
+    pub options: Options,
+}
+
+impl Job for EstimateServer {
+    const KIND: &'static str = "servers.estimate";
+    const POLICY: Policy = Policy::new(Queue::Default).attempts(3);
 }
 
 /// Removes a server and everything that was made for it.

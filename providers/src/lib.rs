@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use clouds::endpoints::Endpoints;
 pub use error::{Error, Result};
 use hooks::HookSender;
 use mail::MailSender;
@@ -50,6 +51,8 @@ pub struct Config {
     pub sms: sms::Config,
     /// Servers.
     pub terraform: terraform::Config,
+    /// Where clouds are, if elsewhere than where they really are.
+    pub clouds: Endpoints,
 }
 
 /// One provider of each kind, cheap to clone.
@@ -63,6 +66,8 @@ pub struct Providers {
     pub sms: Arc<dyn SmsSender>,
     /// Makes servers.
     pub terraform: Arc<Terraform>,
+    /// Opens accounts at clouds.
+    pub clouds: Arc<Endpoints>,
 }
 
 impl Providers {
@@ -73,6 +78,7 @@ impl Providers {
             mail: config.mail.build()?,
             sms: config.sms.build()?,
             terraform: Arc::new(Terraform::new(config.terraform.clone())),
+            clouds: Arc::new(config.clouds.clone()),
         })
     }
 }

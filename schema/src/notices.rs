@@ -77,6 +77,9 @@ impl Notice {
             )
         } else if of(PlatformEvent::ServerUnreachable) {
             format!("Nobody gets into the server {}: {}.", fact("name"), fact("reason"))
+        } else if of(PlatformEvent::CloudCredentialRefused) {
+            let (name, said) = (fact("name"), fact("detail"));
+            format!("The cloud does not take the credential {name}: {said}. Put another in its place.")
         } else if of(PlatformEvent::ServerDrifted) {
             format!(
                 "The server {} is not what is to be there; approve the run {} to put it right.",

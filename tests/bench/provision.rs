@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
 use gantry_schema::servers::queries::{self as servers, NewServer};
 use gantry_schema::servers::states::{self, Writer};
-use gantry_schema::servers::{RunKind, keys, runs};
+use gantry_schema::servers::{Options, RunKind, keys, runs};
 use gantry_tests::percentile::percentile;
 use gantry_tests::process::{Servers, app_db, organization, sealing_keys};
 use serde_json::{Value, json};
@@ -176,6 +176,7 @@ async fn state(of: &Servers, figures: &mut Figures) -> anyhow::Result<()> {
         size: "small",
         image: "debian-12",
         labels: &BTreeMap::new(),
+        options: &Options::default(),
     };
     let server = servers::insert(&mut tx, &new, ssh_key).await?;
     let stack = servers::find(&mut tx, server).await?.context("it was just made")?.stack;

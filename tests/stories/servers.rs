@@ -14,7 +14,7 @@ use gantry_schema::servers::runs::{self, Run};
 use gantry_schema::servers::state::Refused;
 use gantry_schema::servers::states::{self, StateError, Writer};
 use gantry_schema::servers::watch;
-use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, keys};
+use gantry_schema::servers::{Options, Problem, RunKind, RunState, ServerState, keys};
 use gantry_schema::{JobId, Order, RunId, ServerId, Window};
 use gantry_tests::live::{Engine, eventually};
 use gantry_tests::{Actor, Live, Platform};
@@ -50,6 +50,7 @@ async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
         size: "small",
         image: "debian-12",
         labels: &BTreeMap::new(),
+        options: &Options::default(),
     };
     let server = servers::insert(&mut tx, &new, ssh_key).await.unwrap();
     let stack = servers::find(&mut tx, server).await.unwrap().unwrap().stack;

@@ -299,6 +299,7 @@ async fn a_server(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys)
         size: "small",
         image: "debian-12",
         labels: &BTreeMap::new(),
+        options: &servers::Options::default(),
     };
     let server = servers::queries::insert(tx, &new, ssh_key).await.unwrap();
     let stack = servers::queries::find(tx, server).await.unwrap().unwrap().stack;

@@ -223,6 +223,7 @@ impl Own {
                 mail: Arc::new(gantry_providers::mail::SandboxMail::default()),
                 sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
                 terraform: self.terraform,
+                clouds: Arc::default(),
             }),
             sealing_keys: self.sealing_keys,
             license_issuers: Arc::default(),

@@ -96,6 +96,7 @@ impl Platform {
                 mail: mail.clone(),
                 sms: sms.clone(),
                 terraform: Arc::new(Terraform::new(terraform::Config::default())),
+                clouds: Arc::default(),
             }),
             sealing_keys,
             license_issuers: Arc::default(),

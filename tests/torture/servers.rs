@@ -14,7 +14,7 @@ use gantry_jobs::{By, Job as _, Queue};
 use gantry_providers::{Config, Providers, terraform};
 use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
 use gantry_schema::servers::queries::{self as servers, NewServer};
-use gantry_schema::servers::{RunKind, keys, runs};
+use gantry_schema::servers::{Options, RunKind, keys, runs};
 use gantry_schema::{Db, OrganizationId, RunId, ServerId, StackId};
 use gantry_tests::process::{Servers, app_db, organization, runtime, sealing_keys};
 use gantry_workers::{engine, registry};
@@ -175,6 +175,7 @@ async fn provision(db: &Db, organization: OrganizationId, name: &str) -> anyhow:
         size: "small",
         image: "debian-12",
         labels: &BTreeMap::new(),
+        options: &Options::default(),
     };
     let server = servers::insert(&mut tx, &new, ssh_key).await?;
     let stack = servers::find(&mut tx, server).await?.context("it was just made")?.stack;

@@ -6,6 +6,7 @@
 
 mod audit;
 mod context;
+mod credentials;
 pub mod diagnostics;
 pub mod drain;
 pub mod engine;

@@ -12,6 +12,7 @@ use gantry_jobs::process::{
     self, Namespace, Program, Receivers, Settings, Slots, Together as _, metrics, shutdown, telemetry,
 };
 use gantry_jobs::{Retry, schedule};
+use gantry_providers::clouds::endpoints::Endpoints;
 use gantry_providers::hooks::{self, client};
 use gantry_providers::{Providers, mail, sms, terraform};
 use gantry_schema::licenses::PublicKeys;
@@ -100,14 +101,16 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
-    let (program, plugins, directory, sandbox) = (
+    let (program, plugins, directory, sandbox, clouds) = (
         settings.optional::<PathBuf>("TERRAFORM"),
         settings.optional::<PathBuf>("TERRAFORM_PLUGINS"),
         settings.optional::<PathBuf>("PROVISIONING_DIRECTORY"),
         settings.required::<bool>("SANDBOX_CLOUD"),
+        settings.optional::<Endpoints>("CLOUD_ENDPOINTS"),
     )
         .together()?;
     let terraform = terraform::Config { program, directory, plugins, sandbox };
+    let clouds = clouds.unwrap_or_default();
     let mail = mail::Config::of_url(mail_url.as_ref(), mail_from.as_deref())?;
     let sms = sms::Config::of_url(sms_url.as_ref(), sms_from.as_deref())?;
     let sealing_keys = Arc::new(sealing_keys);
@@ -136,7 +139,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         db,
         ledger,
         registry: Arc::new(registry),
-        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform })?),
+        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform, clouds })?),
         sealing_keys,
         license_issuers: issuers.unwrap_or_default().0.into(),
         news: None,

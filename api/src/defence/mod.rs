@@ -294,7 +294,7 @@ fn read(app: &App, new: NewDefencePolicy) -> Result<Policy, Error> {
     let default = Policy::default();
     let or = |answer: Option<Answer>, default| answer.map_or(default, Response::from);
     let policy = Policy {
-        networks: read_networks(&new.networks.unwrap_or_default(), 200)?,
+        networks: read_networks("networks", &new.networks.unwrap_or_default(), 200)?,
         countries_allowed: read_countries("countries_allowed", &new.countries_allowed.unwrap_or_default())?,
         countries_denied: read_countries("countries_denied", &new.countries_denied.unwrap_or_default())?,
         refuses_unknown: new.refuses_unknown.unwrap_or(false),

@@ -1,12 +1,13 @@
 //! Servers: asked for, looked at, destroyed. Jobs make them; see `runs` for how far those are.
 
+mod options;
 mod runs;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use gantry_jobs::servers::{DestroyServer, ProvisionServer};
+use gantry_jobs::servers::{DestroyServer, EstimateServer, ProvisionServer};
 use gantry_jobs::{By, Job as _};
 use gantry_schema::organizations::Slug;
 use gantry_schema::organizations::needed::{ManageServers, ReadServers};
@@ -28,12 +29,14 @@ use crate::credentials::CloudName;
 use crate::error::{Code, Error, OnConstraint as _};
 use crate::example::example;
 use crate::field::{Moment, Word, Wrong, text_type};
+use crate::jobs::{Asked as AskedJob, Prefer, Receipt, asked as asked_job};
 use crate::once::{Answered, Once};
 use crate::page::Place;
 use crate::paging::{Paged, Paging};
 use crate::sort::Newest;
 use crate::tag::Tag;
 
+use options::ServerOptions;
 pub use runs::ServerRuns;
 use runs::{PlannedChange, ServerRun};
 
@@ -159,6 +162,8 @@ struct Server {
     image: String,
     /// The organization's own words for it.
     labels: BTreeMap<String, String>,
+    /// What else was wanted of it.
+    options: ServerOptions,
     /// Where it is in its life.
     state: ServerState,
     /// Its address, when that is known.
@@ -216,6 +221,7 @@ example!(Server, {
     "size": "small",
     "image": "debian-12",
     "labels": { "team": "shop" },
+    "options": { "ssh_sources": ["203.0.113.0/24"], "static_address": false },
     "state": "ready",
     "address": "127.0.0.1",
     "port": 40_022,
@@ -248,6 +254,8 @@ struct NewServer {
     image: Word,
     /// The organization's own words for it: up to 20, each with up to 40 characters and a text of up to 100.
     labels: Option<BTreeMap<String, String>>,
+    /// What else is wanted of it.
+    options: Option<ServerOptions>,
 }
 
 example!(NewServer, {
@@ -352,6 +360,7 @@ impl Servers {
         let organization = caller.organization();
         let body = body.0;
         let labels = labels(body.labels.unwrap_or_default())?;
+        let options = body.options.unwrap_or_default().read()?;
         let by = caller.by();
         let create = once.run(&caller, organization, async |tx| {
             let credential = credentials::queries::find(tx, body.credential_id).await?;
@@ -366,6 +375,7 @@ impl Servers {
                 size: body.size.as_str(),
                 image: body.image.as_str(),
                 labels: &labels,
+                options: &options,
             };
             let made = rows::insert(tx, &new, ssh_key).await;
             let id = made.on_constraint("servers_name_key", || {
@@ -378,6 +388,41 @@ impl Servers {
             Ok(Asked::Asked(Json(AskedServer { server, run }), format!("/servers/{id}")))
         });
         create.await
+    }
+
+    /// Estimate a server
+    ///
+    /// A job finds out whether it could be made, going by what the cloud says of its catalogue and of the account's quotas, and what
+    /// it would cost. Its `result` has `possible`; then `currency`, `hourly`, `monthly`, `parts`, `not_included`, `quotas`,
+    /// `warnings` and `prices_read_at`, or else `code`, `detail` and `remedy`. With the header `Prefer: wait=10` the answer comes
+    /// when the job ended, with it. Nothing is made or reserved.
+    #[oai(path = "/estimate", method = "post", operation_id = "estimateServer")]
+    async fn estimate(
+        &self,
+        caller: May<ManageServers>,
+        app: Data<&App>,
+        once: Once,
+        prefer: Prefer,
+        body: Body<NewServer>,
+    ) -> Result<Answered<AskedJob<Receipt>>, Error> {
+        let (organization, by, body) = (caller.organization(), caller.by(), body.0);
+        let job = EstimateServer {
+            credential: body.credential_id,
+            name: body.name.to_string(),
+            region: body.region.into(),
+            size: body.size.into(),
+            image: body.image.into(),
+            options: body.options.unwrap_or_default().read()?,
+        };
+        labels(body.labels.unwrap_or_default())?;
+        let estimate = once.run(&caller, organization, async |tx| {
+            let known = credentials::queries::find(tx, job.credential).await?;
+            known.ok_or_else(|| Error::not_found(job.credential).at("credential_id"))?;
+            let asked_for = job.clone().request().enqueue(tx, &by).await?;
+            tx.audit().called(&job.name);
+            Ok(asked_job(asked_for))
+        });
+        prefer.wait(&app, organization, estimate.await?).await
     }
 
     /// Get a server
@@ -587,6 +632,7 @@ impl From<rows::Server> for Server {
             size: row.size,
             image: row.image,
             labels: row.labels,
+            options: row.options.into(),
             state: row.state.into(),
             address,
             port,

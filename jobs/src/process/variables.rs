@@ -308,6 +308,12 @@ pub const VARIABLES: &[Variable] = &[
         "Where Terraform works, and where machines of the sandbox lie; unset: below the system's directory for what is temporary.",
     )
     .read_by(ReadBy::Worker),
+    Variable::optional(
+        "CLOUD_ENDPOINTS",
+        "hetzner=https://hetzner.internal.example",
+        "Clouds that are reached elsewhere than where they really are, with commas between them: by a proxy, or a server that stands in for one.",
+    )
+    .read_by(ReadBy::Worker),
     Variable::with_default(
         "SANDBOX_CLOUD",
         "false",

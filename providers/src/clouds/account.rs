@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Serialize;
 use url::Url;
 
 use super::price::Price;
@@ -320,7 +321,7 @@ pub struct Permission {
 }
 
 /// What there is to be had.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Catalogue {
     /// Of all its prices; ISO 4217. Taxes are not in them.
     pub currency: &'static str,
@@ -335,7 +336,7 @@ pub struct Catalogue {
 }
 
 /// Where servers are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Region {
     /// The cloud's word for it.
     pub id: String,
@@ -348,7 +349,7 @@ pub struct Region {
 }
 
 /// How large a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Size {
     /// The cloud's word for it.
     pub id: String,
@@ -377,7 +378,7 @@ impl Size {
 }
 
 /// What a region has of a size.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Offer {
     /// Where.
     pub region: String,
@@ -392,7 +393,8 @@ pub struct Offer {
 }
 
 /// What processors understand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Architecture {
     /// Intel's and AMD's.
     #[default]
@@ -419,7 +421,7 @@ impl Architecture {
 }
 
 /// What a server begins with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Image {
     /// The cloud's word for it.
     pub id: String,
@@ -430,7 +432,7 @@ pub struct Image {
 }
 
 /// What costs extra, in a month; `None`: the cloud does not say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Extras {
     /// A GiB of a volume.
     pub volume_gib: Option<Price>,
@@ -454,7 +456,7 @@ pub struct Needs<'a> {
 }
 
 /// What an account may have of something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Quota {
     /// Of what, as the cloud calls it.
     pub name: String,

@@ -177,7 +177,7 @@ mod tests {
         fn whatever_a_customer_writes_stays_what_it_is(name in ".{0,60}", key in ".{0,200}") {
             let labels = BTreeMap::new();
             let wanted = Blueprint {
-                label: "srv_1", name: &name, region: "nbg1", size: "cx23", image: "debian-12",
+                run: "", label: "srv_1", name: &name, region: "nbg1", size: "cx23", image: "debian-12",
                 authorized_key: &key, labels: &labels, options: Options::default(),
             };
             let first = FirstKey::of(&[7; 32], "srv_1").unwrap();

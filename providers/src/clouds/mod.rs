@@ -6,6 +6,7 @@ pub mod aws;
 pub mod azure;
 pub mod cloud_init;
 pub mod digitalocean;
+pub mod endpoints;
 pub mod gcp;
 pub mod hetzner;
 mod known;

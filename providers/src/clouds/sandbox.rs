@@ -13,6 +13,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::account::{self, Architecture, Catalogue, Extras, Image, Offer, Region};
+use super::price::{HOURS, Price};
 use super::{Because, Blueprint, File, Refusal, Template};
 use crate::terraform::{Terraform, process};
 
@@ -42,6 +44,38 @@ pub struct Size {
     pub disk_gib: u32,
     /// What it costs in a month.
     pub monthly_cents: i64,
+}
+
+/// What there is to be had.
+#[must_use]
+pub fn catalogue() -> Catalogue {
+    let named = |id: &str| Region { id: id.to_owned(), name: id.to_owned(), available: true, ..Region::default() };
+    let offer = |region: &str, size: &Size| Offer {
+        region: region.to_owned(),
+        available: true,
+        hourly: Some(Price::of_nanos(size.monthly_cents * 10_000_000 / i64::from(HOURS))),
+        monthly: Some(Price::of_nanos(size.monthly_cents * 10_000_000)),
+        ..Offer::default()
+    };
+    let size = |size: &Size| account::Size {
+        id: size.name.to_owned(),
+        cores: size.cores,
+        memory_mib: size.memory_mib.into(),
+        disk_gib: size.disk_gib,
+        architecture: Architecture::X86,
+        family: String::new(),
+        deprecated: false,
+        offers: REGIONS.iter().map(|region| offer(region, size)).collect(),
+    };
+    let image = |id: &&str| Image { id: (*id).to_owned(), name: (*id).to_owned(), architecture: None };
+    Catalogue {
+        currency: "USD",
+        regions: REGIONS.iter().map(|id| named(id)).collect(),
+        sizes: SIZES.iter().map(size).collect(),
+        images: IMAGES.iter().map(image).collect(),
+        // An address costs nothing there, and there is nothing else.
+        extras: Extras { address: Some(Price::ZERO), ..Extras::default() },
+    }
 }
 
 /// The script that starts and stops machines.

@@ -97,6 +97,7 @@ pub(super) fn with<T>(
     then: impl FnOnce(Blueprint<'_>) -> T,
 ) -> T {
     then(Blueprint {
+        run: "",
         label: "srv_01JABCDEF",
         name: "web-1",
         region: "place-1",

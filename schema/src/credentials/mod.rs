@@ -1,5 +1,6 @@
 //! What opens an organization's accounts at clouds: which kinds there are, and what each looks like.
 
+pub mod accounts;
 pub mod queries;
 
 use std::fmt;

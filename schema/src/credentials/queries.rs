@@ -3,6 +3,9 @@
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 
+use serde_json::Value;
+
+use super::accounts::{Permitted, Standing};
 use super::{Cloud, Credential};
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::window::in_order;
@@ -24,6 +27,16 @@ pub struct Known {
     pub hint: String,
     /// Servers that were made with it, and are there.
     pub servers: i64,
+    /// What the cloud said of it.
+    pub standing: Standing,
+    /// By what the cloud knows the account.
+    pub account: Option<String>,
+    /// What may be done with it, as far as the cloud says so.
+    pub permitted: Vec<Permitted>,
+    /// Why the cloud does not take it.
+    pub problem: Option<String>,
+    /// When the cloud was last asked.
+    pub checked_at: Option<DateTime<Utc>>,
     /// When it was added.
     pub created_at: DateTime<Utc>,
     /// When another took its place under the same id.
@@ -50,6 +63,11 @@ struct Row {
     cloud: String,
     hint: String,
     servers: i64,
+    state: String,
+    account: Option<String>,
+    permitted: Option<Value>,
+    problem: Option<String>,
+    checked_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     rotated_at: Option<DateTime<Utc>>,
 }
@@ -62,6 +80,16 @@ impl Row {
             cloud: self.cloud.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
             hint: self.hint,
             servers: self.servers,
+            standing: self.state.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            account: self.account,
+            permitted: self
+                .permitted
+                .map(serde_json::from_value)
+                .transpose()
+                .map_err(|error| sqlx::Error::Decode(Box::new(error)))?
+                .unwrap_or_default(),
+            problem: self.problem,
+            checked_at: self.checked_at,
             created_at: self.created_at,
             rotated_at: self.rotated_at,
         })
@@ -126,7 +154,7 @@ pub async fn replace(
     let (organization, now) = (tx.organization(), tx.now());
     let secret = seal(keys, organization, id, credential)?;
     let done = sqlx::query!(
-        "update cloud_credentials set secret = $4, hint = $5, rotated_at = $6
+        "update cloud_credentials set secret = $4, hint = $5, rotated_at = $6, state = 'unchecked', problem = null
           where organization_id = $1 and id = $2 and cloud = $3",
         organization.uuid(),
         id.uuid(),
@@ -163,7 +191,8 @@ pub async fn find(tx: &mut TenantTx, id: CloudCredentialId) -> Result<Option<Kno
     let row = sqlx::query_as!(
         Row,
         r#"select c.id as "id: CloudCredentialId", c.name, c.cloud, c.hint,
-                  (select count(*) from stacks s where s.credential_id = c.id) as "servers!", c.created_at, c.rotated_at
+                  (select count(*) from stacks s where s.credential_id = c.id) as "servers!", c.state, c.account,
+                  c.permitted, c.problem, c.checked_at, c.created_at, c.rotated_at
              from cloud_credentials c where c.organization_id = $1 and c.id = $2"#,
         organization.uuid(),
         id.uuid()
@@ -184,8 +213,8 @@ pub async fn list(tx: &mut TenantTx, window: Window) -> Result<Vec<Known>, sqlx:
             sqlx::query_as!(
                 Row,
                 r#"select c.id as "id: CloudCredentialId", c.name, c.cloud, c.hint,
-                          (select count(*) from stacks s where s.credential_id = c.id) as "servers!", c.created_at,
-                          c.rotated_at
+                          (select count(*) from stacks s where s.credential_id = c.id) as "servers!", c.state, c.account,
+                          c.permitted, c.problem, c.checked_at, c.created_at, c.rotated_at
                      from cloud_credentials c
                     where c.organization_id = $1 and c.id > $2 and c.id < $3
                     order by c.id "#

@@ -1,6 +1,7 @@
 //! Servers: what is asked for, the stacks of Terraform behind them, what is run on those, and the states Terraform keeps.
 
 pub mod keys;
+pub mod options;
 pub mod plans;
 pub mod problem;
 pub mod queries;
@@ -11,6 +12,7 @@ pub mod watch;
 
 use std::str::FromStr;
 
+pub use options::Options;
 pub use problem::Problem;
 
 use crate::words::words;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plans::Summary;
-use super::{Problem, ServerState, read, watch};
+use super::{Options, Problem, ServerState, read, watch};
 use crate::credentials::Cloud;
 use crate::window::in_order;
-use crate::{CloudCredentialId, JobTx as _, ServerId, SshKeyId, StackId, TenantTx, Window};
+use crate::{CloudCredentialId, JobTx as _, RunId, ServerId, SshKeyId, StackId, TenantTx, Window};
 
 /// Something that was looked at when a server was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,8 @@ pub struct NewServer<'a> {
     pub image: &'a str,
     /// The organization's own words for it.
     pub labels: &'a BTreeMap<String, String>,
+    /// What else is wanted of it.
+    pub options: &'a Options,
 }
 
 /// A server.
@@ -72,6 +74,8 @@ pub struct Server {
     pub image: String,
     /// The organization's own words for it.
     pub labels: BTreeMap<String, String>,
+    /// What else is wanted of it.
+    pub options: Options,
     /// Where it is in its life.
     pub state: ServerState,
     /// Where it is reached; `None`: that is not known yet.
@@ -86,6 +90,8 @@ pub struct Server {
     pub currency: Option<String>,
     /// What looks after it.
     pub stack: StackId,
+    /// The run that makes it, or made it.
+    pub made_by: Option<RunId>,
     /// With what it was made; `None`: it is gone.
     pub credential: Option<CloudCredentialId>,
     /// With what the platform gets in.
@@ -114,6 +120,7 @@ struct Row {
     size: String,
     image: String,
     labels: Value,
+    options: Value,
     state: String,
     address: Option<String>,
     port: Option<i32>,
@@ -125,6 +132,7 @@ struct Row {
     monthly_cost: Option<i64>,
     currency: Option<String>,
     stack: StackId,
+    made_by: Option<RunId>,
     credential: Option<CloudCredentialId>,
     ssh_key: SshKeyId,
     maintenance: bool,
@@ -158,6 +166,7 @@ impl Row {
             size: self.size,
             image: self.image,
             labels: serde_json::from_value(self.labels).map_err(json)?,
+            options: serde_json::from_value(self.options).map_err(json)?,
             state: read(&self.state)?,
             place,
             checks: self.checks.map(serde_json::from_value).transpose().map_err(json)?.unwrap_or_default(),
@@ -165,6 +174,7 @@ impl Row {
             monthly_cost: self.monthly_cost,
             currency: self.currency,
             stack: self.stack,
+            made_by: self.made_by,
             credential: self.credential,
             ssh_key: self.ssh_key,
             maintenance: self.maintenance,
@@ -187,8 +197,8 @@ pub async fn insert(tx: &mut TenantTx, new: &NewServer<'_>, ssh_key: SshKeyId) -
     let (organization, now) = (tx.organization(), tx.now());
     let labels = serde_json::to_value(new.labels).unwrap_or_default();
     sqlx::query!(
-        "insert into servers (id, organization_id, name, cloud, region, size, image, labels, state, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, 'provisioning', $9)",
+        "insert into servers (id, organization_id, name, cloud, region, size, image, labels, options, state, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'provisioning', $10)",
         id.uuid(),
         organization.uuid(),
         new.name,
@@ -197,6 +207,7 @@ pub async fn insert(tx: &mut TenantTx, new: &NewServer<'_>, ssh_key: SshKeyId) -
         new.size,
         new.image,
         labels,
+        serde_json::to_value(new.options).unwrap_or_default(),
         now
     )
     .execute(tx.connection())
@@ -224,9 +235,11 @@ pub async fn find(tx: &mut TenantTx, id: ServerId) -> Result<Option<Server>, sql
     let organization = tx.organization();
     let row = sqlx::query_as!(
         Row,
-        r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.state, v.address, v.port,
+        r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address, v.port,
                   v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
-                  s.id as "stack: StackId", s.credential_id as "credential: CloudCredentialId",
+                  s.id as "stack: StackId",
+                  (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
+                  s.credential_id as "credential: CloudCredentialId",
                   s.ssh_key_id as "ssh_key: SshKeyId", v.maintenance, v.reached_at, v.unreachable_since,
                   v.drift, v.created_at, v.ready_at, v.destroyed_at
              from servers v join stacks s on s.server_id = v.id
@@ -277,9 +290,11 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
         ($order:literal) => {
             sqlx::query_as!(
                 Row,
-                r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.state, v.address,
+                r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address,
                           v.port, v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
-                          s.id as "stack: StackId", s.credential_id as "credential: CloudCredentialId",
+                          s.id as "stack: StackId",
+                          (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
+                          s.credential_id as "credential: CloudCredentialId",
                           s.ssh_key_id as "ssh_key: SshKeyId", v.maintenance, v.reached_at, v.unreachable_since,
                           v.drift, v.created_at, v.ready_at, v.destroyed_at
                      from servers v join stacks s on s.server_id = v.id

@@ -79,6 +79,8 @@ pub enum PlatformEvent {
     LicenseExpiring,
     /// Much of what a license allows is used.
     LicenseThreshold,
+    /// A cloud does not take a credential any more.
+    CloudCredentialRefused,
     /// A server was made, and is as it has to be.
     ServerReady,
     /// A server could not be made, put right or removed.
@@ -95,7 +97,7 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -123,6 +125,7 @@ impl PlatformEvent {
         Self::LicenseRevoked,
         Self::LicenseExpiring,
         Self::LicenseThreshold,
+        Self::CloudCredentialRefused,
         Self::ServerReady,
         Self::ServerFailed,
         Self::ServerDestroyed,
@@ -158,6 +161,7 @@ impl PlatformEvent {
             Self::LicenseRevoked => "license.revoked",
             Self::LicenseExpiring => "license.expiring",
             Self::LicenseThreshold => "license.threshold",
+            Self::CloudCredentialRefused => "cloud_credential.refused",
             Self::ServerReady => "server.ready",
             Self::ServerFailed => "server.failed",
             Self::ServerDestroyed => "server.destroyed",
@@ -294,6 +298,16 @@ impl PlatformEvent {
                     "most": { "type": "integer", "minimum": 1, "description": "How many there may be." },
                 }),
                 json!({ "limit": "users", "percent": 80, "used": 8, "most": 10 }),
+            ),
+            Self::CloudCredentialRefused => (
+                "A cloud does not take a credential, or not any more. Servers that are there go on; none can be made or changed.",
+                json!({
+                    "credential_id": id("crd", "Which."),
+                    "name": text("What it is called."),
+                    "detail": text("What the cloud said."),
+                }),
+                json!({ "credential_id": "crd_01h455vb4pex5vsknk084sn02q", "name": "Production",
+                        "detail": "the credential is refused with unauthorized: unable to authenticate" }),
             ),
             Self::ServerReady => about_server(
                 "A server was made or put right, and everything that was looked at is as it has to be.",

@@ -1,5 +1,4 @@
 use gantry_jobs::servers::DestroyServer;
-use gantry_providers::clouds::Template;
 use gantry_schema::notices;
 use gantry_schema::servers::queries as servers;
 use gantry_schema::servers::{Problem, RunState, ServerState, runs};
@@ -44,16 +43,16 @@ async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Set
     servers::set_state(&mut tx, work.server.id, ServerState::Destroying).await?;
     tx.commit().await?;
     // What could not be asked for was not made.
-    let template = match work.template(cx) {
+    let template = match work.template(cx).await {
         Ok(template) => template,
-        Err(Setback::Problem(..)) => Template::of_nothing(),
+        Err(Setback::Problem(..)) => work.nothing(),
         Err(setback) => return Err(setback),
     };
     let place = work.place(cx, &template).await?;
     place.workspace.init(teller.events(), cx.stopped()).await?;
     let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
     place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;
-    left(cx, work, teller)?;
+    left(cx, work, teller).await?;
     let mut tx = cx.begin().await?;
     servers::destroyed(&mut tx, work.server.id).await?;
     runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?;

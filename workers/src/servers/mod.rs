@@ -2,10 +2,12 @@
 //! file.
 
 mod checks;
+pub(crate) mod clouds;
 mod destroy;
+mod estimate;
 mod look;
 mod provision;
-mod setback;
+pub(crate) mod setback;
 mod store;
 mod teller;
 mod watch;

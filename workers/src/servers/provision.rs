@@ -1,9 +1,9 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gantry_jobs::servers::ProvisionServer;
-use gantry_providers::clouds::{Template, sandbox};
-use gantry_providers::ssh::{self, SshError};
+use gantry_providers::clouds::{Template, cloud_init, sandbox};
+use gantry_providers::ssh::{self, Session, SshError};
 use gantry_providers::terraform::Trouble;
 use gantry_schema::credentials::Cloud;
 use gantry_schema::licenses::{Limit, licensed};
@@ -47,7 +47,7 @@ impl Run for ProvisionServer {
 }
 
 async fn provision(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
-    let template = work.template(cx)?;
+    let template = work.template(cx).await?;
     let place = work.place(cx, &template).await?;
     place.workspace.init(teller.events(), cx.stopped()).await?;
     let begun = match work.run.state {
@@ -196,7 +196,7 @@ async fn undone(cx: &Context, work: &Work, place: &Place, teller: &Teller, setba
     let removed = async {
         let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
         place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;
-        left(cx, work, teller)
+        left(cx, work, teller).await
     };
     match removed.await {
         Ok(()) => Setback::Problem(problem, said),
@@ -207,15 +207,42 @@ async fn undone(cx: &Context, work: &Work, place: &Place, teller: &Teller, setba
     }
 }
 
-/// Removes what Terraform has lost sight of.
-pub(super) fn left(cx: &Context, work: &Work, teller: &Teller) -> Result<(), Setback> {
+/// Rounds in which what Terraform has lost sight of is removed: one thing may hold another for a while.
+const ROUNDS: u32 = 10;
+
+/// Removes what Terraform has lost sight of, going by the cloud's own list.
+pub(super) async fn left(cx: &Context, work: &Work, teller: &Teller) -> Result<(), Setback> {
     if work.server.cloud == Cloud::Sandbox {
         let cleared = sandbox::clear_away(&cx.providers().terraform, &work.label()).map_err(Failure::retry)?;
         for what in cleared {
             teller.say(format!("{what} was left over, and is removed"));
         }
+        return Ok(());
     }
-    Ok(())
+    let (_, account) = work.account(cx)?;
+    let mut told = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let things = account.tagged(&work.server.region, &work.label()).await?;
+        if things.is_empty() {
+            return Ok(());
+        }
+        for thing in &things {
+            if told.insert(thing.to_string()) {
+                teller.say(format!("{thing} was left over, and is removed"));
+            }
+            match account.remove(thing).await {
+                Ok(_) => {}
+                // Something else holds it still.
+                Err(error) if error.is_transient() => teller.say(format!("{thing} cannot be removed yet: {error}")),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tokio::select! {
+            () = cx.stopped() => return Err(Failure::retry("it was told to stop").into()),
+            () = tokio::time::sleep(Duration::from_secs(u64::from(round) * 2)) => {}
+        }
+    }
+    Err(Failure::retry(format!("{} things of it are left at the cloud", told.len())).into())
 }
 
 /// Looks at what was made.
@@ -229,7 +256,7 @@ async fn verify(
     teller.stage("verifying");
     let mut outputs = place.workspace.outputs().await?;
     let mut output = |name: &str| outputs.remove(name).unwrap_or_default();
-    let at = Where {
+    let mut at = Where {
         address: output("address"),
         port: output("port").parse().unwrap_or_default(),
         username: output("user"),
@@ -239,12 +266,22 @@ async fn verify(
         let said = "what was made does not say where it is reached".to_owned();
         return Err(Setback::Problem(Problem::ApplyFailed, said));
     }
+    let mut first = None;
+    if work.server.cloud != Cloud::Sandbox {
+        let makes = |plan: &Summary| plan.add > 0;
+        let is_new = work.server.ready_at.is_none() || work.run.plan.as_ref().is_some_and(makes);
+        let host_key = at.host_key.clone();
+        if let Some(known) = &work.server.place {
+            at.host_key.clone_from(&known.host_key);
+        }
+        first = Some(FirstKey { host_key, is_new });
+    }
     let mut tx = cx.begin().await?;
     servers::set_place(&mut tx, work.server.id, &at).await?;
     runs::advance(&mut tx, work.run.id, RunState::Verifying).await?;
     tx.commit().await?;
     let begun = Instant::now();
-    let found = look(cx, work, template, &at).await?;
+    let found = look(cx, work, template, &mut at, first).await?;
     let by_ssh = begun.elapsed();
     let wrong: Vec<&Check> = found.iter().filter(|check| !check.passed).collect();
     let mut tx = cx.begin().await?;
@@ -267,22 +304,50 @@ async fn verify(
     Ok(cx.complete_with(tx, &result).await?)
 }
 
+/// How often a machine is told to use its own host key.
+const FIRST_CONTACTS: u32 = 5;
+
+/// A host key that was in a machine's user data: it is good for the first contact only.
+struct FirstKey {
+    host_key: String,
+    /// What answers there may be a machine that was just made.
+    is_new: bool,
+}
+
 /// Gets in as soon as it lets us, and asks.
-async fn look(cx: &Context, work: &Work, template: &Template, at: &Where) -> Result<Vec<Check>, Setback> {
-    let place = ssh::Place { address: &at.address, port: at.port, username: &at.username, host_key: &at.host_key };
+async fn look(
+    cx: &Context,
+    work: &Work,
+    template: &Template,
+    at: &mut Where,
+    first: Option<FirstKey>,
+) -> Result<Vec<Check>, Setback> {
     let end = Instant::now() + template.patience;
-    let mut wait = Duration::from_millis(100);
+    let (mut wait, mut contacts) = (Duration::from_millis(100), 0);
     loop {
-        let looked = async {
-            let session = ssh::connect(place, work.ssh_key.seed.expose_secret(), Duration::from_secs(15)).await?;
-            let said = session.run(checks::ASK, 64 * 1024, Duration::from_secs(30)).await?;
-            session.leave().await;
-            Ok::<_, SshError>(said)
+        let error = match &first {
+            Some(first) if at.host_key == first.host_key => match own_key(work, at).await {
+                Ok(session) => {
+                    take_own_key(cx, work, at, session).await?;
+                    continue;
+                }
+                Err(error) => error,
+            },
+            _ => match asked(work, at).await {
+                Ok(said) => return Ok(checks::judge(&said, template.needs_docker, cx.now())),
+                Err(error) => error,
+            },
         };
-        let error = match looked.await {
-            Ok(said) => return Ok(checks::judge(&said.text, template.needs_docker, cx.now())),
-            Err(error) => error,
-        };
+        // Its own key was written down, and it was not told yet to use it; or another machine took its place.
+        if let (SshError::HostKey { .. }, Some(first)) = (&error, &first)
+            && first.is_new
+            && at.host_key != first.host_key
+            && contacts < FIRST_CONTACTS
+        {
+            contacts += 1;
+            at.host_key.clone_from(&first.host_key);
+            continue;
+        }
         if !error.may_pass() || Instant::now() + wait >= end {
             let problem = match &error {
                 SshError::HostKey { .. } => Problem::HostKeyMismatch,
@@ -296,4 +361,44 @@ async fn look(cx: &Context, work: &Work, template: &Template, at: &Where) -> Res
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
         }
     }
+}
+
+async fn connect(work: &Work, at: &Where) -> Result<Session, SshError> {
+    let place = ssh::Place { address: &at.address, port: at.port, username: &at.username, host_key: &at.host_key };
+    ssh::connect(place, work.ssh_key.seed.expose_secret(), Duration::from_secs(15)).await
+}
+
+/// What the machine says of itself.
+async fn asked(work: &Work, at: &Where) -> Result<String, SshError> {
+    let session = connect(work, at).await?;
+    let said = session.run(checks::ASK, 64 * 1024, Duration::from_secs(30)).await?;
+    session.leave().await;
+    Ok(said.text)
+}
+
+/// Has a machine make a host key of its own. Answers its public half, and whoever is in.
+async fn own_key(work: &Work, at: &Where) -> Result<(Session, String), SshError> {
+    let session = connect(work, at).await?;
+    let said = session.run(cloud_init::PREPARE, 4 * 1024, Duration::from_mins(1)).await?;
+    let own = said.text.lines().find(|line| line.starts_with("ssh-ed25519 "));
+    let own = own.ok_or_else(|| SshError::Command(format!("it says no host key: {}", said.text.trim())))?;
+    let own = own.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    Ok((session, own))
+}
+
+/// The machine's own host key is believed from now on, and used by it.
+async fn take_own_key(
+    cx: &Context,
+    work: &Work,
+    at: &mut Where,
+    (session, own): (Session, String),
+) -> Result<(), Setback> {
+    at.host_key = own;
+    let mut tx = cx.begin().await?;
+    servers::set_place(&mut tx, work.server.id, at).await?;
+    tx.commit().await?;
+    // It ends the connection by it, or not; what it shows from then on tells.
+    drop(session.run(cloud_init::TAKE, 4 * 1024, Duration::from_mins(1)).await);
+    session.leave().await;
+    Ok(())
 }

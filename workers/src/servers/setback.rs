@@ -57,6 +57,17 @@ impl From<PlanError> for Setback {
     }
 }
 
+impl From<gantry_providers::Error> for Setback {
+    fn from(error: gantry_providers::Error) -> Self {
+        match error {
+            gantry_providers::Error::CredentialRefused { .. } => {
+                Self::Problem(Problem::CredentialRefused, error.to_string())
+            }
+            error => Self::Failure(error.into()),
+        }
+    }
+}
+
 impl From<Refusal> for Setback {
     fn from(refusal: Refusal) -> Self {
         let problem = match refusal.because {

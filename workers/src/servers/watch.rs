@@ -2,11 +2,13 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use gantry_jobs::Job as _;
+use gantry_jobs::credentials::CheckCredential;
 use gantry_jobs::servers::{LookAtServer, ProvisionServer, WatchServers};
 use gantry_schema::audit::{Actor, Author};
+use gantry_schema::credentials::accounts;
 use gantry_schema::servers::watch::{self, COMPARED_EVERY};
 use gantry_schema::servers::{Problem, RunKind, ServerState, queries as servers, runs};
-use gantry_schema::{JobTx as _, OrganizationId, RunId, ServerId, TenantTx};
+use gantry_schema::{CloudCredentialId, JobTx as _, OrganizationId, RunId, ServerId, TenantTx};
 use serde_json::json;
 
 use super::tell_failed;
@@ -27,15 +29,20 @@ impl Run for WatchServers {
         for (organization, server) in &due.compare {
             compare(cx, *organization, *server).await?;
         }
+        let checked = accounts::due(cx.ledger(), MOST).await?;
+        for (organization, credential) in &checked {
+            check(cx, *organization, *credential).await?;
+        }
         for (organization, run) in &due.stranded {
             end(cx, *organization, *run).await?;
         }
         let [looks, compared, ended] = [due.look.len(), due.compare.len(), due.stranded.len()];
-        let nothing = looks + compared + ended == 0;
+        let checked = checked.len();
+        let nothing = looks + compared + ended + checked == 0;
         Ok(if nothing {
             Done::Quietly
         } else {
-            Done::With(json!({ "looks": looks, "compared": compared, "ended": ended }))
+            Done::With(json!({ "looks": looks, "compared": compared, "ended": ended, "checked": checked }))
         })
     }
 }
@@ -68,6 +75,15 @@ async fn compare(cx: &Context, organization: OrganizationId, id: ServerId) -> Re
         let run = runs::insert(&mut tx, server.stack, RunKind::Mend, "platform").await?;
         let job = ProvisionServer { run, stack: server.stack }.request().enqueue(&mut tx, &cx.by()).await?;
         runs::set_job(&mut tx, run, job.id).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+async fn check(cx: &Context, organization: OrganizationId, credential: CloudCredentialId) -> Result<(), Failure> {
+    let mut tx = begin(cx, organization).await?;
+    let at = tx.now() + accounts::CHECKED_EVERY;
+    if accounts::put_off(&mut tx, credential, at).await? {
+        CheckCredential { credential, region: None }.request().enqueue(&mut tx, &cx.by()).await?;
     }
     Ok(tx.commit().await?)
 }

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gantry_providers::Secret;
-use gantry_providers::clouds::{Blueprint, Options, Template, sandbox};
+use gantry_providers::clouds::{Account, Blueprint, Template, sandbox};
 use gantry_providers::terraform::backend::Backend;
 use gantry_providers::terraform::{NewWorkspace, Planned, Workspace};
-use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
+use gantry_schema::credentials::{Credential, queries as credentials};
 use gantry_schema::jobs::control;
 use gantry_schema::servers::keys::{self, SshKey};
 use gantry_schema::servers::plans::{Change, Summary};
 use gantry_schema::servers::queries::{self as servers, Server};
 use gantry_schema::servers::runs::{self, Run};
 use gantry_schema::servers::{Problem, RunState, states};
-use gantry_schema::{RunId, StackId};
+use gantry_schema::{CloudCredentialId, RunId, StackId};
 use rand::RngExt as _;
 
+use super::clouds;
 use super::setback::Setback;
 use super::store::Store;
 use super::tell_failed;
@@ -59,9 +60,11 @@ impl Work {
         Ok(Some(Self { run, server, credential, ssh_key, fence }))
     }
 
-    /// What is written for Terraform.
-    pub(crate) fn template(&self, cx: &Context) -> Result<Template, Setback> {
-        let (label, run) = (self.label(), self.run.id.to_string());
+    /// What is written for Terraform, and whether the account may have what it makes.
+    pub(crate) async fn template(&self, cx: &Context) -> Result<Template, Setback> {
+        let (label, run, organization) = (self.label(), self.run.id.to_string(), cx.organization().to_string());
+        // What is made keeps the label of what it was made by, whatever changes it later.
+        let first = self.server.made_by.map(|run| run.to_string()).unwrap_or_default();
         let blueprint = Blueprint {
             label: &label,
             run: &run,
@@ -71,15 +74,41 @@ impl Work {
             image: &self.server.image,
             authorized_key: &self.ssh_key.public,
             labels: &self.server.labels,
-            options: Options::default(),
+            options: clouds::options(&self.server.options, &organization, &first, &self.ssh_key),
         };
-        match self.server.cloud {
-            Cloud::Sandbox => Ok(sandbox::template(&cx.providers().terraform, &blueprint)?),
-            other => {
-                let said = format!("this release makes no servers on {other} yet");
-                Err(Setback::Problem(Problem::CloudUnsupported, said))
+        let Some(vendor) = clouds::vendor(self.server.cloud) else {
+            return Ok(sandbox::template(&cx.providers().terraform, &blueprint)?);
+        };
+        let (id, account) = self.account(cx)?;
+        let read = clouds::catalogue(cx, id, Some(&account), blueprint.region).await?;
+        let template = gantry_providers::clouds::template(vendor, &blueprint, &read.catalogue)?;
+        // Once it is begun, what it needs is taken.
+        let headroom = match self.run.state {
+            RunState::Queued | RunState::Planning if self.server.ready_at.is_none() => {
+                clouds::headroom(&account, &read.catalogue, &blueprint).await?
             }
+            _ => None,
+        };
+        match headroom.and_then(|headroom| headroom.refusal()) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(template),
         }
+    }
+
+    /// What is written for Terraform where nothing is to be.
+    pub(crate) fn nothing(&self) -> Template {
+        match clouds::vendor(self.server.cloud) {
+            Some(vendor) => gantry_providers::clouds::of_nothing(vendor, &self.server.region),
+            None => Template::of_nothing(),
+        }
+    }
+
+    /// The account at the cloud, and what it is opened with.
+    pub(crate) fn account(&self, cx: &Context) -> Result<(CloudCredentialId, Arc<dyn Account>), Setback> {
+        let gone = || Setback::from(Failure::cancel("the credential is gone"));
+        let (id, credential) = self.server.credential.zip(self.credential.as_ref()).ok_or_else(gone)?;
+        let account = clouds::account(cx, credential)?.ok_or_else(gone)?;
+        Ok((id, account))
     }
 
     /// What everything that is made for the server carries.
@@ -93,10 +122,17 @@ impl Work {
         let token: [u8; 32] = rand::rng().random();
         let token = URL_SAFE_NO_PAD.encode(token);
         let backend = Backend::start(Arc::new(store), Secret::new(token.clone())).await.map_err(Failure::retry)?;
-        let members = self.credential.iter().flat_map(Credential::members);
-        let named = members.map(|(name, value)| (format!("SANDBOX_{}", name.to_ascii_uppercase()), value.to_owned()));
+        let named = match self.credential.as_ref().map(clouds::key).transpose()?.flatten() {
+            Some(key) => key.environment(&self.server.region),
+            None => {
+                let members = self.credential.iter().flat_map(Credential::members);
+                members
+                    .map(|(name, value)| (format!("SANDBOX_{}", name.to_ascii_uppercase()), value.to_owned()))
+                    .collect()
+            }
+        };
         let given = template.environment.iter().cloned();
-        let environment: Vec<(String, String)> = named.chain(backend.environment()).chain(given).collect();
+        let environment: Vec<(String, String)> = named.into_iter().chain(backend.environment()).chain(given).collect();
         let members = self.credential.iter().flat_map(Credential::members).map(|(_, value)| value.to_owned());
         let given = template.environment.iter().map(|(_, value)| value.clone());
         let secrets: Vec<String> = members.chain([token]).chain(given).collect();

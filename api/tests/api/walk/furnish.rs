@@ -7,7 +7,7 @@ use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
 use gantry_schema::messages::queries::{self, NewMessage};
 use gantry_schema::messages::{Content, Recipient};
 use gantry_schema::servers::queries::{self as servers, NewServer};
-use gantry_schema::servers::{RunKind, keys, plans, runs};
+use gantry_schema::servers::{Options, RunKind, keys, plans, runs};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{AuditArchiveId, JobTx as _, RunId, ServerId, TenantTx, notices};
 use serde_json::{Value, json};
@@ -129,6 +129,7 @@ async fn planned(tx: &mut TenantTx, platform: &Platform) -> (ServerId, RunId) {
         size: "small",
         image: "debian-12",
         labels: &BTreeMap::new(),
+        options: &Options::default(),
     };
     let ssh_key = keys::ensure(tx, sealing).await.unwrap();
     let server = servers::insert(tx, &new, ssh_key).await.unwrap();

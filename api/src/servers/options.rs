@@ -1,0 +1,174 @@
+//! What may be wanted of a server besides where it is, how large it is and with what it begins.
+
+use gantry_schema::servers::options::{self as kept, Options};
+use ipnet::Ipv4Net;
+use poem_openapi::{Enum, Object};
+use serde::Deserialize;
+
+use crate::api_keys::read_networks;
+use crate::error::Error;
+
+/// Sources of a rule, at most.
+const MOST_SOURCES: usize = 20;
+
+/// What else is wanted of a server. The sandbox takes it, and has none of it.
+#[derive(Debug, Default, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+pub(super) struct ServerOptions {
+    /// Addresses and networks from which it is reached by SSH, up to 20; left out: from everywhere.
+    #[oai(skip_serializing_if_is_none, validator(max_items = 20))]
+    ssh_sources: Option<Vec<String>>,
+    /// What else is let in besides SSH, HTTP and HTTPS.
+    #[oai(skip_serializing_if_is_none, validator(max_items = 40))]
+    rules: Option<Vec<FirewallRule>>,
+    /// Its private network; left out: the usual one.
+    #[oai(skip_serializing_if_is_none)]
+    network: Option<PrivateNetwork>,
+    /// Whether its address is to stay when the machine is another.
+    #[oai(skip_serializing_if_is_none)]
+    static_address: Option<bool>,
+    /// How large a volume it has; left out: it has none.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "10"), maximum(value = "10000")))]
+    volume_gib: Option<u32>,
+    /// How large its disk is, where that is not part of its size.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "10"), maximum(value = "2000")))]
+    disk_gib: Option<u32>,
+}
+
+/// Something that is let in.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+struct FirewallRule {
+    /// By which protocol.
+    protocol: FirewallProtocol,
+    /// To which port, or the first of them; ICMP has none.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "1")))]
+    from_port: Option<u16>,
+    /// The last port; left out: there is one.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "1")))]
+    to_port: Option<u16>,
+    /// Addresses and networks that are let in, 1 to 20.
+    #[oai(validator(min_items = 1, max_items = 20))]
+    sources: Vec<String>,
+    /// What for.
+    #[oai(skip_serializing_if_is_none, validator(max_length = 100))]
+    description: Option<String>,
+}
+
+/// Protocols that firewalls of all clouds know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum FirewallProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP.
+    Icmp,
+}
+
+/// A private network.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
+struct PrivateNetwork {
+    /// All of it: `10.20.0.0/16`.
+    range: String,
+    /// The part the server is in: `10.20.1.0/24`.
+    subnet: String,
+}
+
+impl ServerOptions {
+    /// What is kept of it.
+    ///
+    /// # Errors
+    /// Names the member that cannot be.
+    pub(super) fn read(self) -> Result<Options, Error> {
+        let rules = self.rules.unwrap_or_default().into_iter().enumerate();
+        let network = |at: PrivateNetwork| {
+            Ok::<_, Error>(kept::Network {
+                range: network("options.network.range", &at.range)?,
+                subnet: network("options.network.subnet", &at.subnet)?,
+            })
+        };
+        Ok(Options {
+            ssh_sources: self
+                .ssh_sources
+                .map(|words| read_networks("options.ssh_sources", &words, MOST_SOURCES))
+                .transpose()?,
+            rules: rules
+                .map(|(index, rule)| rule.read(&format!("options.rules[{index}]")))
+                .collect::<Result<_, _>>()?,
+            network: self.network.map(network).transpose()?,
+            static_address: self.static_address.unwrap_or_default(),
+            volume_gib: self.volume_gib,
+            disk_gib: self.disk_gib,
+        })
+    }
+}
+
+fn network(field: &str, word: &str) -> Result<Ipv4Net, Error> {
+    word.parse().map_err(|_| Error::field(field, "this is no network; write one such as 10.20.0.0/16"))
+}
+
+impl FirewallRule {
+    fn read(self, field: &str) -> Result<kept::Rule, Error> {
+        let (protocol, ports) = match (self.protocol, self.from_port) {
+            (FirewallProtocol::Icmp, None) if self.to_port.is_none() => (kept::Protocol::Icmp, None),
+            (FirewallProtocol::Icmp, _) => {
+                return Err(Error::field(format!("{field}.from_port"), "ICMP has no ports; leave them out"));
+            }
+            (_, None) => {
+                let detail = "a rule for TCP or UDP names its port, or the first and the last";
+                return Err(Error::field(format!("{field}.from_port"), detail));
+            }
+            (protocol, Some(first)) => {
+                let last = self.to_port.unwrap_or(first);
+                if last < first {
+                    return Err(Error::field(format!("{field}.to_port"), "the last port is not below the first"));
+                }
+                let protocol =
+                    if protocol == FirewallProtocol::Tcp { kept::Protocol::Tcp } else { kept::Protocol::Udp };
+                (protocol, Some((first, last)))
+            }
+        };
+        let description = self.description.unwrap_or_default();
+        if description.chars().any(char::is_control) {
+            return Err(Error::field(
+                format!("{field}.description"),
+                "it is one line of text; leave control characters out",
+            ));
+        }
+        let sources = read_networks(&format!("{field}.sources"), &self.sources, MOST_SOURCES)?;
+        Ok(kept::Rule { protocol, ports, sources, description })
+    }
+}
+
+impl From<Options> for ServerOptions {
+    fn from(kept: Options) -> Self {
+        let text = |networks: Vec<ipnet::IpNet>| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let network = |at: kept::Network| PrivateNetwork { range: at.range.to_string(), subnet: at.subnet.to_string() };
+        let rule = |rule: kept::Rule| FirewallRule {
+            protocol: match rule.protocol {
+                kept::Protocol::Tcp => FirewallProtocol::Tcp,
+                kept::Protocol::Udp => FirewallProtocol::Udp,
+                kept::Protocol::Icmp => FirewallProtocol::Icmp,
+            },
+            from_port: rule.ports.map(|(first, _)| first),
+            to_port: rule.ports.map(|(_, last)| last),
+            sources: text(rule.sources),
+            description: (!rule.description.is_empty()).then_some(rule.description),
+        };
+        Self {
+            ssh_sources: kept.ssh_sources.map(text),
+            rules: (!kept.rules.is_empty()).then(|| kept.rules.into_iter().map(rule).collect()),
+            network: kept.network.map(network),
+            static_address: Some(kept.static_address),
+            volume_gib: kept.volume_gib,
+            disk_gib: kept.disk_gib,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Looking after credentials of clouds.
+
+mod check;
