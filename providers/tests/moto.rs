@@ -16,7 +16,9 @@ fn account(url: &str) -> Arc<dyn Account> {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs().cast_signed());
     let members =
         [("access_key_id", "AKIAIOSFODNN7EXAMPLE"), ("secret_access_key", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")];
-    open(Key::of(Vendor::Aws, members).unwrap(), &Reach::real(Arc::new(now)).at(url).unwrap()).unwrap()
+    let key = Key::of(Vendor::Aws, members).expect("a key");
+    let reach = Reach::real(Arc::new(now)).at(url).expect("the address of moto");
+    open(key, &reach).expect("a client")
 }
 
 #[tokio::test]

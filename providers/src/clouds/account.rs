@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use url::Url;
 
+use super::plausible::USUAL_DISK;
 use super::price::Price;
 use super::{Because, Blueprint, Refusal, aws, azure, digitalocean, gcp, hetzner};
 use crate::error::Cause;
@@ -557,8 +558,8 @@ impl Catalogue {
             None => without.push(what),
         };
         add("address", self.extras.address, 1);
-        if let Some(disk) = wanted.options.disk_gib.filter(|_| size.is_some_and(|size| size.disk_gib == 0)) {
-            add("disk", self.extras.disk_gib, disk);
+        if size.is_some_and(|size| size.disk_gib == 0) {
+            add("disk", self.extras.disk_gib, wanted.options.disk_gib.unwrap_or(USUAL_DISK));
         }
         if let Some(volume) = wanted.options.volume_gib {
             add("volume", self.extras.volume_gib, volume);

@@ -188,20 +188,21 @@ fn evaluate(text: &str) -> (String, Vec<String>) {
     while let Some(at) = rest.find(['$', '%']) {
         let (before, from) = rest.split_at(at);
         plain.push_str(before);
-        if from.starts_with("$${") || from.starts_with("%%{") {
-            plain.push_str(&from[1..3]);
-            rest = &from[3..];
-        } else if from.starts_with("${") || from.starts_with("%{") {
-            let end = from.find('}').unwrap();
-            match &from[2..end] {
+        if let Some(after) = from.strip_prefix("$${").or_else(|| from.strip_prefix("%%{")) {
+            plain.push_str(if from.starts_with('$') { "${" } else { "%{" });
+            rest = after;
+        } else if let Some(inner) = from.strip_prefix("${").or_else(|| from.strip_prefix("%{")) {
+            let (expression, after) = inner.split_once('}').unwrap();
+            match expression {
                 "\"$\"" => plain.push('$'),
                 "\"%\"" => plain.push('%'),
                 expression => expressions.push(expression.to_owned()),
             }
-            rest = &from[end + 1..];
+            rest = after;
         } else {
-            plain.push_str(&from[..1]);
-            rest = &from[1..];
+            let (sign, after) = from.split_at(1);
+            plain.push_str(sign);
+            rest = after;
         }
     }
     plain.push_str(rest);
@@ -366,6 +367,8 @@ fn the_cost_is_that_of_the_server_its_address_and_its_disks() {
     assert_eq!(aws.monthly, Price::read("24.242"));
     assert_eq!(aws.parts.len(), 4);
     assert_eq!(made(Vendor::Aws, everything()).monthly_cost, 2_425);
+    // The usual disk is paid for too.
+    assert_eq!(estimate(Vendor::Aws, Options::default()).monthly, Price::read("16.242"));
     let mut silent = catalogue(Vendor::Aws);
     silent.sizes[0].offers[0].monthly = None;
     let options = Options { secret: &[7; 32], ..Options::default() };
@@ -524,6 +527,11 @@ proptest! {
         prop_assert_eq!(plain, text);
         prop_assert!(expressions.is_empty());
     }
+}
+
+proptest! {
+    // Ten templates each.
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn no_text_of_a_customer_becomes_an_expression(text in r#"[a${}%"~.]{0,60}"#, name in "[a-z${}%.]{1,20}") {

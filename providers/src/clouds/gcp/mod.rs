@@ -296,7 +296,7 @@ impl Gcp {
                 found.extend(items);
             }
             match body["nextPageToken"].as_str() {
-                Some(next) if !next.is_empty() && next != token => token = next.to_owned(),
+                Some(next) if !next.is_empty() && next != token => next.clone_into(&mut token),
                 _ => return Ok(found),
             }
         }
@@ -369,7 +369,7 @@ impl Gcp {
         Ok(images.into_values().collect())
     }
 
-    fn place_of(&self, scope: Scope, region: &str, it: &Value) -> Option<String> {
+    fn place_of(scope: Scope, region: &str, it: &Value) -> Option<String> {
         let last = |member: &str| it[member].as_str()?.rsplit('/').next().map(str::to_owned);
         match scope {
             Scope::Global => Some("global".to_owned()),
@@ -475,7 +475,7 @@ impl Account for Gcp {
             let is_ours = |it: &&str| has_labels || **it == *named || it.starts_with(&format!("{named}-"));
             for it in &found {
                 let Some(name) = it["name"].as_str().filter(is_ours) else { continue };
-                let Some(place) = self.place_of(scope, region, it) else { continue };
+                let Some(place) = Self::place_of(scope, region, it) else { continue };
                 let (kind, id) = (kind.to_owned(), format!("{place}/{kind}/{name}"));
                 things.push(Thing { kind, id, name: name.to_owned(), region: region.to_owned() });
             }
