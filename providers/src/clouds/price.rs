@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Add, Mul};
 
 use serde::de::{Error as _, Unexpected};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Hours of a month, as clouds count them where they say only what an hour costs.
 pub const HOURS: u32 = 730;
@@ -96,6 +96,12 @@ impl fmt::Display for Price {
         let fraction = format!("{:09}", self.0.unsigned_abs() % WHOLE.unsigned_abs());
         let fraction = fraction.trim_end_matches('0');
         write!(f, "{}.{fraction:0<2}", self.0 / WHOLE)
+    }
+}
+
+impl Serialize for Price {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

@@ -377,6 +377,18 @@ fn the_cost_is_that_of_the_server_its_address_and_its_disks() {
 }
 
 #[test]
+fn a_catalogue_can_be_written_down_and_read_again() {
+    for vendor in Vendor::ALL {
+        let catalogue = catalogue(vendor);
+        let written = serde_json::to_string(&catalogue).unwrap();
+        assert!(written.contains(r#""hourly":"0.0104""#) && written.contains(r#""architecture":"x86""#), "{written}");
+        assert_eq!(serde_json::from_str::<Catalogue>(&written).unwrap(), catalogue);
+        let other = written.replace("USD", "XXX");
+        assert!(serde_json::from_str::<Catalogue>(&other).is_err());
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_what_could_be() {
     let labels = BTreeMap::new();
     let refused = |vendor: Vendor, options: Options<'_>, change: &dyn Fn(&mut Blueprint<'_>)| {
@@ -388,10 +400,10 @@ fn what_cannot_be_is_refused_with_what_could_be() {
     let plain = |change: &dyn Fn(&mut Blueprint<'_>)| refused(Vendor::Hetzner, Options::default(), change);
     for (refusal, because, said) in [
         (plain(&|it| it.region = "plaec-1"), Because::Region, "the nearest are place-1, place-2"),
-        (plain(&|it| it.size = "smal"), Because::Size, "the nearest are small"),
+        (plain(&|it| it.size = "smalls"), Because::Size, "the nearest are small"),
         (plain(&|it| it.size = "medium"), Because::Capacity, "it has large"),
         (plain(&|it| it.region = "place-2"), Because::Size, "it is in place-1"),
-        (plain(&|it| it.image = "debain-12"), Because::Image, "the nearest are debian-12"),
+        (plain(&|it| it.image = "debian-21"), Because::Image, "the nearest are debian-12"),
         (plain(&|it| it.image = "other-1"), Because::Image, "does not run on small"),
         (plain(&|it| it.name = "web_1"), Because::Name, "is no host name"),
         (plain(&|it| it.name = "${self}"), Because::Name, "is no host name"),

@@ -56,6 +56,10 @@ const KINDS: [&str; 11] = [
     "vpc",
 ];
 
+/// A key that is a key and is nobody's, encoded: whether one may be brought is asked with it.
+const ASKED_KEY: &str =
+    "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUowdjhoQlBuaHNxNHozdlNhRFRjN2tXMWNiSDdsTjV5OVpHYk0yQ3RQcU0=";
+
 /// An account of AWS.
 pub(super) struct Aws {
     wire: Wire,
@@ -500,7 +504,7 @@ impl Account for Aws {
             ("CreateVpc", &[("CidrBlock", "10.0.0.0/16")]),
             ("CreateInternetGateway", &[]),
             ("CreateSecurityGroup", &[("GroupName", "gantry"), ("GroupDescription", "gantry")]),
-            ("CreateKeyPair", &[("KeyName", "gantry-asks")]),
+            ("ImportKeyPair", &[("KeyName", "gantry-asks"), ("PublicKeyMaterial", ASKED_KEY)]),
             ("RunInstances", &[("ImageId", "ami-00000000000000000"), ("MinCount", "1"), ("MaxCount", "1")]),
             ("AllocateAddress", &[("Domain", "vpc")]),
         ];

@@ -24,6 +24,7 @@ use super::account::{
     Account, Architecture, Catalogue, Headroom, Identity, Image, Key, Needs, Offer, Permission, Quota, Reach, Region,
     Removal, Size, Thing,
 };
+use super::plausible::USUAL_DISK;
 use super::template::{LABEL, clean, name};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, segment, unusable};
 use crate::{Error, Result, Secret};
@@ -79,7 +80,7 @@ pub struct ServiceAccount {
     pub(super) file: Secret,
     pub(super) project: String,
     email: String,
-    key: Secret,
+    pub(super) key: Secret,
 }
 
 #[derive(Deserialize)]
@@ -216,7 +217,7 @@ impl Gcp {
     pub(super) fn new(key: &Key, reach: &Reach) -> Result<Self> {
         let Key::Gcp(account) = key else { return Err(unusable("the credential", "it is another cloud's")) };
         Ok(Self {
-            wire: Wire::new(reach, &[account.file.expose(), account.key.expose()])?,
+            wire: Wire::new(reach, &[account.key.expose()])?,
             compute: format!("{}/compute/v1/projects", reach.base(COMPUTE)),
             tokens: reach.base(TOKENS),
             billing: reach.base(BILLING),
@@ -433,7 +434,8 @@ impl Account for Gcp {
             "INSTANCES" | "IN_USE_ADDRESSES" | "NETWORKS" | "SUBNETWORKS" => 1,
             "FIREWALLS" => 4,
             "STATIC_ADDRESSES" => u64::from(needs.static_address),
-            "SSD_TOTAL_GB" => u64::from(needs.volume_gib),
+            // The server's own disk is one of those too.
+            "SSD_TOTAL_GB" => u64::from(needs.volume_gib) + u64::from(USUAL_DISK),
             _ => 0,
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded before")]
