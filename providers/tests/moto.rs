@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use gantry_providers::Error;
 use gantry_providers::clouds::Vendor;
 use gantry_providers::clouds::account::{Account, Headroom, Key, Needs, Reach, Removal, open};
 
@@ -79,6 +78,4 @@ async fn moto_understands_us_and_we_understand_moto() {
     }
     let vpc = things.iter().find(|it| it.kind == "vpc").unwrap();
     assert_eq!(account.remove(vpc).await.unwrap(), Removal::Gone);
-    let error = account.tagged("nowhere-1", "srv_1").await.err();
-    assert!(matches!(error, None | Some(Error::Rejected { .. } | Error::PutOff { .. })), "{error:?}");
 }
