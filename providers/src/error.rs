@@ -57,9 +57,12 @@ pub enum Error {
     /// The connection ended before the answer was complete.
     #[error("the connection was closed before the answer was complete")]
     Reset(#[source] Cause),
-    /// The answer, or its head, is larger than is read.
+    /// The answer's head is larger than is read.
     #[error("the head of the answer is too large")]
     TooLarge(#[source] Cause),
+    /// The answer is longer than is read.
+    #[error("the answer is longer than is read")]
+    TooLong(#[source] Cause),
     /// The answer is not what the other side's protocol has.
     #[error("the answer is not in order")]
     Protocol(#[source] Cause),
@@ -108,7 +111,7 @@ impl Error {
             Self::Tls(_) => "tls",
             Self::Timeout(_) => "timeout",
             Self::Reset(_) => "reset",
-            Self::TooLarge(_) => "too_large",
+            Self::TooLarge(_) | Self::TooLong(_) => "too_large",
             Self::Protocol(_) => "protocol",
             Self::NotConfigured(_) => "not_configured",
             Self::CredentialRefused { .. } => "credential_refused",
@@ -134,6 +137,7 @@ impl Error {
             | Self::Timeout(_)
             | Self::Reset(_)
             | Self::TooLarge(_)
+            | Self::TooLong(_)
             | Self::Protocol(_)
             | Self::PutOff { .. } => true,
         }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
+use super::plausible::USUAL_DISK;
 use super::price::Price;
 use super::{Because, Blueprint, Refusal, aws, azure, digitalocean, gcp, hetzner};
 use crate::error::Cause;
@@ -197,7 +199,7 @@ impl Key {
     pub(super) fn secrets(&self) -> Vec<&str> {
         match self {
             Self::Aws { secret, .. } | Self::Azure { secret, .. } => vec![secret.expose()],
-            Self::Gcp(account) => vec![account.file.expose()],
+            Self::Gcp(account) => vec![account.key.expose()],
             Self::Digitalocean { token } | Self::Hetzner { token } => vec![token.expose()],
         }
     }
@@ -294,7 +296,7 @@ pub trait Account: Send + Sync {
 }
 
 /// Whose account it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// By what the cloud knows the account, the project or the subscription; empty where it does not say.
     pub account: String,
@@ -312,7 +314,7 @@ impl Identity {
 }
 
 /// Something that has to be permitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permission {
     /// The cloud's own name for it.
     pub name: String,
@@ -320,11 +322,12 @@ pub struct Permission {
     pub held: Option<bool>,
 }
 
-/// What there is to be had.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// What there is to be had. It can be written down and read again: whoever asks often keeps it, with the time he asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalogue {
     /// Of all its prices; ISO 4217. Taxes are not in them.
-    pub currency: &'static str,
+    #[serde(deserialize_with = "known_currency")]
+    pub currency: Currency,
     /// Where.
     pub regions: Vec<Region>,
     /// How large.
@@ -335,8 +338,21 @@ pub struct Catalogue {
     pub extras: Extras,
 }
 
+/// One of the currencies clouds have their prices in, by ISO 4217.
+pub type Currency = &'static str;
+
+/// Currencies clouds have their prices in.
+pub(super) fn currency(said: &str) -> Option<Currency> {
+    ["EUR", "USD"].into_iter().find(|known| *known == said)
+}
+
+fn known_currency<'de, D: Deserializer<'de>>(from: D) -> Result<Currency, D::Error> {
+    let said = String::deserialize(from)?;
+    currency(&said).ok_or_else(|| D::Error::custom("the currency is not known"))
+}
+
 /// Where servers are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
     /// The cloud's word for it.
     pub id: String,
@@ -349,7 +365,7 @@ pub struct Region {
 }
 
 /// How large a server is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// The cloud's word for it.
     pub id: String,
@@ -378,7 +394,7 @@ impl Size {
 }
 
 /// What a region has of a size.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Where.
     pub region: String,
@@ -393,7 +409,7 @@ pub struct Offer {
 }
 
 /// What processors understand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
     /// Intel's and AMD's.
@@ -421,7 +437,7 @@ impl Architecture {
 }
 
 /// What a server begins with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The cloud's word for it.
     pub id: String,
@@ -432,7 +448,7 @@ pub struct Image {
 }
 
 /// What costs extra, in a month; `None`: the cloud does not say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {
     /// A GiB of a volume.
     pub volume_gib: Option<Price>,
@@ -456,7 +472,7 @@ pub struct Needs<'a> {
 }
 
 /// What an account may have of something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
     /// Of what, as the cloud calls it.
     pub name: String,
@@ -502,7 +518,7 @@ impl Headroom {
 }
 
 /// Something of ours at a cloud.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thing {
     /// What it is, in the cloud's word.
     pub kind: String,
@@ -531,7 +547,7 @@ pub enum Removal {
 }
 
 /// What a server costs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Estimate {
     /// ISO 4217.
     pub currency: &'static str,
@@ -559,8 +575,8 @@ impl Catalogue {
             None => without.push(what),
         };
         add("address", self.extras.address, 1);
-        if let Some(disk) = wanted.options.disk_gib.filter(|_| size.is_some_and(|size| size.disk_gib == 0)) {
-            add("disk", self.extras.disk_gib, disk);
+        if size.is_some_and(|size| size.disk_gib == 0) {
+            add("disk", self.extras.disk_gib, wanted.options.disk_gib.unwrap_or(USUAL_DISK));
         }
         if let Some(volume) = wanted.options.volume_gib {
             add("volume", self.extras.volume_gib, volume);

@@ -172,6 +172,40 @@ mod tests {
         assert!(first.public.starts_with("ssh-ed25519 ") && !format!("{first:?}").contains("PRIVATE"));
     }
 
+    #[test]
+    fn a_machine_gets_a_host_key_of_its_own_however_often_it_is_told() {
+        use crate::terraform::process::find;
+        if find("ssh-keygen").is_none() {
+            println!("this test needs ssh-keygen in PATH, and is left out without");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("script"), HOST_KEY).unwrap();
+        std::fs::write(at("systemctl"), "#!/bin/sh\necho \"$@\" >>\"$GANTRY_SSH_DIRECTORY/told\"\n").unwrap();
+        std::fs::set_permissions(at("systemctl"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let first = FirstKey::of(&[7; 32], "srv_1").unwrap();
+        std::fs::write(at("ssh_host_ed25519_key"), &first.private).unwrap();
+        let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+        let run = |verb: &str| {
+            #[expect(clippy::disallowed_methods, reason = "a test, of a script that ends by itself")]
+            let mut command = std::process::Command::new("sh");
+            let command = command.arg(at("script")).arg(verb).env("PATH", &path);
+            let said = command.env("GANTRY_SSH_DIRECTORY", directory.path()).output().unwrap();
+            (said.status.success(), String::from_utf8(said.stdout).unwrap())
+        };
+        assert!(!run("take").0, "there is nothing to take yet");
+        let (_, prepared) = run("prepare");
+        assert!(prepared.starts_with("ssh-ed25519 ") && !prepared.contains(&first.public));
+        assert_eq!(run("prepare").1, prepared);
+        assert_eq!(std::fs::read_to_string(at("ssh_host_ed25519_key")).unwrap(), first.private);
+        assert!(run("take").0 && run("take").0);
+        assert_eq!(run("prepare").1, prepared);
+        let used = PrivateKey::read_openssh_file(at("ssh_host_ed25519_key")).unwrap();
+        assert_eq!(*used.public_key(), PublicKey::from_openssh(prepared.trim()).unwrap());
+        assert_eq!(std::fs::read_to_string(at("told")).unwrap(), "restart ssh\nrestart ssh\n");
+    }
+
     proptest! {
         #[test]
         fn whatever_a_customer_writes_stays_what_it_is(name in ".{0,60}", key in ".{0,200}") {

@@ -3,10 +3,11 @@
 # usage: gantry-host-key prepare   makes it, and says its public half
 #        gantry-host-key take      uses it from now on
 set -eu
-own=/etc/ssh/gantry_own_key used=/etc/ssh/ssh_host_ed25519_key done=/etc/ssh/gantry_own_key.taken
+where=${GANTRY_SSH_DIRECTORY:-/etc/ssh}
+own=$where/gantry_own_key used=$where/ssh_host_ed25519_key taken=$where/gantry_own_key.taken
 case ${1-} in
 prepare)
-    if [ -e "$done" ]; then
+    if [ -e "$taken" ]; then
         cat "$used.pub"
         exit
     fi
@@ -17,11 +18,11 @@ prepare)
 take)
     if [ -s "$own" ]; then
         cp -f "$own.pub" "$used.pub"
-        : >"$done"
+        : >"$taken"
         mv -f "$own" "$used"
         rm -f "$own.pub"
     fi
-    [ -e "$done" ]
+    [ -e "$taken" ]
     systemctl restart ssh 2>/dev/null || systemctl restart sshd
     ;;
 *) exit 2 ;;

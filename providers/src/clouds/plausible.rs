@@ -35,6 +35,9 @@ pub const USUAL: Network = Network {
     subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 1, 0), 24),
 };
 
+/// What a disk has that belongs to no size and was not asked for otherwise, in GiB.
+pub const USUAL_DISK: u32 = 50;
+
 /// What a server that can be made is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Plausible<'a> {

@@ -99,10 +99,9 @@ impl fmt::Display for Price {
     }
 }
 
-/// As it is written for people: a text, of which no digit is lost.
 impl Serialize for Price {
-    fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
-        into.collect_str(self)
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

@@ -117,8 +117,10 @@ async fn serve(stream: TcpStream, asked: &Mutex<Vec<Asked>>, answers: &Answers) 
         let head = format!("HTTP/1.1 {} Status\r\ncontent-length: {length}\r\n{}\r\n", reply.status, reply.headers);
         stream.write_all(head.as_bytes()).await.ok()?;
         stream.write_all(&reply.body).await.ok()?;
-        while reply.endless {
-            stream.write_all(&reply.body).await.ok()?;
+        if reply.endless {
+            loop {
+                stream.write_all(&reply.body).await.ok()?;
+            }
         }
     }
 }

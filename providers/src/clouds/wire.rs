@@ -220,10 +220,10 @@ async fn read(answer: &mut Response<Incoming>, meter: &Meter) -> Result<Bytes> {
             let causes = std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&it| it.source());
             let is_too_much = |it: &(dyn StdError + 'static)| {
                 let inner = it.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-                it.is::<TooMuch>() || inner.is_some_and(|inner| inner.is::<TooMuch>())
+                it.is::<TooMuch>() || inner.is_some_and(<dyn StdError + Send + Sync>::is::<TooMuch>)
             };
             if causes.into_iter().any(is_too_much) {
-                Error::TooLarge(TooMuch.into())
+                Error::TooLong(TooMuch.into())
             } else {
                 Error::Reset(last(&error).into())
             }
@@ -231,7 +231,7 @@ async fn read(answer: &mut Response<Incoming>, meter: &Meter) -> Result<Bytes> {
         meter.restart();
         let Ok(chunk) = frame.into_data() else { continue };
         if body.len() + chunk.len() > LARGEST {
-            return Err(Error::TooLarge(format!("more than {} MiB came", LARGEST / 1024 / 1024).into()));
+            return Err(Error::TooLong(format!("more than {} MiB came", LARGEST / 1024 / 1024).into()));
         }
         body.extend_from_slice(&chunk);
     }

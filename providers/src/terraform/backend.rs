@@ -141,7 +141,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) {
 
 impl Desk {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let sent = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+        let sent = request.headers().get(AUTHORIZATION).map(hyper::header::HeaderValue::as_bytes).unwrap_or_default();
         if !same(sent, self.wanted.as_bytes()) {
             let mut refused = plain(StatusCode::UNAUTHORIZED, "the token of the run is needed");
             refused.headers_mut().insert(WWW_AUTHENTICATE, hyper::header::HeaderValue::from_static("Basic"));

@@ -188,7 +188,8 @@ impl Terraform {
         let mut rc = "disable_checkpoint = true\n".to_owned();
         if let Some(plugins) = &self.config.plugins {
             let plugins = serde_json::Value::from(plugins.display().to_string());
-            rc.push_str(&format!("provider_installation {{\n  filesystem_mirror {{\n    path = {plugins}\n  }}\n}}\n"));
+            let mirror = format!("provider_installation {{\n  filesystem_mirror {{\n    path = {plugins}\n  }}\n}}\n");
+            rc.push_str(&mirror);
         }
         std::fs::write(workspace.path.join(RC), rc)?;
         Ok(workspace)

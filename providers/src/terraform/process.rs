@@ -104,7 +104,8 @@ pub async fn run(
         }
     };
     let listening = kept(complained, COMPLAINT);
-    let mut whole = std::pin::pin!(async {
+    // Its buffers are nothing for a stack that others have theirs on.
+    let mut whole = Box::pin(async {
         let ((), complaint) = tokio::join!(reading, listening);
         (child.wait().await, complaint)
     });

@@ -33,9 +33,10 @@ impl Scrubber {
                     continue;
                 }
                 let json = serde_json::Value::from(part).to_string();
+                let json = json.get(1..json.len() - 1).unwrap_or(part);
                 forms.extend([
                     part.to_owned(),
-                    json[1..json.len() - 1].to_owned(),
+                    json.to_owned(),
                     url::form_urlencoded::byte_serialize(part.as_bytes()).collect(),
                     STANDARD.encode(part).trim_end_matches('=').to_owned(),
                     URL_SAFE_NO_PAD.encode(part),

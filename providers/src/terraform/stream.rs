@@ -100,6 +100,11 @@ pub fn read(line: &str) -> Option<Event> {
             Event::Planned { address: text(&change["resource"]["addr"]), action: text(&change["action"]) }
         }
         "apply_start" => Event::Began { address: text(&hook["resource"]["addr"]), action: text(&hook["action"]) },
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float becomes the nearest there is"
+        )]
         "apply_complete" => Event::Done {
             address: text(&hook["resource"]["addr"]),
             action: text(&hook["action"]),

@@ -56,6 +56,10 @@ const KINDS: [&str; 11] = [
     "vpc",
 ];
 
+/// A key that is a key and is nobody's, encoded: whether one may be brought is asked with it.
+const ASKED_KEY: &str =
+    "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUowdjhoQlBuaHNxNHozdlNhRFRjN2tXMWNiSDdsTjV5OVpHYk0yQ3RQcU0=";
+
 /// An account of AWS.
 pub(super) struct Aws {
     wire: Wire,
@@ -364,6 +368,37 @@ impl Aws {
         Ok(reservations.await?.into_iter().sum())
     }
 
+    /// Takes off what holds a thing from both sides.
+    async fn let_go(&self, thing: &Thing) -> Result<()> {
+        let (region, id) = (thing.region.as_str(), thing.id.as_str());
+        let (action, member, list, held, name) = match thing.kind.as_str() {
+            "internet-gateway" => {
+                ("DescribeInternetGateways", "InternetGatewayId.1", "internetGatewaySet", "attachmentSet", "vpcId")
+            }
+            "route-table" => {
+                ("DescribeRouteTables", "RouteTableId.1", "routeTableSet", "associationSet", "routeTableAssociationId")
+            }
+            _ => return Ok(()),
+        };
+        let members = [(member, id)];
+        let found = self.items(region, action, &members, list, |it| {
+            Some(under(it, held).map(|it| said(it, name).to_owned()).collect::<Vec<_>>())
+        });
+        for other in found.await?.into_iter().flatten() {
+            let let_go = if thing.kind == "route-table" {
+                self.ec2(region, "DisassociateRouteTable", &[("AssociationId", &other)]).await
+            } else {
+                self.ec2(region, "DetachInternetGateway", &[("InternetGatewayId", id), ("VpcId", &other)]).await
+            };
+            match let_go {
+                // What it was bound to is gone in the meantime.
+                Err(error) if is_gone(&error) => {}
+                let_go => drop(let_go?),
+            }
+        }
+        Ok(())
+    }
+
     async fn count(&self, region: &str, action: &str, list: &str) -> Result<u64> {
         Ok(self.items(region, action, &[], list, |_| Some(1)).await?.into_iter().sum())
     }
@@ -469,7 +504,7 @@ impl Account for Aws {
             ("CreateVpc", &[("CidrBlock", "10.0.0.0/16")]),
             ("CreateInternetGateway", &[]),
             ("CreateSecurityGroup", &[("GroupName", "gantry"), ("GroupDescription", "gantry")]),
-            ("CreateKeyPair", &[("KeyName", "gantry-asks")]),
+            ("ImportKeyPair", &[("KeyName", "gantry-asks"), ("PublicKeyMaterial", ASKED_KEY)]),
             ("RunInstances", &[("ImageId", "ami-00000000000000000"), ("MinCount", "1"), ("MaxCount", "1")]),
             ("AllocateAddress", &[("Domain", "vpc")]),
         ];
@@ -480,8 +515,8 @@ impl Account for Aws {
         let held = match self.json("pricing", HOME, "AWSPriceListService.DescribeServices", &asked).await {
             Ok(_) => Some(true),
             Err(Error::Rejected { code, .. }) if code.starts_with("AccessDenied") => Some(false),
-            Err(Error::Rejected { .. }) => None,
-            Err(error) => return Err(error),
+            // Whose key it is was said by another service.
+            Err(_) => None,
         };
         permissions.push(Permission { name: "pricing:DescribeServices".to_owned(), held });
         Ok(Identity { account, name, permissions })
@@ -543,7 +578,10 @@ impl Account for Aws {
             ("Filter.2.Value.1", value.as_str()),
         ];
         let things = self.items(region, "DescribeTags", &members, "tagSet", |it| {
-            let (kind, id) = (said(it, "resourceType").to_owned(), said(it, "resourceId").to_owned());
+            let id = said(it, "resourceId").to_owned();
+            // Not everybody who speaks as AWS does calls it the same.
+            let kind = if id.starts_with("eipalloc-") { "elastic-ip" } else { said(it, "resourceType") };
+            let kind = kind.to_owned();
             Some(Thing { kind, id, name: String::new(), region: region.to_owned() })
         });
         let mut things = things.await?;
@@ -583,20 +621,9 @@ impl Account for Aws {
             "vpc" => ("DeleteVpc", "VpcId"),
             _ => return Err(unusable("the thing to remove", "it is of no kind that is made there")),
         };
-        if thing.kind == "internet-gateway" {
-            let members = [("InternetGatewayId.1", id)];
-            let attached =
-                self.items(&thing.region, "DescribeInternetGateways", &members, "internetGatewaySet", |it| {
-                    Some(under(it, "attachmentSet").map(|it| said(it, "vpcId").to_owned()).collect::<Vec<_>>())
-                });
-            let attached = match attached.await {
-                Err(error) if is_gone(&error) => return Ok(Removal::Gone),
-                attached => attached?,
-            };
-            for vpc in attached.into_iter().flatten() {
-                let members = [("InternetGatewayId", id), ("VpcId", vpc.as_str())];
-                self.ec2(&thing.region, "DetachInternetGateway", &members).await?;
-            }
+        match self.let_go(thing).await {
+            Err(error) if is_gone(&error) => return Ok(Removal::Gone),
+            let_go => let_go?,
         }
         match self.ec2(&thing.region, action, &[(member, id)]).await {
             Ok(_) => Ok(Removal::Removed),

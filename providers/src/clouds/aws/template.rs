@@ -6,11 +6,9 @@ use ipnet::IpNet;
 
 use super::SYSTEMS;
 use crate::clouds::account::Architecture;
+use crate::clouds::plausible::USUAL_DISK;
 use crate::clouds::template::{Parts, Pieces, clean, literal, object, user_data};
 use crate::clouds::{Because, Protocol, Refusal};
-
-/// What a disk has that was not asked for otherwise, in GiB.
-const DISK: u32 = 50;
 
 pub(in crate::clouds) fn pieces(parts: &Parts<'_>) -> Result<Pieces, Refusal> {
     let Parts { wanted, of, name } = parts;
@@ -90,7 +88,7 @@ pub(in crate::clouds) fn pieces(parts: &Parts<'_>) -> Result<Pieces, Refusal> {
             // Containers do not reach what the machine was told when it began.
             "metadata_options": [{ "http_tokens": "required", "http_put_response_hop_limit": 1 }],
             "root_block_device": [{
-                "volume_type": "gp3", "volume_size": wanted.options.disk_gib.unwrap_or(DISK), "encrypted": true, "tags": tags,
+                "volume_type": "gp3", "volume_size": wanted.options.disk_gib.unwrap_or(USUAL_DISK), "encrypted": true, "tags": tags,
             }],
             "tags": tags,
             "depends_on": ["aws_route.out", "aws_route_table_association.subnet"],

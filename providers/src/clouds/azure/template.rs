@@ -4,10 +4,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::clouds::Protocol;
+use crate::clouds::plausible::USUAL_DISK;
 use crate::clouds::template::{Parts, Pieces, literal, object, ports, user_data};
-
-/// What a disk has that was not asked for otherwise, in GiB.
-const DISK: u32 = 50;
 
 /// Who the cloud believes lets itself in; the machine lets in somebody else.
 const ADMINISTRATOR: &str = "gantry";
@@ -82,7 +80,7 @@ pub(in crate::clouds) fn pieces(parts: &Parts<'_>) -> Pieces {
             "custom_data": format!("${{base64encode({})}}", user_data().trim_start_matches("${").trim_end_matches('}')),
             "os_disk": [{
                 "caching": "ReadWrite", "storage_account_type": "StandardSSD_LRS",
-                "disk_size_gb": wanted.options.disk_gib.unwrap_or(DISK),
+                "disk_size_gb": wanted.options.disk_gib.unwrap_or(USUAL_DISK),
             }],
             "source_image_reference": [{ "publisher": publisher, "offer": offer, "sku": sku, "version": "latest" }],
             "depends_on": [

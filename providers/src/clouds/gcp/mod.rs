@@ -24,6 +24,7 @@ use super::account::{
     Account, Architecture, Catalogue, Headroom, Identity, Image, Key, Needs, Offer, Permission, Quota, Reach, Region,
     Removal, Size, Thing,
 };
+use super::plausible::USUAL_DISK;
 use super::template::{LABEL, clean, name};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, segment, unusable};
 use crate::{Error, Result, Secret};
@@ -79,7 +80,7 @@ pub struct ServiceAccount {
     pub(super) file: Secret,
     pub(super) project: String,
     email: String,
-    key: Secret,
+    pub(super) key: Secret,
 }
 
 #[derive(Deserialize)]
@@ -216,7 +217,7 @@ impl Gcp {
     pub(super) fn new(key: &Key, reach: &Reach) -> Result<Self> {
         let Key::Gcp(account) = key else { return Err(unusable("the credential", "it is another cloud's")) };
         Ok(Self {
-            wire: Wire::new(reach, &[account.file.expose(), account.key.expose()])?,
+            wire: Wire::new(reach, &[account.key.expose()])?,
             compute: format!("{}/compute/v1/projects", reach.base(COMPUTE)),
             tokens: reach.base(TOKENS),
             billing: reach.base(BILLING),
@@ -296,7 +297,7 @@ impl Gcp {
                 found.extend(items);
             }
             match body["nextPageToken"].as_str() {
-                Some(next) if !next.is_empty() && next != token => token = next.to_owned(),
+                Some(next) if !next.is_empty() && next != token => next.clone_into(&mut token),
                 _ => return Ok(found),
             }
         }
@@ -369,7 +370,7 @@ impl Gcp {
         Ok(images.into_values().collect())
     }
 
-    fn place_of(&self, scope: Scope, region: &str, it: &Value) -> Option<String> {
+    fn place_of(scope: Scope, region: &str, it: &Value) -> Option<String> {
         let last = |member: &str| it[member].as_str()?.rsplit('/').next().map(str::to_owned);
         match scope {
             Scope::Global => Some("global".to_owned()),
@@ -433,7 +434,8 @@ impl Account for Gcp {
             "INSTANCES" | "IN_USE_ADDRESSES" | "NETWORKS" | "SUBNETWORKS" => 1,
             "FIREWALLS" => 4,
             "STATIC_ADDRESSES" => u64::from(needs.static_address),
-            "SSD_TOTAL_GB" => u64::from(needs.volume_gib),
+            // The server's own disk is one of those too.
+            "SSD_TOTAL_GB" => u64::from(needs.volume_gib) + u64::from(USUAL_DISK),
             _ => 0,
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded before")]
@@ -475,7 +477,7 @@ impl Account for Gcp {
             let is_ours = |it: &&str| has_labels || **it == *named || it.starts_with(&format!("{named}-"));
             for it in &found {
                 let Some(name) = it["name"].as_str().filter(is_ours) else { continue };
-                let Some(place) = self.place_of(scope, region, it) else { continue };
+                let Some(place) = Self::place_of(scope, region, it) else { continue };
                 let (kind, id) = (kind.to_owned(), format!("{place}/{kind}/{name}"));
                 things.push(Thing { kind, id, name: name.to_owned(), region: region.to_owned() });
             }

@@ -3,10 +3,8 @@
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use crate::clouds::plausible::USUAL_DISK;
 use crate::clouds::template::{Parts, Pieces, literal, object, ports, user_data};
-
-/// What a disk has that was not asked for otherwise, in GiB.
-const DISK: u32 = 50;
 
 pub(in crate::clouds) fn pieces(parts: &Parts<'_>) -> Pieces {
     let Parts { wanted, of, name } = parts;
@@ -47,7 +45,7 @@ pub(in crate::clouds) fn pieces(parts: &Parts<'_>) -> Pieces {
         "zone": literal(&zone),
         "labels": labels,
         "boot_disk": [{ "initialize_params": [{
-            "image": literal(&of.image.id), "size": wanted.options.disk_gib.unwrap_or(DISK), "type": "pd-balanced",
+            "image": literal(&of.image.id), "size": wanted.options.disk_gib.unwrap_or(USUAL_DISK), "type": "pd-balanced",
             "labels": labels,
         }] }],
         "network_interface": [{

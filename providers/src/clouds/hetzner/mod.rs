@@ -14,7 +14,7 @@ use hyper::Method;
 use super::Vendor;
 use super::account::{
     Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Needs, Offer, Permission, Reach, Region,
-    Removal, Size, Thing,
+    Removal, Size, Thing, currency,
 };
 use super::price::Price;
 use super::template::{LABEL, clean};
@@ -228,7 +228,8 @@ impl Account for Hetzner {
         let pricing = self.ask(Ask::get(format!("{}/pricing", self.base))).await?.read::<Value>()?;
         let pricing: Pricing = serde_json::from_value(pricing["pricing"].clone())
             .map_err(|_| Error::Protocol("the prices are not what they are to be".into()))?;
-        let currency = currency(&pricing.currency)?;
+        let currency = currency(&pricing.currency)
+            .ok_or_else(|| Error::Protocol("the prices are in a currency that is not known".into()))?;
         let locations: Vec<Location> = self.all("locations", "").await?;
         let types: Vec<ServerType> = self.all("server_types", "").await?;
         let images: Vec<System> = self.all("images", "&type=system&status=available").await?;
@@ -279,13 +280,6 @@ impl Account for Hetzner {
             Err(error) => Err(error),
         }
     }
-}
-
-fn currency(said: &str) -> Result<&'static str> {
-    ["EUR", "USD"]
-        .into_iter()
-        .find(|known| *known == said)
-        .ok_or_else(|| Error::Protocol("the prices are in a currency that is not known".into()))
 }
 
 fn size(it: ServerType) -> Size {
