@@ -41,10 +41,10 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId,
-    FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId, NoticeId,
-    OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId,
-    OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId, SigningKeyId,
-    SupportId, WorkerId,
+    FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseClaimId, LicenseId, LicenseStatementId, LockdownId,
+    MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId,
+    OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId,
+    SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

@@ -73,8 +73,8 @@ pub const OF_STRANGERS: &[&str] = &[
     "signUpByInvitation",
 ];
 
-/// What takes a key that was signed for the organization: no example is one.
-const OF_ISSUERS: &[&str] = &["installLicense"];
+/// What takes something that was signed, or kept, for the organization: no example is such.
+const OF_ISSUERS: &[&str] = &["installLicense", "claimLicense", "importLicenseRevocations"];
 
 fn walked() -> Vec<Operation> {
     all().into_iter().filter(|operation| !skipped(*operation)).collect()
