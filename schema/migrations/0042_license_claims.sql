@@ -8,9 +8,11 @@ alter table licenses
     add column chain uuid[] not null default '{}',
     -- The name of the key with which the first of them was signed.
     add column anchor text not null default '' check (length(anchor) <= 100),
+    -- For how long it goes on without news of what its issuer revoked; null: for ever.
+    add column offline_seconds bigint check (offline_seconds >= 0),
     -- Who decided about it last: only he, or one above him, takes that back.
     add column decided_by uuid;
-create index licenses_chain on licenses using gin (chain) where state <> 'replaced';
+create index licenses_anchor on licenses (anchor) where state <> 'replaced';
 
 -- A license that is put in force by whoever has its code.
 create table license_claims (
@@ -111,20 +113,21 @@ begin
 end
 $$;
 
--- The organizations whose license in force is one of these, or was made of one of them, and began with this key: for the
--- platform, which is told that they were revoked.
-create function licenses_made_of(named uuid[], signed_with text) returns setof uuid
+-- The organizations whose license in force began with this key, and is one of these or was made of one of them; and those whose
+-- license goes on for a while without news, which this is. For the platform, which is told what was revoked.
+create function licenses_made_of(named uuid[], signed_with text)
+    returns table (organization_id uuid, revoked boolean)
     language sql stable security definer set search_path = public, pg_temp
     as $$
-        select organization_id from licenses
+        select l.organization_id, l.chain && named from licenses l
          where (select scope_organization()) = '00000000-0000-7000-8000-000000000000'
-           and state <> 'replaced' and anchor = signed_with and chain && named
-         order by organization_id
+           and l.state <> 'replaced' and l.anchor = signed_with and (l.chain && named or l.offline_seconds is not null)
+         order by l.organization_id
     $$;
 revoke execute on function licenses_made_of(uuid[], text) from public;
 grant execute on function licenses_made_of(uuid[], text) to gantry_app;
 create policy names on licenses for select to gantry_tree using (true);
-grant select (organization_id, state, anchor, chain) on licenses to gantry_tree;
+grant select (organization_id, state, anchor, chain, offline_seconds) on licenses to gantry_tree;
 
 -- The key that signs the record signs what is said of usage as well, and the API makes it if nobody has yet.
 grant insert on audit_keys to gantry_app;

@@ -4,7 +4,7 @@ use gantry_jobs::webhooks;
 use gantry_schema::audit::Draft;
 use gantry_schema::licenses::evaluate::Status;
 use gantry_schema::licenses::keys::KeyId;
-use gantry_schema::licenses::listed::{self, Listed};
+use gantry_schema::licenses::listed::{self, Concerned, Listed};
 use gantry_schema::licenses::revocations::Revocations;
 use gantry_schema::licenses::{Anchors, queries, standing};
 use gantry_schema::organizations::needed::OperatePlatform;
@@ -162,7 +162,7 @@ impl LicenseRevocations {
     }
 }
 
-/// Ends what a list names, wherever it is in force. Answers where that is.
+/// Ends what a list names, wherever it is in force, and lets the others know that there is news. Answers where something ended.
 async fn die(
     tx: &mut TenantTx,
     anchors: &Anchors,
@@ -170,19 +170,21 @@ async fn die(
     named: &[LicenseId],
     key: &KeyId,
 ) -> Result<Vec<OrganizationId>, Error> {
-    let organizations = listed::made_of(tx, named, key).await?;
-    for organization in &organizations {
+    let concerned = listed::concerned(tx, named, key).await?;
+    for Concerned { organization, revoked } in &concerned {
         let stepped = tx.step_into(*organization).await?;
-        let own = queries::lock(tx).await?.filter(|own| own.status != Status::Revoked && named.contains(&own.id));
-        if let Some(own) = own {
-            queries::decide(tx, Status::Revoked, Some("Its issuer revoked it."), OrganizationId::PLATFORM).await?;
-            let facts = json!({ "organization_id": organization, "license_id": own.id });
-            webhooks::emit(tx, PlatformEvent::LicenseRevoked.name(), facts, caller.by()).await?;
-            *tx.audit() = Draft::new("license.revoke");
-            tx.audit().on(&own.id).set("key_id", key.as_str());
+        if *revoked {
+            let own = queries::lock(tx).await?;
+            if let Some(own) = own.filter(|own| own.status != Status::Revoked && named.contains(&own.id)) {
+                queries::decide(tx, Status::Revoked, Some("Its issuer revoked it."), OrganizationId::PLATFORM).await?;
+                let facts = json!({ "organization_id": organization, "license_id": own.id });
+                webhooks::emit(tx, PlatformEvent::LicenseRevoked.name(), facts, caller.by()).await?;
+                *tx.audit() = Draft::new("license.revoke");
+                tx.audit().on(&own.id).set("key_id", key.as_str());
+            }
         }
         standing::count(tx, anchors).await?;
         tx.step_back(stepped).await?;
     }
-    Ok(organizations)
+    Ok(concerned.into_iter().filter(|one| one.revoked).map(|one| one.organization).collect())
 }

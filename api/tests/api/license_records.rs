@@ -94,10 +94,10 @@ async fn statements_follow_one_another_and_are_believed_by_whoever_has_the_key(p
 }
 
 /// A license that somebody signed elsewhere.
-struct Vendor(SecretKey);
+pub struct Vendor(pub SecretKey);
 
 impl Vendor {
-    fn claims(platform: &Platform, sub: OrganizationId, number: u64) -> Claims {
+    pub fn claims(platform: &Platform, sub: OrganizationId, number: u64) -> Claims {
         let now = platform.app.db.now();
         Claims {
             ver: VERSION,
@@ -124,11 +124,11 @@ impl Vendor {
         }
     }
 
-    fn sign(&self, claims: &Claims) -> Value {
+    pub fn sign(&self, claims: &Claims) -> Value {
         json!({ "key": chain::issue(None, claims, &self.0).unwrap() })
     }
 
-    fn list(&self, made_at: DateTime<Utc>, number: u64, licenses: &[LicenseId]) -> Value {
+    pub fn list(&self, made_at: DateTime<Utc>, number: u64, licenses: &[LicenseId]) -> Value {
         let rev = licenses.iter().copied().collect();
         let list = Revocations { ver: revocations::VERSION, iss: "vendor".to_owned(), iat: made_at, epo: number, rev };
         json!({ "list": list.sign(&self.0).unwrap() })

@@ -71,19 +71,30 @@ pub async fn take(
     Ok(fresh)
 }
 
-/// The organizations whose licenses in force are among these, or were made of one of them, and began with this key.
+/// An organization that a list is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concerned {
+    /// The organization.
+    pub organization: OrganizationId,
+    /// Its license in force is named, or was made of one that is. Otherwise it goes on for a while longer, because there is news.
+    pub revoked: bool,
+}
+
+/// The organizations whose licenses in force began with this key, and are among these, were made of one of them, or go on only
+/// for a while without news.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn made_of(
-    tx: &mut TenantTx,
-    licenses: &[LicenseId],
-    key: &KeyId,
-) -> Result<Vec<OrganizationId>, sqlx::Error> {
+pub async fn concerned(tx: &mut TenantTx, licenses: &[LicenseId], key: &KeyId) -> Result<Vec<Concerned>, sqlx::Error> {
     let ids: Vec<uuid::Uuid> = licenses.iter().copied().map(LicenseId::uuid).collect();
-    sqlx::query_scalar!(r#"select id as "id!: OrganizationId" from licenses_made_of($1, $2) as id"#, &ids, key.as_str())
-        .fetch_all(tx.connection())
-        .await
+    sqlx::query_as!(
+        Concerned,
+        r#"select organization_id as "organization!: OrganizationId", revoked as "revoked!" from licenses_made_of($1, $2)"#,
+        &ids,
+        key.as_str()
+    )
+    .fetch_all(tx.connection())
+    .await
 }
 
 /// A license of a chain that a list of its issuer names; `None`: none does.

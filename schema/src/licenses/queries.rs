@@ -151,16 +151,19 @@ pub async fn put_in_force(tx: &mut TenantTx, chain: &Chain, key: &str) -> Result
     .execute(tx.connection())
     .await?;
     let ids: Vec<uuid::Uuid> = chain::ids(chain).map(LicenseId::uuid).collect();
+    let offline = chain.links().iter().filter_map(|claims| claims.off).min();
     sqlx::query!(
-        "insert into licenses (id, organization_id, key, number, state, seen_at, created_at, updated_at, chain, anchor)
-         values ($1, $2, $3, $4, 'active', $5, $5, $5, $6, $7)",
+        "insert into licenses (id, organization_id, key, number, state, seen_at, created_at, updated_at, chain, anchor,
+                               offline_seconds)
+         values ($1, $2, $3, $4, 'active', $5, $5, $5, $6, $7, $8)",
         own.jti.uuid(),
         organization.uuid(),
         key,
         i64::try_from(own.seq).unwrap_or(i64::MAX),
         now,
         &ids,
-        chain.anchor().as_str()
+        chain.anchor().as_str(),
+        offline.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
     )
     .execute(tx.connection())
     .await?;
