@@ -90,8 +90,8 @@ type Features = (
     (
         limits::RateLimits,
         usage::ApiUsage,
-        licenses::Licenses,
         licenses::LicenseClaims,
+        licenses::Licenses,
         licenses::LicenseRecords,
         licenses::LicenseRevocations,
         defence::Defence,
@@ -131,8 +131,8 @@ const FEATURES: Features = (
     (
         limits::RateLimits,
         usage::ApiUsage,
-        licenses::Licenses,
         licenses::LicenseClaims,
+        licenses::Licenses,
         licenses::LicenseRecords,
         licenses::LicenseRevocations,
         defence::Defence,

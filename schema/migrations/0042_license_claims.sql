@@ -108,7 +108,7 @@ begin
                         with check (organization_id = (select scope_organization()))', platforms);
         execute format('create policy everybody on %I for select to gantry_app
                         using ((select scope_organization()) is not null)', platforms);
-        execute format('grant select, insert, update on %I to gantry_app', platforms);
+        execute format('grant select, insert, update, delete on %I to gantry_app', platforms);
     end loop;
 end
 $$;

@@ -735,7 +735,7 @@ async fn a_person_is_found_by_her_address_however_it_is_written_and_shows_no_oth
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn what_the_platform_sets_everybody_reads_and_nobody_else_changes(pool: PgPool) {
     let platform = Platform::new(pool).await;
-    let acme = platform.organization("acme").await;
+    let acme = furnished(&platform, "acme").await;
     for table in OF_PLATFORM {
         let truth = platform.count(&format!("select count(*) from {table}")).await;
         let mut tx = acme.begin().await;
@@ -754,6 +754,7 @@ async fn what_the_platform_sets_everybody_reads_and_nobody_else_changes(pool: Pg
         let refused = sqlx::raw_sql(AssertSqlSafe(copy)).execute(tx.connection()).await.unwrap_err();
         assert!(refused.to_string().contains("row-level security"), "{table}: {refused}");
     }
+    platform.leaves_jobs();
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

@@ -392,6 +392,48 @@ impl Licenses {
         Ok(answer)
     }
 
+    /// Transfer a license
+    ///
+    /// To another organization below, or to other host names: it ends where it was, for good, and begins where it is to be, in one
+    /// moment, with its time going on or beginning anew. What is there stays at the one and the other; `dry_run` says what
+    /// could not be done any more where it was.
+    ///
+    /// Refused as `wrong_state` when there is none of its own, somebody else gave it, it was suspended or revoked, or the
+    /// organization that is to get it has one in force.
+    #[oai(path = "/organizations/:organization/license/transfer", method = "post", operation_id = "transferLicense")]
+    async fn transfer(
+        &self,
+        caller: May<IssueLicenses>,
+        app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
+        /// The organization that has it.
+        organization: Path<OrganizationId>,
+        body: Body<NewLicenseTransfer>,
+    ) -> Result<Answered<Json<LicenseTransfer>>, Error> {
+        let from = caller.may_for(&app.db, Some(organization.0)).await?;
+        let to = match body.0.organization_id {
+            Some(to) => caller.may_for(&app.db, Some(to)).await.map_err(|error| error.at("organization_id"))?,
+            None => from,
+        };
+        let reason = said_reason(body.0.reason.clone())?;
+        let issuer = Issuer::of(&app, caller.organization()).await?;
+        let anchors = app.trust.anchors(&app.db).await?;
+        let transfer = Transfer { app: &app, caller: &caller, issuer: &issuer, anchors: &anchors, to, reason: &reason };
+        let answer = dry_run
+            .run(once, &caller, from, async |tx| {
+                let mut made = transfer.make(tx, body.0).await?;
+                made.dry_run = dry_run.shown();
+                Ok(Json(made))
+            })
+            .await?;
+        app.standings.forget(None);
+        if !dry_run.is_wanted() && to != from {
+            app.tell_events(to);
+        }
+        Ok(answer)
+    }
+
     /// Suspend a license
     ///
     /// Nothing is added any more, in every process within a second; what is there stays, and what runs goes on.
@@ -445,48 +487,6 @@ impl Licenses {
         organization: Path<OrganizationId>,
     ) -> Result<Answered<Json<License>>, Error> {
         decide(&app, &caller, once, organization.0, Status::Revoked, None).await
-    }
-
-    /// Transfer a license
-    ///
-    /// To another organization below, or to other host names: it ends where it was, for good, and begins where it is to be, in one
-    /// moment, with its time going on or beginning anew. What is there stays at the one and the other; `dry_run` says what
-    /// could not be done any more where it was.
-    ///
-    /// Refused as `wrong_state` when there is none of its own, somebody else gave it, it was suspended or revoked, or the
-    /// organization that is to get it has one in force.
-    #[oai(path = "/organizations/:organization/license/transfer", method = "post", operation_id = "transferLicense")]
-    async fn transfer(
-        &self,
-        caller: May<IssueLicenses>,
-        app: Data<&App>,
-        once: Once,
-        dry_run: DryRun,
-        /// The organization that has it.
-        organization: Path<OrganizationId>,
-        body: Body<NewLicenseTransfer>,
-    ) -> Result<Answered<Json<LicenseTransfer>>, Error> {
-        let from = caller.may_for(&app.db, Some(organization.0)).await?;
-        let to = match body.0.organization_id {
-            Some(to) => caller.may_for(&app.db, Some(to)).await.map_err(|error| error.at("organization_id"))?,
-            None => from,
-        };
-        let reason = said_reason(body.0.reason.clone())?;
-        let issuer = Issuer::of(&app, caller.organization()).await?;
-        let anchors = app.trust.anchors(&app.db).await?;
-        let transfer = Transfer { app: &app, caller: &caller, issuer: &issuer, anchors: &anchors, to, reason: &reason };
-        let answer = dry_run
-            .run(once, &caller, from, async |tx| {
-                let mut made = transfer.make(tx, body.0).await?;
-                made.dry_run = dry_run.shown();
-                Ok(Json(made))
-            })
-            .await?;
-        app.standings.forget(None);
-        if !dry_run.is_wanted() && to != from {
-            app.tell_events(to);
-        }
-        Ok(answer)
     }
 
     /// Suppose another license

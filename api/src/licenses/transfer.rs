@@ -113,6 +113,7 @@ impl Transfer<'_> {
     /// Ends the license of the transaction's organization, and gives it where it is to be.
     pub(super) async fn make(&self, tx: &mut TenantTx, new: NewLicenseTransfer) -> Result<LicenseTransfer, Error> {
         let from = tx.organization();
+        let domains = new.domains.as_deref().map(read_domains).transpose()?;
         take_turn(tx, [from, self.to]).await?;
         let found = self.to_give(tx).await?;
         let own = found.own().cloned().ok_or_else(|| wrong("the license is not believed here; give another one"))?;
@@ -124,10 +125,7 @@ impl Transfer<'_> {
         if expires_at.is_some_and(|at| at <= now) {
             return Err(Error::field("expiry", "the license has ended; reset its time, or give another one"));
         }
-        let domains = match new.domains {
-            Some(domains) => read_domains(&domains)?,
-            None => own.dom.clone(),
-        };
+        let domains = domains.unwrap_or_else(|| own.dom.clone());
         let usage = queries::usage(tx, from).await?;
         self.tell_giver(tx, &own).await?;
         let license = if self.to == from {
