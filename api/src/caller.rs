@@ -666,7 +666,8 @@ async fn authority(
         organization if organization == home => Arc::clone(&standing),
         organization => app.standings.of(&app.db, organization).await?,
     };
-    let license = there.licensed(app.db.now(), hosts::named(request).as_deref());
+    let operation = request.data::<About>().and_then(About::operation);
+    let license = there.licensed(app.db.now(), hosts::named(request).as_deref(), operation);
     let barred = app.bars(&standing.defence, request.data::<RequestInfo>().and_then(|info| info.address));
     let (organization, reach) = (scope.organization, scope.reach);
     let subject = Subject { organization, reach, hold, barred, unproven: false, scopes, behind, license };

@@ -9,7 +9,8 @@ use url::Url;
 
 /// What pages may read of an answer besides its body.
 const EXPOSED: &str = "ETag, Location, Link, Retry-After, X-Request-Id, Idempotency-Replayed, Preference-Applied, \
-     Gantry-Version, Deprecation, Sunset, RateLimit, RateLimit-Policy, X-License-Tier, X-License-Status, X-License-Expires, X-License-Days-Remaining, X-RateLimit-Limit, X-RateLimit-Remaining, \
+     Gantry-Version, Deprecation, Sunset, RateLimit, RateLimit-Policy, X-License-Tier, X-License-Status, X-License-Expires, X-License-Days-Remaining, X-Usage-Servers, X-Usage-Applications, X-Usage-Domains, X-Usage-Users, X-Usage-Cloud-Accounts, \
+     X-Usage-Concurrent-Provisioning, X-Usage-Child-Organizations, X-Usage-Deployments-Per-Month, X-RateLimit-Limit, X-RateLimit-Remaining, \
      X-RateLimit-Reset, traceparent";
 
 /// What pages may send.

@@ -1,4 +1,5 @@
-//! Licenses without a database: keys that sign, keys that are given, and looking at them.
+//! Licenses without a database: keys that sign, keys that are given, lists of those that were revoked, statements of what was used,
+//! and looking at them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use gantry_schema::licenses::chain::{self, Anchors, Chain};
 use gantry_schema::licenses::claims::{ANY_INSTANCE, Claims, Delegation, Kind, Mode, VERSION};
 use gantry_schema::licenses::domain::DomainRule;
 use gantry_schema::licenses::evaluate::{Circumstances, Evaluation, Link, Status, evaluate};
-use gantry_schema::licenses::{PublicKey, SecretKey};
-use gantry_schema::{Clock as _, IdMint, OrganizationId, SystemClock};
+use gantry_schema::licenses::revocations::{self, Revocations};
+use gantry_schema::licenses::{PublicKey, SecretKey, statements};
+use gantry_schema::{Clock as _, IdMint, LicenseId, OrganizationId, SystemClock};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
@@ -28,9 +30,9 @@ pub enum LicenseCommand {
     },
     /// Sign a license; the key to give is the last line that is printed.
     Issue(Box<Issue>),
-    /// Show what a key says, whoever signed it.
+    /// Show what a key, a list of revoked licenses or a statement of what was used says, whoever signed it.
     Inspect {
-        /// The key, or `-` to read it from standard input.
+        /// The text, or `-` to read it from standard input.
         key: String,
     },
     /// Say whether a key is believed, and what follows from it now; fails when it is not, or allows no growth.
@@ -49,6 +51,46 @@ pub enum LicenseCommand {
         /// Look at it as it is at another moment.
         #[arg(long)]
         at: Option<DateTime<Utc>>,
+    },
+    /// Sign a list of revoked licenses, for platforms that cannot be reached; the list is the last line that is printed.
+    RevokeList(RevokeList),
+    /// Look at signed statements of what was used.
+    Statement {
+        #[command(subcommand)]
+        command: StatementCommand,
+    },
+}
+
+/// Which licenses are revoked.
+#[derive(Debug, Args)]
+pub struct RevokeList {
+    /// The file with what it is signed with: `k4.secret.…`.
+    #[arg(long, value_name = "FILE")]
+    secret: PathBuf,
+    /// Who revokes them.
+    #[arg(long, default_value = "operator")]
+    issuer: String,
+    /// The number of the list: higher than those of all before it.
+    #[arg(long)]
+    sequence: u64,
+    /// The list before, whose licenses are revoked in this one too: a file, or `-` to read it from standard input.
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
+    /// A license, by its id (may be given several times).
+    #[arg(long = "license")]
+    licenses: Vec<LicenseId>,
+}
+
+/// What is done with statements of what was used.
+#[derive(Debug, Subcommand)]
+pub enum StatementCommand {
+    /// Say whether statements follow one another and are believed, and what the highest of each limit was; fails when they are not.
+    Verify {
+        /// A file with a statement in each line, the oldest first, or `-` to read them from standard input.
+        file: PathBuf,
+        /// The keys of the installation that made them: `k4.public.…` (may be given several times).
+        #[arg(long = "key", required = true)]
+        keys: Vec<PublicKey>,
     },
 }
 
@@ -103,6 +145,9 @@ pub struct Issue {
     /// The number of the organization's license: higher than those before.
     #[arg(long, default_value_t = 1)]
     sequence: u64,
+    /// The number of the issuer's newest list of revoked licenses: without it, or a later one, the license is not installed.
+    #[arg(long, default_value_t = 0)]
+    revocations: u64,
     /// For how many days it goes on without news of what was revoked; for ever unless told.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_660))]
     offline_days: Option<u64>,
@@ -144,6 +189,10 @@ pub fn license(command: LicenseCommand) -> anyhow::Result<ExitCode> {
     match command {
         LicenseCommand::Keygen { secret } => keygen(&secret)?,
         LicenseCommand::Issue(issue) => println!("{}", sign(*issue)?),
+        LicenseCommand::RevokeList(list) => println!("{}", revoke(list)?),
+        LicenseCommand::Statement { command: StatementCommand::Verify { file, keys } } => {
+            println!("{}", serde_json::to_string_pretty(&verified(&text_of(&file)?, &keys)?)?);
+        }
         LicenseCommand::Inspect { key } => {
             for (kid, claims) in chain::inspect(&given(&key)?)? {
                 println!("{}", serde_json::to_string_pretty(&json!({ "kid": kid, "claims": claims }))?);
@@ -188,6 +237,53 @@ fn said(own: &Claims, evaluation: &Evaluation) -> serde_json::Value {
         "days_remaining": evaluation.days_remaining(),
         "next_change_at": evaluation.next_change,
     })
+}
+
+fn revoke(list: RevokeList) -> anyhow::Result<String> {
+    let key: SecretKey = read(&list.secret)?.expose_secret().trim().parse().context("--secret")?;
+    let mut revoked: BTreeSet<LicenseId> = list.licenses.into_iter().collect();
+    if let Some(before) = &list.before {
+        let (before, _) =
+            Revocations::verify(&text_of(before)?, &Anchors::of([key.public()])).context("the list before")?;
+        if before.epo >= list.sequence {
+            bail!("the list before has the number {}; give this one a higher --sequence", before.epo);
+        }
+        revoked.extend(before.rev);
+    }
+    let list = Revocations {
+        ver: revocations::VERSION,
+        iss: list.issuer,
+        iat: SystemClock.now(),
+        epo: list.sequence,
+        rev: revoked,
+    };
+    Ok(list.sign(&key)?)
+}
+
+fn verified(text: &str, keys: &[PublicKey]) -> anyhow::Result<serde_json::Value> {
+    let texts: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let read = statements::verify(&texts, keys)?;
+    let (Some(first), Some(last)) = (read.first(), read.last()) else { bail!("there is no statement") };
+    let highest: BTreeMap<String, serde_json::Value> = statements::highest(&read)
+        .into_iter()
+        .map(|(limit, mark)| (limit, json!({ "used": mark.used, "most": mark.most, "day": mark.day })))
+        .collect();
+    Ok(json!({
+        "organization_id": first.sub,
+        "numbers": [first.num, last.num],
+        "days": [first.from, last.thru],
+        "made_at": last.iat,
+        "last_sha256": texts.last().map(|text| statements::digest(text)),
+        "highest": highest,
+    }))
+}
+
+/// What is in a file, or comes from standard input.
+fn text_of(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        return Ok(std::io::read_to_string(std::io::stdin())?);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
 fn keygen(file: &Path) -> anyhow::Result<()> {
@@ -261,7 +357,7 @@ fn sign(issue: Issue) -> anyhow::Result<String> {
             dom: Vec::new(),
         }),
         off: issue.offline_days.map(|days| days * DAY),
-        epo: 0,
+        epo: issue.revocations,
     };
     if let Some(above) = &claims_above {
         chain::narrower(above, &claims).context("it is wider than the license above")?;

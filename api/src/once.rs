@@ -22,6 +22,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use gantry_schema::audit::Author;
@@ -143,6 +144,11 @@ impl Once {
     #[must_use]
     pub const fn has_key(&self) -> bool {
         self.sent.is_some()
+    }
+
+    /// Where the request comes from, if that is known.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.about.address()
     }
 
     /// Who asks for it, as the record has it.

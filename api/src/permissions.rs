@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::caller::May;
 use crate::error::{Code, Error};
 use crate::example::example;
+use crate::licenses;
 use crate::routes;
 use crate::tag::Tag;
 
@@ -143,6 +144,10 @@ impl PermissionCatalogue {
             None => (*caller.subject(), caller.by().to_string()),
             Some(subject) => named(&app, own, subject).await?,
         };
+        if let Some(operation) = operation.as_deref().filter(|operation| licenses::needs(operation).is_some()) {
+            let standing = app.standings.of(&app.db, own).await?;
+            subject.license = subject.license.and(standing.licensed(app.db.now(), None, Some(operation)));
+        }
         if let Some(there) = organization_id.filter(|there| *there != own) {
             let mut tx = app.db.tenant(own).await?;
             let reached = access::reach(&mut tx, there, &holder).await?;
@@ -189,7 +194,7 @@ fn wanted(operation: Option<&str>, permission: Option<&str>) -> Result<Vec<Permi
 /// The subject of this id in the organization, and how it is named as holder of support.
 async fn named(app: &App, own: OrganizationId, subject: &str) -> Result<(Subject, String), Error> {
     let standing = app.standings.of(&app.db, own).await?;
-    let (hold, license) = (standing.hold.as_ref().map(|held| held.hold), standing.licensed(app.db.now(), None));
+    let (hold, license) = (standing.hold.as_ref().map(|held| held.hold), standing.licensed(app.db.now(), None, None));
     let mut tx = app.db.tenant(own).await?;
     let not_found = || {
         Error::new(Code::NotFound, "there is no such API key or member here; write key_… or usr_… of the organization")

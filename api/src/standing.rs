@@ -1,7 +1,7 @@
 //! What an organization may do at the moment, whoever asks for it: kept in this process, and looked up again when the
 //! database says that it is different, or after a while.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::error::Error;
+use crate::licenses::needs;
 
 /// How long something is believed while the database tells of changes.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -48,6 +49,8 @@ pub(crate) struct Standing {
     pub sessions_from: Option<DateTime<Utc>>,
     /// The license that counts for it; `None`: everything may be used.
     pub license: Option<Licensed>,
+    /// How many there are of what it limits.
+    pub licensed_use: BTreeMap<String, u64>,
 }
 
 /// Why nothing is done in an organization.
@@ -67,15 +70,24 @@ impl Standing {
         // What was said of a lockdown is for those who may look it up.
         let hold = hold.or_else(|| lockdown.locked.then_some(Held { hold: Hold::LockedDown, told: None }));
         let line = licenses::queries::line(&mut tx).await?;
+        let licensed_use = match line.as_slice() {
+            [] => BTreeMap::new(),
+            _ => licenses::queries::usage(&mut tx, organization).await?,
+        };
         // Nobody waits for a connection while he has one.
         drop(tx);
         let license = if line.is_empty() { None } else { Licensed::of_line(line, &trust.anchors(db).await?) };
-        Ok(Self { allowance, hold, used, defence, sessions_from: lockdown.sessions_from, license })
+        Ok(Self { allowance, hold, used, defence, sessions_from: lockdown.sessions_from, license, licensed_use })
     }
 
-    /// What the license allows, asked for by this host name.
-    pub(crate) fn licensed(&self, now: DateTime<Utc>, host: Option<&str>) -> Permissions {
-        self.license.as_ref().map_or_else(Permissions::all, |license| license.allows(now, host))
+    /// What the license allows, asked for by this host name; nothing, where it does not have what the operation needs besides
+    /// the permission.
+    pub(crate) fn licensed(&self, now: DateTime<Utc>, host: Option<&str>, operation: Option<&str>) -> Permissions {
+        let Some(license) = &self.license else { return Permissions::all() };
+        match operation.and_then(needs) {
+            Some((feature, least)) if license.access(feature, now, host) < least => Permissions::default(),
+            _ => license.allows(now, host),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Job, Policy, Queue};
 
-/// Tells of licenses that end soon, and of limits that are nearly used up.
+/// Tells of licenses that end soon, and of limits that are nearly used up, and notes what was used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchLicenses {}
 

@@ -161,7 +161,15 @@ impl Db {
         );
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
         let db = self.clone();
-        Ok(TenantTx { inner, organization, db, ready: Vec::new(), author: None, drafts: Vec::new() })
+        Ok(TenantTx {
+            inner,
+            organization,
+            db,
+            ready: Vec::new(),
+            author: None,
+            drafts: Vec::new(),
+            elsewhere: Vec::new(),
+        })
     }
 
     /// Begins a transaction that sees one organization as it is at this moment, and changes nothing.
@@ -171,7 +179,15 @@ impl Db {
             organization.uuid()
         );
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new(), author: None, drafts: Vec::new() })
+        Ok(TenantTx {
+            inner,
+            organization,
+            db: self.clone(),
+            ready: Vec::new(),
+            author: None,
+            drafts: Vec::new(),
+            elsewhere: Vec::new(),
+        })
     }
 
     /// Begins a transaction that sees one organization, and what is only this person's.
@@ -186,7 +202,15 @@ impl Db {
             self.now().to_rfc3339()
         );
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { inner, organization, db: self.clone(), ready: Vec::new(), author: None, drafts: Vec::new() })
+        Ok(TenantTx {
+            inner,
+            organization,
+            db: self.clone(),
+            ready: Vec::new(),
+            author: None,
+            drafts: Vec::new(),
+            elsewhere: Vec::new(),
+        })
     }
 
     /// Begins a transaction that sees one person, and no organization's rows but his memberships.
@@ -295,6 +319,16 @@ pub struct TenantTx {
     ready: Vec<Ready>,
     author: Option<Arc<Author>>,
     drafts: Vec<Draft>,
+    /// What was recorded in other organizations that it stepped into.
+    elsewhere: Vec<(OrganizationId, Vec<Draft>)>,
+}
+
+/// Where a transaction was before it stepped into another organization.
+#[derive(Debug)]
+#[must_use = "step back, so that what comes then is of the organization that it began with"]
+pub struct Stepped {
+    from: OrganizationId,
+    drafts: Vec<Draft>,
 }
 
 impl TenantTx {
@@ -340,21 +374,59 @@ impl TenantTx {
         &self.db
     }
 
+    /// Goes on in another organization, until it steps back: what is seen, written, asked for and recorded is that one's then,
+    /// and everything is one commit. Whoever calls it has made sure that what asks for it may, in both. Who steps into
+    /// several takes their turns in the order of their ids.
+    ///
+    /// # Errors
+    /// When the database refuses or went away.
+    pub async fn step_into(&mut self, other: OrganizationId) -> Result<Stepped, sqlx::Error> {
+        set_scope(&mut self.inner, other).await?;
+        Ok(Stepped { from: std::mem::replace(&mut self.organization, other), drafts: std::mem::take(&mut self.drafts) })
+    }
+
+    /// Goes on where it was before.
+    ///
+    /// # Errors
+    /// When the database refuses or went away.
+    pub async fn step_back(&mut self, stepped: Stepped) -> Result<(), sqlx::Error> {
+        set_scope(&mut self.inner, stepped.from).await?;
+        let left = std::mem::replace(&mut self.organization, stepped.from);
+        let drafts = std::mem::replace(&mut self.drafts, stepped.drafts);
+        self.elsewhere.push((left, drafts));
+        Ok(())
+    }
+
     /// Makes it so, with its entries in the record, and rings for the jobs that became ready.
     ///
     /// # Errors
     /// When the database refuses or went away; then nothing of it happened, or it cannot be known.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        let drafts = kept(std::mem::take(&mut self.drafts));
+        let own = (self.organization, std::mem::take(&mut self.drafts));
+        let mut drafts: Vec<(OrganizationId, Vec<Draft>)> = std::mem::take(&mut self.elsewhere);
+        drafts.push(own);
+        let mut drafts: Vec<_> = drafts.into_iter().map(|(of, drafts)| (of, kept(drafts))).collect();
+        drafts.retain(|(_, drafts)| !drafts.is_empty());
         if drafts.is_empty() {
             self.inner.commit().await?;
         } else {
             let recorder = self.db.recorder.clone().ok_or(RecordError::NoKeys)?;
-            let (organization, author) = (self.organization, self.author.take());
-            let mut scope = Scope { connection: &mut self.inner, organization, db: &self.db };
-            let people = write_all(&mut scope, &recorder, drafts, author).await?;
+            let author = self.author.take();
+            // Tallies are locked by everybody in the same order.
+            drafts.sort_by_key(|(of, _)| *of);
+            let mut believed = Vec::with_capacity(drafts.len());
+            for (organization, drafts) in drafts {
+                if organization != self.organization {
+                    set_scope(&mut self.inner, organization).await?;
+                    self.organization = organization;
+                }
+                let mut scope = Scope { connection: &mut self.inner, organization, db: &self.db };
+                believed.push((organization, write_all(&mut scope, &recorder, drafts, author.clone()).await?));
+            }
             self.inner.commit().await?;
-            recorder.believe(organization, &people, self.db.now());
+            for (organization, people) in believed {
+                recorder.believe(organization, &people, self.db.now());
+            }
         }
         if !self.ready.is_empty() {
             self.db.doorbell.ring(self.ready);
@@ -369,6 +441,14 @@ impl TenantTx {
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
         self.inner.rollback().await
     }
+}
+
+/// Lets a transaction see another organization.
+async fn set_scope(connection: &mut PgConnection, organization: OrganizationId) -> Result<(), sqlx::Error> {
+    sqlx::query!("select set_config('gantry.organization', $1, true)", organization.uuid().to_string())
+        .fetch_one(connection)
+        .await
+        .map(drop)
 }
 
 /// A transaction that sees one person.

@@ -299,6 +299,12 @@ id!(
 id!(
     /// A version of what Terraform knows of a stack.
     TerraformStateId, "tfs");
+id!(
+    /// A license that waits for whoever has its code.
+    LicenseClaimId, "lcl");
+id!(
+    /// A signed statement of what was used under licenses.
+    LicenseStatementId, "lst");
 
 impl OrganizationId {
     /// The organization that owns the platform's own jobs and schedules; the migrations make it.

@@ -43,10 +43,11 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, CloudCredentialId,
-    EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId,
-    NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId,
-    OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, RunId, ScheduleId, SecretId,
-    ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId, TerraformStateId, WorkerId,
+    EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseClaimId, LicenseId,
+    LicenseStatementId, LockdownId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId,
+    OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId,
+    RunId, ScheduleId, SecretId, ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId, TerraformStateId,
+    WorkerId,
 };
 pub use window::{Order, Window};
 

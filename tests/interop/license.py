@@ -58,4 +58,27 @@ with tempfile.TemporaryDirectory() as directory:
     gantry("verify", other, "--anchor", public, fails=True)
     gantry("verify", theirs[:-40] + "A" * 40, "--anchor", public, fails=True)
 
+    # Lists of revoked licenses, both ways.
+    lists = dict(implicit_assertion=b"gantry license revocations")
+    revoked = gantry("revoke-list", "--secret", str(secret), "--sequence", "3", "--license", claims["jti"])
+    read = pyseto.decode(Key.from_paserk(public), revoked, **lists)
+    named = json.loads(read.payload)
+    assert (named["epo"], named["rev"]) == (3, [claims["jti"]]), named
+    gantry("verify", revoked, "--anchor", public, fails=True)
+    theirs = pathlib.Path(directory, "list")
+    theirs.write_bytes(pyseto.encode(signer, read.payload, footer, lists["implicit_assertion"]))
+    following = gantry("revoke-list", "--secret", str(secret), "--sequence", "4", "--before", str(theirs))
+    assert json.loads(pyseto.decode(Key.from_paserk(public), following, **lists).payload)["rev"] == [claims["jti"]]
+
+    # Statements of what was used that they sign, read by us.
+    statement = {
+        "ver": 1, "sub": ORGANIZATION, "num": 1, "iat": "2026-01-15T12:00:00Z", "from": "2026-01-14", "thru": "2026-01-15",
+        "marks": [{"day": "2026-01-14", "lic": claims["jti"], "lim": "users", "used": 7, "most": 10}],
+    }  # fmt: skip
+    stated = pathlib.Path(directory, "statement")
+    stated.write_bytes(pyseto.encode(signer, json.dumps(statement).encode(), footer, b"gantry usage statement"))
+    verified = json.loads(gantry("statement", "verify", "--key", public, str(stated)))
+    assert verified["highest"]["users"]["used"] == 7, verified
+    gantry("statement", "verify", "--key", public, str(theirs), fails=True)
+
 print("license: ours verify with pyseto, and theirs with ours")

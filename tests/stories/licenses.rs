@@ -8,7 +8,7 @@ use chrono::{DateTime, Duration, Utc};
 use gantry_jobs::licenses::{RecountLicenses, WatchLicenses};
 use gantry_schema::jobs::State as JobState;
 use gantry_schema::licenses::{
-    Anchors, Chain, Claims, Kind, Status, Trust, chain, claims, licensed, queries, standing,
+    Anchors, Chain, Claims, Kind, Status, Trust, chain, claims, history, licensed, queries, standing,
 };
 use gantry_schema::memberships::Role;
 use gantry_schema::organizations::{self, NewOrganization};
@@ -79,7 +79,7 @@ async fn give_by(
 
 async fn decide(platform: &Platform, about: &Actor, status: Status) {
     let mut tx = about.begin().await;
-    assert!(queries::decide(&mut tx, status, Some("a story")).await.unwrap());
+    assert!(queries::decide(&mut tx, status, Some("a story"), OrganizationId::PLATFORM).await.unwrap());
     standing::count(&mut tx, &anchors(platform).await).await.unwrap().unwrap();
     tx.commit().await.unwrap();
 }
@@ -295,4 +295,33 @@ async fn from_valid_to_renewed_only_growth_changes_and_what_runs_is_untouched(po
 
 async fn probes(platform: &Platform) -> i64 {
     platform.count("select count(*) from jobs where kind = 'diagnostics.probe' and state = 'succeeded'").await
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_was_used_for_a_moment_is_in_the_history_of_its_day(pool: PgPool) {
+    let platform = Platform::new(pool).await;
+    let acme = platform.organization("acme").await;
+    give(&platform, &acme, None, &[("child_organizations", 10)]).await;
+    watch(&platform).await;
+    for number in 0..4 {
+        make_child(&acme, &format!("child {number}")).await.unwrap();
+    }
+    let window = gantry_schema::Window::new(gantry_schema::Order::Ascending, 10);
+    let children = organizations::list(&mut acme.begin().await, window).await.unwrap();
+    for child in children.iter().filter(|found| found.parent == Some(acme.id)).take(3) {
+        let mut tx = acme.begin().await;
+        assert!(organizations::lifecycle::delete(&mut tx, child.id).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+    let used = async || {
+        let wanted = history::Wanted { limit: Some("child_organizations".to_owned()), ..history::Wanted::default() };
+        let order = gantry_schema::Order::Ascending;
+        let found = history::list(&mut acme.begin().await, &wanted, order, 10).await.unwrap();
+        found.into_iter().map(|used| (used.used, used.most)).collect::<Vec<_>>()
+    };
+    watch(&platform).await;
+    assert_eq!(used().await, [(4, Some(10))], "nobody looked while there were four");
+    platform.clock.advance(Duration::days(1));
+    watch(&platform).await;
+    assert_eq!(used().await, [(4, Some(10)), (1, Some(10))], "the next day is its own");
 }

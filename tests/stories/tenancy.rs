@@ -26,7 +26,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 const OF_TENANTS: &[&str] = &["organizations", "organization_closure"];
 
 /// What the platform sets and every organization may read.
-pub const OF_PLATFORM: &[&str] = &["license_tiers", "rate_tiers", "rate_rules"];
+pub const OF_PLATFORM: &[&str] =
+    &["license_revocation_lists", "license_revocations", "license_tiers", "rate_tiers", "rate_rules"];
 
 /// What belongs to people, who belong to no tenant: the table, and the column that names whose a row is.
 const OF_PEOPLE: &[(&str, &str)] = &[
@@ -249,7 +250,9 @@ pub async fn furnished(platform: &Platform, name: &str) -> Actor {
 
 /// A license of the organization, signed with a key of its own.
 async fn licensed(platform: &Platform, of: &Actor) {
-    use gantry_schema::licenses::{Anchors, Chain, Kind, Limit, chain, claims, queries};
+    use gantry_schema::licenses::{
+        Anchors, Chain, Kind, Limit, chain, claiming, claims, code, history, listed, queries, revocations, stated,
+    };
     let mut tx = of.begin().await;
     let key = queries::issuer(&mut tx, &platform.sealing_keys()).await.unwrap();
     let claims = claims::Claims {
@@ -281,6 +284,21 @@ async fn licensed(platform: &Platform, of: &Actor) {
     queries::note_told(&mut tx, claims.jti, &["80_percent_of_users".to_owned()]).await.unwrap();
     let any_number = |limit: &Limit| queries::Counter { limit: *limit, most: None, grows_until: None };
     queries::count_by(&mut tx, &Limit::ALL.iter().map(any_number).collect::<Vec<_>>()).await.unwrap();
+    let code = code::ClaimCode::generate(&mut seeded("a code"));
+    claiming::keep(&mut tx, code, &chain, &text, OrganizationId::PLATFORM, "story").await.unwrap();
+    let (usage, limits) = (BTreeMap::from([("users".to_owned(), 3)]), BTreeMap::new());
+    history::note(&mut tx, claims.jti, &usage, &limits).await.unwrap();
+    stated::make(&mut tx, &key).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = platform.operator().begin().await;
+    let revoked = revocations::Revocations {
+        ver: revocations::VERSION,
+        iss: "story".to_owned(),
+        iat: tx.now(),
+        epo: 1,
+        rev: BTreeSet::from([claims.jti]),
+    };
+    listed::take(&mut tx, &key.public().id(), &revoked, "a list").await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -540,7 +558,8 @@ async fn the_roles_of_processes_own_nothing_bypass_nothing_and_reach_no_partitio
     // what the license of whoever asks limits is counted anew from what the tree has counted, or said to be full.
     let mut callable = strings(&pool, callable).await;
     callable.sort();
-    assert_eq!(callable, ["api_usage_add", "licenses_full", "licenses_recount", "running_jobs"]);
+    // The platform is told where licenses are in force that their issuers revoked, and nobody else is.
+    assert_eq!(callable, ["api_usage_add", "licenses_full", "licenses_made_of", "licenses_recount", "running_jobs"]);
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
@@ -745,7 +764,7 @@ async fn a_person_is_found_by_her_address_however_it_is_written_and_shows_no_oth
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
 async fn what_the_platform_sets_everybody_reads_and_nobody_else_changes(pool: PgPool) {
     let platform = Platform::new(pool).await;
-    let acme = platform.organization("acme").await;
+    let acme = furnished(&platform, "acme").await;
     for table in OF_PLATFORM {
         let truth = platform.count(&format!("select count(*) from {table}")).await;
         let mut tx = acme.begin().await;
@@ -764,6 +783,7 @@ async fn what_the_platform_sets_everybody_reads_and_nobody_else_changes(pool: Pg
         let refused = sqlx::raw_sql(AssertSqlSafe(copy)).execute(tx.connection()).await.unwrap_err();
         assert!(refused.to_string().contains("row-level security"), "{table}: {refused}");
     }
+    platform.leaves_jobs();
 }
 
 #[sqlx::test(migrator = "gantry_schema::MIGRATOR")]

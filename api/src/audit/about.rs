@@ -63,6 +63,11 @@ impl About {
         self.0.info.address
     }
 
+    /// The operation it asks for.
+    pub(crate) fn operation(&self) -> Option<&'static str> {
+        self.0.route.map(|route| route.id)
+    }
+
     /// What the record calls what it asks for.
     pub(crate) fn action(&self) -> &'static str {
         self.0.route.map_or("request", |route| route.action.as_str())

@@ -87,6 +87,7 @@ impl AuditArchives {
     /// Of the caller's organization: every entry that is sealed, covered by a checkpoint and not dropped yet, a line of JSON for
     /// each, oldest first, with the text that is hashed; and a last line with the copy's id and the checkpoint, which is
     /// signed, so that the file proves itself. An answer without that line is not complete.
+    /// A license has to have the feature `audit_logging`, where there is one.
     ///
     /// Refused as `wrong_state` when nothing was signed since the last time entries were dropped: the record is signed every
     /// hour.

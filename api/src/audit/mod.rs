@@ -114,6 +114,7 @@ impl Audit {
     /// All entries that are asked for, oldest first, as a stream of any length: CSV for spreadsheets, or a line of JSON for
     /// each, with the text that is hashed. In CSV, what a spreadsheet would take for a formula begins with an apostrophe.
     /// That a copy was taken is in the record itself. An answer that breaks off is not complete.
+    /// A license has to have the feature `audit_logging`, where there is one.
     ///
     /// Refused as `not_found` when there is no such organization here.
     #[oai(path = "/audit-entries/export", method = "post", operation_id = "exportAuditEntries")]

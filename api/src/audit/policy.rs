@@ -74,6 +74,7 @@ impl AuditPolicies {
     /// identifies people is not in it. Entries are dropped, once a day, when they are older than `keep_days`, signed by a
     /// checkpoint, and in a copy of everything (`POST /audit-archives`) of which somebody told the digest. What was dropped is
     /// recorded, and what is left verifies as before.
+    /// A license has to have the feature `audit_logging`, where there is one.
     ///
     /// Refused as `precondition_required` without `If-Match`.
     #[oai(path = "/", method = "put", operation_id = "setAuditPolicy")]

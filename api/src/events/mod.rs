@@ -192,6 +192,7 @@ impl Events {
     /// Post many events
     ///
     /// Up to 1 000 in one transaction: all of them are written down, or none.
+    /// A license has to have the feature `bulk_operations`, where there is one.
     #[oai(path = "/bulk", method = "post", operation_id = "postEvents")]
     async fn post_many(
         &self,

@@ -218,6 +218,7 @@ impl Jobs {
     ///
     /// Up to 10 000 jobs of any kinds, written down in one statement: all of them, or none when one of them cannot be
     /// asked for. Then `errors` names each by its place in the request.
+    /// A license has to have the feature `bulk_operations`, where there is one.
     #[oai(path = "/jobs/bulk", method = "post", operation_id = "askForJobs")]
     async fn ask_for_many(
         &self,

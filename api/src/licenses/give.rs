@@ -12,9 +12,10 @@ use gantry_schema::licenses::features::Feature;
 use gantry_schema::licenses::queries::{self, Stored, Tier as TierRow};
 use gantry_schema::licenses::standing::{self, Licensed, licensed};
 use gantry_schema::licenses::{Mode, SecretKey};
+use gantry_schema::licenses::{claiming, listed};
 use gantry_schema::organizations::needed::IssueLicenses;
 use gantry_schema::webhooks::event_types::PlatformEvent;
-use gantry_schema::{JobTx as _, OrganizationId, TenantTx};
+use gantry_schema::{JobTx as _, OrganizationId, TenantTx, turn};
 use poem_openapi::payload::Json;
 use serde_json::{Value, json};
 
@@ -84,30 +85,61 @@ impl Issuer {
         self.above.as_ref()
     }
 
+    /// Which organization it is.
+    pub(super) const fn organization(&self) -> OrganizationId {
+        self.organization
+    }
+
+    /// What it signs with.
+    pub(super) const fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
     /// Whether the license in force of the transaction's organization is the issuer's to replace.
     pub(super) async fn may_give(&self, tx: &mut TenantTx, anchors: &Anchors) -> Result<(), Error> {
-        if self.above.is_none() {
-            return Ok(());
-        }
-        if tx.organization() == self.organization {
+        if self.above.is_some() && tx.organization() == self.organization {
             let detail = "an organization does not license itself; ask whoever stands above it";
             return Err(Error::new(Code::WrongState, detail));
         }
-        let own = licensed(tx, anchors).await?.filter(|found| found.stored.organization == tx.organization());
-        match own {
-            Some(own) => given_by(&own, self.organization),
-            None => Ok(()),
-        }
+        may_replace(tx, anchors, self.organization).await
     }
 }
 
+/// Lets an organization give another license in place of the one in force of the transaction's: one that it gave itself, and
+/// about which nobody above it has decided.
+pub(super) async fn may_replace(tx: &mut TenantTx, anchors: &Anchors, issuer: OrganizationId) -> Result<(), Error> {
+    if issuer == OrganizationId::PLATFORM {
+        return Ok(());
+    }
+    let own = licensed(tx, anchors).await?.filter(|found| found.stored.organization == tx.organization());
+    let Some(own) = own else { return Ok(()) };
+    given_by(&own, issuer)?;
+    may_lift(tx, &own.stored, issuer).await
+}
+
 /// Lets whoever gave a license decide about it.
-fn given_by(own: &Licensed, issuer: OrganizationId) -> Result<(), Error> {
+pub(super) fn given_by(own: &Licensed, issuer: OrganizationId) -> Result<(), Error> {
     if own.own().is_some_and(|claims| claims.iss == issuer.to_string()) {
         return Ok(());
     }
     let detail = "the organization has a license that somebody else gave; ask whoever that was";
     Err(Error::new(Code::WrongState, detail))
+}
+
+/// Lets an organization lift what was decided about a license: what it decided itself, or one below it.
+async fn may_lift(tx: &mut TenantTx, stored: &Stored, who: OrganizationId) -> Result<(), Error> {
+    let Some(by) = stored.decided_by.filter(|_| stored.status != Status::Active) else { return Ok(()) };
+    if queries::is_at_or_above(tx, who, by).await? {
+        return Ok(());
+    }
+    let detail =
+        "the license was suspended or revoked by somebody above you; ask him, or somebody above him, to lift that";
+    Err(Error::new(Code::WrongState, detail))
+}
+
+/// The number of the organization's next license: higher than those of all that were, or wait for whoever has their codes.
+pub(super) async fn next_number(tx: &mut TenantTx) -> Result<u64, Error> {
+    Ok(queries::highest(tx).await?.max(claiming::highest(tx).await?).unsigned_abs() + 1)
 }
 
 /// What a license is to have.
@@ -170,14 +202,8 @@ impl Wanted {
             Some(features) => names("features", features)?,
             None => of_tier.cloned().collect(),
         };
-        let domain = |(index, text): (usize, &String)| {
-            text.parse::<DomainRule>().map_err(|error| Error::field(format!("domains[{index}]"), error.to_string()))
-        };
         let domains = match new.domains {
-            Some(domains) => {
-                no_more_than_a_list_has("domains", &domains)?;
-                domains.iter().enumerate().map(domain).collect::<Result<_, _>>()?
-            }
+            Some(domains) => read_domains(&domains)?,
             None => above.map(|above| above.cld.dom.clone()).unwrap_or_default(),
         };
         Ok(Self {
@@ -194,7 +220,7 @@ impl Wanted {
 
     /// The license, signed, for the transaction's organization.
     pub(super) async fn signed(&self, tx: &mut TenantTx, issuer: &Issuer, app: &App) -> Result<String, Error> {
-        let number = queries::highest(tx).await?.unsigned_abs() + 1;
+        let number = next_number(tx).await?;
         let above = issuer.above.as_ref();
         let resold = if self.features.contains(Feature::Reselling.as_str()) {
             let most = above.map_or(MAX_DEPTH, |above| above.cld.depth - 1);
@@ -255,6 +281,30 @@ impl Wanted {
     }
 }
 
+/// Where a license may be used.
+pub(super) fn read_domains(domains: &[String]) -> Result<Vec<DomainRule>, Error> {
+    let domain = |(index, text): (usize, &String)| {
+        text.parse::<DomainRule>().map_err(|error| Error::field(format!("domains[{index}]"), error.to_string()))
+    };
+    no_more_than_a_list_has("domains", domains)?;
+    domains.iter().enumerate().map(domain).collect()
+}
+
+/// What is revoked by lists, of all organizations.
+pub(super) const REVOCATIONS: &str = "license revocations";
+
+/// Lets nobody else give licenses to these organizations, and no list of revoked ones come in, until the transaction ends.
+pub(super) async fn take_turn(
+    tx: &mut TenantTx,
+    organizations: impl IntoIterator<Item = OrganizationId>,
+) -> Result<(), Error> {
+    turn::share_of(tx, OrganizationId::PLATFORM, REVOCATIONS).await?;
+    for organization in organizations.into_iter().collect::<BTreeSet<_>>() {
+        turn::take_of(tx, organization, "license").await?;
+    }
+    Ok(())
+}
+
 /// What is left out is no more than what is above.
 fn lower(limits: &mut BTreeMap<String, Option<u64>>, above: &BTreeMap<String, Option<u64>>) {
     for (name, most) in above {
@@ -264,7 +314,7 @@ fn lower(limits: &mut BTreeMap<String, Option<u64>>, above: &BTreeMap<String, Op
 }
 
 /// The field that asks for more than there is.
-fn field_of(wider: &Wider) -> &'static str {
+pub(super) fn field_of(wider: &Wider) -> &'static str {
     match wider {
         Wider::Feature(_) => "features",
         Wider::Limit(_) => "limits",
@@ -278,21 +328,39 @@ fn field_of(wider: &Wider) -> &'static str {
     }
 }
 
+/// Reads a key for the transaction's organization; what is wrong is said of the field.
+pub(super) fn read_chain(tx: &TenantTx, anchors: &Anchors, key: &str, field: &'static str) -> Result<Chain, Error> {
+    let chain = Chain::verify(key, anchors).map_err(|error| Error::field(field, error.to_string()))?;
+    let own = chain.own();
+    if own.sub != tx.organization() {
+        let detail = format!("the license is for {}, not for {}; install it there", own.sub, tx.organization());
+        return Err(Error::field(field, detail));
+    }
+    if i64::try_from(own.seq).map_or(true, |number| number > i64::MAX / 2) {
+        return Err(Error::field(field, "the number of the license is out of bounds; ask for another one"));
+    }
+    Ok(chain)
+}
+
 /// Puts a key in force for the transaction's organization, if it is believed and for it.
 pub(super) async fn put_in_force(
     tx: &mut TenantTx,
     anchors: &Anchors,
     caller: &Caller,
     key: &str,
+    field: &'static str,
 ) -> Result<License, Error> {
-    let chain = Chain::verify(key, anchors).map_err(|error| Error::field("key", error.to_string()))?;
+    let chain = read_chain(tx, anchors, key, field)?;
     let own = chain.own();
-    if own.sub != tx.organization() {
-        let detail = format!("the license is for {}, not for {}; install it there", own.sub, tx.organization());
-        return Err(Error::field("key", detail));
+    if let Some(revoked) = listed::named(tx, &chain).await? {
+        let detail = format!("the license {revoked} was revoked by its issuer; ask for another one");
+        return Err(Error::field(field, detail));
     }
-    if i64::try_from(own.seq).is_ok_and(|number| number > i64::MAX / 2) {
-        return Err(Error::field("key", "the number of the license is out of bounds; ask for another one"));
+    let (news, known) = (chain.links().first().map_or(0, |top| top.epo), listed::epoch(tx, chain.anchor()).await?);
+    if known.map_or(0, i64::unsigned_abs) < news {
+        let detail =
+            format!("its issuer has revoked others since; import his list of number {news} or a later one first");
+        return Err(Error::new(Code::WrongState, detail));
     }
     if queries::highest(tx).await? >= i64::try_from(own.seq).unwrap_or(i64::MAX) {
         let detail = "a license with as high a number was there before; ask for a newer one";
@@ -325,11 +393,12 @@ pub(super) async fn decide(
             let before: Stored = queries::lock(tx)
                 .await?
                 .ok_or_else(|| wrong("the organization has no license of its own; give it one first"))?;
-            if caller.organization() != OrganizationId::PLATFORM {
+            let who = caller.organization();
+            if who != OrganizationId::PLATFORM {
                 let own = licensed(tx, anchors).await?.filter(|found| found.stored.id == before.id);
                 let own = own.ok_or_else(|| wrong("the organization has no license of its own; give it one first"))?;
-                given_by(&own, caller.organization())?;
-                if organization == caller.organization() {
+                given_by(&own, who)?;
+                if organization == who {
                     return Err(wrong("an organization does not decide about its own license; ask whoever gave it"));
                 }
             }
@@ -337,7 +406,14 @@ pub(super) async fn decide(
                 return Err(wrong("the license was revoked, which is for good; give another one"));
             }
             if before.status != status {
-                queries::decide(tx, status, reason.as_deref()).await?;
+                // What somebody above decided stays his, whatever is added to it.
+                let lifted = may_lift(tx, &before, who).await;
+                let by = match (lifted, status) {
+                    (Err(refused), Status::Active) => return Err(refused),
+                    (Err(_), _) => before.decided_by.unwrap_or(who),
+                    (Ok(()), _) => who,
+                };
+                queries::decide(tx, status, reason.as_deref(), by).await?;
                 let mut facts: Value = json!({ "organization_id": organization, "license_id": before.id });
                 if let Some(reason) = &reason {
                     facts["reason"] = reason.as_str().into();

@@ -1,18 +1,22 @@
 //! Licenses: what organizations may use, and how many of it there may be.
 
+mod claims;
 mod give;
+mod records;
+mod revocations;
 mod simulate;
+mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, SecondsFormat};
 use gantry_schema::licenses::claims::Kind;
-use gantry_schema::licenses::evaluate::{Evaluation, Status};
-use gantry_schema::licenses::features::is_name;
+use gantry_schema::licenses::evaluate::{Access, Evaluation, Status};
+use gantry_schema::licenses::features::{Feature, Limit, is_name};
 use gantry_schema::licenses::queries::{self, Tier as TierRow};
 use gantry_schema::licenses::standing::{Licensed, licensed};
 use gantry_schema::organizations::needed::{IssueLicenses, OperatePlatform, ReadOrganizations};
-use gantry_schema::{JobTx as _, LicenseId, OrganizationId, TenantTx, turn};
+use gantry_schema::{JobTx as _, LicenseId, OrganizationId, TenantTx};
 use poem::http::{HeaderMap, HeaderName, HeaderValue};
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -29,8 +33,13 @@ use crate::example::{self, example};
 use crate::field::{Moment, Word};
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
-use give::{Issuer, Wanted, decide, put_in_force};
+use give::{Issuer, Wanted, decide, put_in_force, take_turn};
 use simulate::{LicenseSimulation, NewLicenseSimulation, simulate};
+use transfer::{LicenseTransfer, NewLicenseTransfer, Transfer};
+
+pub use claims::LicenseClaims;
+pub use records::LicenseRecords;
+pub use revocations::LicenseRevocations;
 
 /// The operations on licenses.
 #[derive(Debug, Clone, Copy)]
@@ -290,7 +299,8 @@ impl Licenses {
     /// See the license
     ///
     /// Of the caller's organization: its own, or that of the nearest above. Every answer says in `X-License-Tier`,
-    /// `X-License-Status`, `X-License-Expires` and `X-License-Days-Remaining` what it is.
+    /// `X-License-Status`, `X-License-Expires` and `X-License-Days-Remaining` what it is, and of each limit in `X-Usage-Users` and the
+    /// like how many percent were used some seconds ago.
     #[oai(path = "/license", method = "get", operation_id = "getLicense")]
     async fn own(&self, caller: May<ReadOrganizations>, app: Data<&App>) -> Result<Json<License>, Error> {
         read(&app, caller.organization()).await.map(Json)
@@ -321,7 +331,8 @@ impl Licenses {
     /// limits, no later end. What is left out is as its own license has it at most. When its own allows less one day, so do
     /// those that it gave.
     ///
-    /// Refused as `wrong_state` when the organization has a license that somebody else gave.
+    /// Refused as `wrong_state` when the organization has a license that somebody else gave, or that somebody above suspended or
+    /// revoked.
     #[oai(path = "/organizations/:organization/license", method = "post", operation_id = "issueLicense")]
     async fn issue(
         &self,
@@ -338,11 +349,11 @@ impl Licenses {
         let anchors = app.trust.anchors(&app.db).await?;
         let answer = dry_run
             .run(once, &caller, organization, async |tx| {
-                turn::take(tx, "license").await?;
+                take_turn(tx, [organization]).await?;
                 issuer.may_give(tx, &anchors).await?;
                 let wanted = Wanted::read(tx, body.0, issuer.above()).await?;
                 let key = wanted.signed(tx, &issuer, &app).await?;
-                let mut made = put_in_force(tx, &anchors, &caller, &key).await?;
+                let mut made = put_in_force(tx, &anchors, &caller, &key, "tier").await?;
                 made.dry_run = dry_run.shown();
                 Ok(Json(made))
             })
@@ -356,7 +367,8 @@ impl Licenses {
     /// One that was signed elsewhere, with a key that is believed here: for this organization, with a higher number than any it
     /// had. Needs a key of the platform.
     ///
-    /// Refused as `wrong_state` when a license with as high a number was there before.
+    /// Refused as `wrong_state` when a license with as high a number was there before, or its issuer has revoked others since the
+    /// newest list that was imported.
     #[oai(path = "/organizations/:organization/license/install", method = "post", operation_id = "installLicense")]
     async fn install(
         &self,
@@ -372,11 +384,53 @@ impl Licenses {
         let anchors = app.trust.anchors(&app.db).await?;
         let answer = once
             .run(&caller, organization, async |tx| {
-                turn::take(tx, "license").await?;
-                put_in_force(tx, &anchors, &caller, key.trim()).await.map(Json)
+                take_turn(tx, [organization]).await?;
+                put_in_force(tx, &anchors, &caller, key.trim(), "key").await.map(Json)
             })
             .await?;
         app.standings.forget(None);
+        Ok(answer)
+    }
+
+    /// Transfer a license
+    ///
+    /// To another organization below, or to other host names: it ends where it was, for good, and begins where it is to be, in one
+    /// moment, with its time going on or beginning anew. What is there stays at the one and the other; `dry_run` says what
+    /// could not be done any more where it was.
+    ///
+    /// Refused as `wrong_state` when there is none of its own, somebody else gave it, it was suspended or revoked, or the
+    /// organization that is to get it has one in force.
+    #[oai(path = "/organizations/:organization/license/transfer", method = "post", operation_id = "transferLicense")]
+    async fn transfer(
+        &self,
+        caller: May<IssueLicenses>,
+        app: Data<&App>,
+        once: Once,
+        dry_run: DryRun,
+        /// The organization that has it.
+        organization: Path<OrganizationId>,
+        body: Body<NewLicenseTransfer>,
+    ) -> Result<Answered<Json<LicenseTransfer>>, Error> {
+        let from = caller.may_for(&app.db, Some(organization.0)).await?;
+        let to = match body.0.organization_id {
+            Some(to) => caller.may_for(&app.db, Some(to)).await.map_err(|error| error.at("organization_id"))?,
+            None => from,
+        };
+        let reason = said_reason(body.0.reason.clone())?;
+        let issuer = Issuer::of(&app, caller.organization()).await?;
+        let anchors = app.trust.anchors(&app.db).await?;
+        let transfer = Transfer { app: &app, caller: &caller, issuer: &issuer, anchors: &anchors, to, reason: &reason };
+        let answer = dry_run
+            .run(once, &caller, from, async |tx| {
+                let mut made = transfer.make(tx, body.0).await?;
+                made.dry_run = dry_run.shown();
+                Ok(Json(made))
+            })
+            .await?;
+        app.standings.forget(None);
+        if !dry_run.is_wanted() && to != from {
+            app.tell_events(to);
+        }
         Ok(answer)
     }
 
@@ -401,9 +455,10 @@ impl Licenses {
 
     /// Reinstate a license
     ///
-    /// One that was suspended goes on.
+    /// One that was suspended goes on. What somebody above suspended, only he or somebody above him reinstates.
     ///
-    /// Refused as `wrong_state` when the organization has no license of its own, it was revoked, or somebody else gave it.
+    /// Refused as `wrong_state` when the organization has no license of its own, it was revoked, or somebody else gave it or
+    /// suspended it.
     #[oai(path = "/organizations/:organization/license/reinstate", method = "post", operation_id = "reinstateLicense")]
     async fn reinstate(
         &self,
@@ -492,6 +547,22 @@ impl Licenses {
     }
 }
 
+/// Operations that need a feature of the license of whoever asks, beside what their permission needs: one line each. What adds
+/// something needs all of it.
+pub(crate) const NEEDING: &[(&str, Feature, Access)] = &[
+    ("addOrganizationHost", Feature::DomainManagement, Access::Full),
+    ("askForJobs", Feature::BulkOperations, Access::Full),
+    ("postEvents", Feature::BulkOperations, Access::Full),
+    ("exportAuditEntries", Feature::AuditLogging, Access::Read),
+    ("takeAuditArchive", Feature::AuditLogging, Access::Read),
+    ("setAuditPolicy", Feature::AuditLogging, Access::Change),
+];
+
+/// What an operation needs of the license beside its permission, and what that has to allow.
+pub(crate) fn needs(operation: &str) -> Option<(Feature, Access)> {
+    NEEDING.iter().find(|(id, ..)| *id == operation).map(|(_, feature, least)| (*feature, *least))
+}
+
 fn example_tier() -> Word {
     example::read("gold".into())
 }
@@ -532,7 +603,10 @@ fn read_limits(limits: Vec<NewLicenseLimit>) -> Result<BTreeMap<String, Option<u
 }
 
 fn said(decision: LicenseDecision) -> Result<String, Error> {
-    let reason = decision.reason;
+    said_reason(decision.reason)
+}
+
+fn said_reason(reason: String) -> Result<String, Error> {
     if !(1..=500).contains(&reason.chars().count()) || reason.trim().is_empty() || reason.contains('\0') {
         return Err(Error::field("reason", "say why, in 1 to 500 characters; its people are told"));
     }
@@ -580,10 +654,8 @@ async fn view(tx: &mut TenantTx, licensed: Option<Licensed>) -> Result<License, 
             name: name.clone(),
         }
     };
-    let feature = |(name, access): (&String, &gantry_schema::licenses::Access)| LicensedFeature {
-        name: name.clone(),
-        access: access.as_str().to_owned(),
-    };
+    let feature =
+        |(name, access): (&String, &Access)| LicensedFeature { name: name.clone(), access: access.as_str().to_owned() };
     let claims = licensed.own();
     Ok(License {
         state: evaluation.state.as_str().to_owned(),
@@ -603,19 +675,62 @@ async fn view(tx: &mut TenantTx, licensed: Option<Licensed>) -> Result<License, 
     })
 }
 
-/// Says in headers what the license of whoever asks is.
-pub(crate) fn show(headers: &mut HeaderMap, license: &Licensed, now: i64) {
-    let evaluation = license.evaluate(DateTime::from_timestamp(now, 0).unwrap_or_default(), None, &BTreeMap::new());
+/// Says in headers what the license of whoever asks is, and how much of it is used.
+pub(crate) fn show(headers: &mut HeaderMap, license: &Licensed, used: &BTreeMap<String, u64>, now: i64) {
+    let evaluation = license.evaluate(DateTime::from_timestamp(now, 0).unwrap_or_default(), None, used);
     let said = [
         ("x-license-tier", license.own().map(|claims| claims.tier.clone())),
         ("x-license-status", Some(evaluation.state.as_str().to_owned())),
         ("x-license-expires", evaluation.ends_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true))),
         ("x-license-days-remaining", evaluation.days_remaining().map(|days| days.to_string())),
     ];
-    for (name, value) in said {
+    let mut say = |name: HeaderName, value: String| {
         // Made of characters that headers may have.
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
-            headers.insert(HeaderName::from_static(name), value);
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    };
+    for (name, value) in said {
+        if let Some(value) = value {
+            say(HeaderName::from_static(name), value);
+        }
+    }
+    for (limit, name) in Limit::ALL.iter().zip(USAGE_HEADERS) {
+        let most = evaluation.limits.get(limit.as_str()).copied().flatten().filter(|most| *most > 0);
+        if let Some(most) = most {
+            let used = used.get(limit.as_str()).copied().unwrap_or(0);
+            say(HeaderName::from_static(name), format!("{}%", u128::from(used) * 100 / u128::from(most)));
+        }
+    }
+}
+
+/// What each limit is called in headers.
+const USAGE_HEADERS: [&str; Limit::ALL.len()] = [
+    "x-usage-servers",
+    "x-usage-applications",
+    "x-usage-domains",
+    "x-usage-users",
+    "x-usage-cloud-accounts",
+    "x-usage-concurrent-provisioning",
+    "x-usage-child-organizations",
+    "x-usage-deployments-per-month",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_feature_is_an_operation() {
+        for (operation, ..) in NEEDING {
+            assert!(crate::routes::ids().any(|id| id == *operation), "{operation}");
+        }
+    }
+
+    #[test]
+    fn every_limit_has_its_header() {
+        for (limit, name) in Limit::ALL.iter().zip(USAGE_HEADERS) {
+            assert_eq!(format!("x-usage-{}", limit.as_str().replace('_', "-")), name);
         }
     }
 }

@@ -14,8 +14,8 @@ use gantry_schema::{JobTx as _, OrganizationId, TenantTx};
 use poem_openapi::{Enum, Object};
 use serde::Deserialize;
 
-use super::NewLicense;
 use super::give::{Above, Wanted};
+use super::{NewLicense, needs};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::example::example;
@@ -197,6 +197,7 @@ impl<'a> Supposed<'a> {
         let adding = ADDING.iter().filter(|(name, _)| *name == operation);
         needed.iter().all(|permission| self.permissions.contain(*permission))
             && adding.into_iter().all(|(_, limit)| self.grows(*limit))
+            && needs(operation).is_none_or(|(feature, least)| self.access(feature.as_str()) >= least)
     }
 
     /// Whether a job starts, as workers look at it.
@@ -237,6 +238,16 @@ pub(super) async fn simulate(
         }));
     }
     Ok(compare(&Supposed::new(own.as_ref(), now, &usage), &Supposed::new(supposed.as_ref(), at, &usage)))
+}
+
+/// What is different with another license, at this moment.
+pub(super) fn differing(
+    before: Option<&Licensed>,
+    after: Option<&Licensed>,
+    now: DateTime<Utc>,
+    usage: &BTreeMap<String, u64>,
+) -> LicenseSimulation {
+    compare(&Supposed::new(before, now, usage), &Supposed::new(after, now, usage))
 }
 
 /// The license as it would be if it were given now, by whoever gave the one that counts.

@@ -131,6 +131,7 @@ impl Hosts {
     ///
     /// The caller's own. A request that comes by this name is for the organization, or for one below it; a key of any other is
     /// refused.
+    /// A license has to have the feature `domain_management`, where there is one.
     ///
     /// Refused as `wrong_state` when the installation has no base domain, as `name_taken` when somebody has the name, as
     /// `too_many` when the organization has 20.

@@ -71,8 +71,9 @@ impl Visit {
         if let Some(counts) = self.0.counts.get() {
             fields::write(headers, counts, now);
         }
-        if let Some(license) = self.0.standing.get().and_then(|standing| standing.license.as_ref()) {
-            licenses::show(headers, license, now);
+        let standing = self.0.standing.get();
+        if let Some((standing, license)) = standing.and_then(|it| Some((it, it.license.as_ref()?))) {
+            licenses::show(headers, license, &standing.licensed_use, now);
         }
     }
 }

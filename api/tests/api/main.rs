@@ -16,6 +16,8 @@ mod factors;
 mod health;
 mod inspector;
 mod jobs;
+mod license_claims;
+mod license_records;
 mod licenses;
 mod limits;
 mod lockdowns;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 
 use gantry_schema::OrganizationId;
+use gantry_schema::licenses::{Claims, SecretKey};
 use gantry_schema::memberships::Role;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, PgPool};
@@ -13,10 +14,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::license_records::Vendor;
 use crate::support::{Actor, PASSWORD, Platform};
 
 /// Where nobody answers.
 const NO_REDIS: &str = "redis://127.0.0.1:1/";
+
+/// What the vendor signs with whose licenses the processes believe.
+const VENDOR: [u8; 32] = [7; 32];
 
 /// A process, which ends with the test.
 struct Process {
@@ -38,6 +43,7 @@ impl Process {
             .env("GANTRY_SEALING_KEY", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=")
             .env("GANTRY_LISTEN", address.to_string())
             .env("GANTRY_METRICS_LISTEN", "")
+            .env("GANTRY_LICENSE_ISSUERS", SecretKey::from_seed(&VENDOR).public().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -183,4 +189,23 @@ async fn a_license_that_is_revoked_in_one_process_is_refused_by_the_other_withou
     let (status, problem) = other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await;
     assert_eq!((status, &problem["reason"]), (403, &json!("license")));
     assert_eq!(other.ask(&acme.token, "GET", "/api-keys", None).await.0, 200, "what is there is there");
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_license_that_its_issuer_revoked_elsewhere_dies_in_both_when_one_is_told(pool: PgPool) {
+    let platform = Platform::new(pool.clone()).await;
+    let (operator, acme) = (platform.operator().await, platform.organization("acme").await);
+    let (one, other) = (Process::start(&pool, NO_REDIS).await, Process::start(&pool, NO_REDIS).await);
+    let vendor = Vendor(SecretKey::from_seed(&VENDOR));
+    // These processes go by the real clock.
+    let license = Claims { exp: None, ..Vendor::claims(&platform, acme.organization, 1) };
+    let install = format!("/organizations/{}/license/install", acme.organization);
+    assert_eq!(one.ask(&operator.token, "POST", &install, Some(&vendor.sign(&license))).await.0, 200);
+    let new = json!({ "name": "a key", "scopes": ["jobs:read"] });
+    assert_eq!(other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0, 201);
+    let list = vendor.list(platform.app.db.now(), 1, &[license.jti]);
+    assert_eq!(one.ask(&operator.token, "POST", "/license-revocations", Some(&list)).await.0, 200);
+    while other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await.0 == 201 {}
+    let (status, problem) = other.ask(&acme.token, "POST", "/api-keys", Some(&new)).await;
+    assert_eq!((status, &problem["reason"]), (403, &json!("license")));
 }

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 
 use aws_lc_rs::rand;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
+use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
+use crate::licenses::SecretKey;
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::{AuditKeyId, AuditorTx, JobTx as _, OrganizationId, TenantTx};
 
@@ -54,29 +57,62 @@ fn pair(seed: &[u8]) -> Result<Ed25519KeyPair, SealError> {
 
 /// The key that signs now, made if there is none. The caller holds the lock of whoever seals.
 pub(super) async fn current(tx: &mut AuditorTx, keys: &SealingKeys) -> Result<SigningKey, KeyError> {
+    if let Some((id, seed)) = newest(tx.connection(), keys).await? {
+        return Ok(SigningKey { id, pair: pair(seed.as_slice())? });
+    }
+    let (id, now) = (tx.ids().mint(), tx.now());
+    let seed = made(tx.connection(), keys, id, now).await?;
+    Ok(SigningKey { id, pair: pair(seed.as_slice())? })
+}
+
+/// The same key, for what else the installation vouches for. The transaction is the platform's.
+///
+/// # Errors
+/// When it does not open, or the database refuses or went away.
+pub async fn signing(tx: &mut TenantTx, keys: &SealingKeys) -> Result<SecretKey, KeyError> {
+    crate::turn::take(tx, "audit key").await?;
+    if let Some((_, seed)) = newest(tx.connection(), keys).await? {
+        return Ok(SecretKey::from_seed(&seed));
+    }
+    let (id, now) = (tx.ids().mint(), tx.now());
+    Ok(SecretKey::from_seed(&*made(tx.connection(), keys, id, now).await?))
+}
+
+/// What a key is made of.
+type Seed = Zeroizing<[u8; 32]>;
+
+async fn newest(connection: &mut PgConnection, keys: &SealingKeys) -> Result<Option<(AuditKeyId, Seed)>, KeyError> {
     let newest = sqlx::query!(
         r#"select id as "id: AuditKeyId", secret from audit_keys order by created_at desc, id desc limit 1"#
     )
-    .fetch_optional(tx.connection())
+    .fetch_optional(connection)
     .await?;
-    if let Some(row) = newest {
-        let seed = keys.open(&place(row.id), &row.secret)?;
-        return Ok(SigningKey { id: row.id, pair: pair(seed.expose_secret())? });
-    }
+    let Some(row) = newest else { return Ok(None) };
+    let seed = keys.open(&place(row.id), &row.secret)?;
+    let seed: [u8; 32] = seed.expose_secret().try_into().map_err(|_| SealError::Malformed)?;
+    Ok(Some((row.id, Zeroizing::new(seed))))
+}
+
+async fn made(
+    connection: &mut PgConnection,
+    keys: &SealingKeys,
+    id: AuditKeyId,
+    now: DateTime<Utc>,
+) -> Result<Seed, KeyError> {
     let mut seed = Zeroizing::new([0; 32]);
     rand::fill(seed.as_mut_slice()).map_err(|_| SealError::Seal)?;
-    let key = SigningKey { id: tx.ids().mint(), pair: pair(seed.as_slice())? };
-    let (secret, now) = (keys.seal(&place(key.id), seed.as_slice())?, tx.now());
+    let public_key = pair(seed.as_slice())?.public_key().as_ref().to_vec();
+    let secret = keys.seal(&place(id), seed.as_slice())?;
     sqlx::query!(
         "insert into audit_keys (id, public_key, secret, created_at) values ($1, $2, $3, $4)",
-        key.id.uuid(),
-        key.public(),
+        id.uuid(),
+        public_key,
         secret,
         now
     )
-    .execute(tx.connection())
+    .execute(connection)
     .await?;
-    Ok(key)
+    Ok(seed)
 }
 
 /// The public keys of which the secrets open. The transaction is the platform's.

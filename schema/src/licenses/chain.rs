@@ -1,8 +1,6 @@
 //! A license with those that it was made of: each is signed with the key that the one before it names, and is no wider.
 //! Who has the keys of the first ones verifies it, and asks nobody.
 
-use serde::Deserialize;
-
 use super::claims::{ANY_INSTANCE, Claims, InvalidClaims};
 use super::features::Feature;
 use super::keys::{KeyId, PublicKey, SecretKey};
@@ -32,14 +30,19 @@ impl Anchors {
         Self(keys.into_iter().map(|key| (key.id(), key)).collect())
     }
 
-    fn find(&self, id: &str) -> Option<&PublicKey> {
+    /// The key of this name, if it is believed.
+    pub(super) fn find(&self, id: &str) -> Option<&PublicKey> {
         self.0.iter().find(|(known, _)| known.as_str() == id).map(|(_, key)| key)
     }
 }
 
 /// A key that is believed: the licenses in it, that of the holder last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain(Vec<Claims>);
+pub struct Chain {
+    links: Vec<Claims>,
+    /// The key that the first one was signed with.
+    anchor: KeyId,
+}
 
 /// In what a license is wider than the one it was made of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,11 +133,6 @@ pub enum ChainError {
     },
 }
 
-#[derive(Deserialize)]
-struct Footer {
-    kid: String,
-}
-
 impl Chain {
     /// Reads a key, and believes it if its first license was signed with an anchor and each is within the one above.
     ///
@@ -145,10 +143,10 @@ impl Chain {
         if text.len() > MAX_LENGTH || text.matches(SEPARATOR).count() >= MAX_LINKS {
             return Err(ChainError::TooLong);
         }
-        let mut links: Vec<Claims> = Vec::new();
+        let (mut links, mut anchor): (Vec<Claims>, Option<KeyId>) = (Vec::new(), None);
         for (token, link) in text.split(SEPARATOR).zip(1..) {
             let read = paseto::read(token).map_err(|source| ChainError::Paseto { link, source })?;
-            let named = serde_json::from_slice::<Footer>(read.footer()).map(|footer| footer.kid).unwrap_or_default();
+            let named = read.key_named();
             let key = match links.last() {
                 None => anchors.find(&named).copied(),
                 Some(above) => above.cld.as_ref().map(|cld| cld.key).filter(|key| key.id().as_str() == named),
@@ -161,21 +159,28 @@ impl Chain {
             } else if claims.par.is_some() {
                 return Err(ChainError::Wider { link, source: Wider::Parent });
             }
+            anchor.get_or_insert_with(|| key.id());
             links.push(claims);
         }
-        Ok(Self(links))
+        Ok(Self { links, anchor: anchor.expect("splitting a text gives at least one part") })
+    }
+
+    /// The name of the key with which the first license was signed.
+    #[must_use]
+    pub const fn anchor(&self) -> &KeyId {
+        &self.anchor
     }
 
     /// The licenses, from the top.
     #[must_use]
     pub fn links(&self) -> &[Claims] {
-        &self.0
+        &self.links
     }
 
     /// The holder's license.
     #[must_use]
     pub fn own(&self) -> &Claims {
-        self.0.last().expect("splitting a text gives at least one part")
+        self.links.last().expect("splitting a text gives at least one part")
     }
 }
 
@@ -186,18 +191,18 @@ fn read_claims(message: &[u8], link: usize) -> Result<Claims, ChainError> {
     Ok(claims)
 }
 
-/// What a key says, whoever signed it: to look at it, and for nothing else.
+/// What a key, a list of revoked licenses or a statement says, whoever signed it: to look at it, and for nothing else.
 ///
 /// # Errors
 /// When the text is no key.
 pub fn inspect(text: &str) -> Result<Vec<(String, serde_json::Value)>, ChainError> {
     let text = text.trim();
-    if text.len() > MAX_LENGTH || text.matches(SEPARATOR).count() >= MAX_LINKS {
+    if text.len() > super::statements::MAX_LENGTH || text.matches(SEPARATOR).count() >= MAX_LINKS {
         return Err(ChainError::TooLong);
     }
     let look = |(token, link): (&str, usize)| {
         let read = paseto::read(token).map_err(|source| ChainError::Paseto { link, source })?;
-        let named = serde_json::from_slice::<Footer>(read.footer()).map(|footer| footer.kid).unwrap_or_default();
+        let named = read.key_named();
         let claims = serde_json::from_slice(read.message_unverified())
             .map_err(|error| ChainError::Unreadable { link, message: error.to_string() })?;
         Ok((named, claims))
@@ -212,7 +217,7 @@ pub fn inspect(text: &str) -> Result<Vec<(String, serde_json::Value)>, ChainErro
 pub fn issue(above: Option<&str>, claims: &Claims, key: &SecretKey) -> Result<String, InvalidClaims> {
     claims.check()?;
     let message = serde_json::to_vec(claims).expect("claims have nothing that JSON cannot say");
-    let footer = serde_json::json!({ "kid": key.public().id().as_str() }).to_string();
+    let footer = paseto::naming(&key.public().id());
     let token = paseto::sign(key, &message, footer.as_bytes(), PURPOSE);
     Ok(above.map_or_else(|| token.clone(), |above| format!("{}{SEPARATOR}{token}", above.trim())))
 }

@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::keys::{PublicKey, SecretKey};
+use serde::Deserialize;
+
+use super::keys::{KeyId, PublicKey, SecretKey};
 
 /// What every token begins with.
 pub const HEADER: &str = "v4.public.";
@@ -81,7 +83,24 @@ pub fn read(token: &str) -> Result<Unverified, PasetoError> {
     Ok(Unverified { message, signature, footer })
 }
 
+#[derive(Deserialize)]
+struct Footer {
+    kid: String,
+}
+
+/// The footer that names the key it is signed with.
+#[must_use]
+pub fn naming(key: &KeyId) -> String {
+    serde_json::json!({ "kid": key.as_str() }).to_string()
+}
+
 impl Unverified {
+    /// The key that its footer names; empty: it names none.
+    #[must_use]
+    pub fn key_named(&self) -> String {
+        serde_json::from_slice::<Footer>(&self.footer).map(|footer| footer.kid).unwrap_or_default()
+    }
+
     /// What stands beside the message; it is signed too, and says with which key.
     #[must_use]
     pub fn footer(&self) -> &[u8] {

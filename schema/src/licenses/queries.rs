@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 
-use super::chain::Chain;
+use super::chain::{self, Chain};
 use super::evaluate::Status;
 use super::features::Limit;
 use super::keys::{PublicKey, SecretKey};
@@ -30,6 +30,14 @@ pub struct Stored {
     pub reason: Option<String>,
     /// The latest moment at which it was looked at.
     pub seen_at: DateTime<Utc>,
+    /// The organization that decided about it last; `None`: nobody did.
+    pub decided_by: Option<OrganizationId>,
+    /// When that was, or it was put in force.
+    pub decided_at: DateTime<Utc>,
+    /// Those of its chain that their issuer revoked by a list.
+    pub revoked: Vec<LicenseId>,
+    /// When the newest such list was made, or it was put in force here, whichever is later.
+    pub informed: DateTime<Utc>,
 }
 
 struct Row {
@@ -40,6 +48,10 @@ struct Row {
     state: String,
     reason: Option<String>,
     seen_at: DateTime<Utc>,
+    decided_by: Option<OrganizationId>,
+    decided_at: DateTime<Utc>,
+    revoked: Vec<LicenseId>,
+    informed: DateTime<Utc>,
 }
 
 impl From<Row> for Stored {
@@ -58,6 +70,10 @@ impl From<Row> for Stored {
             status,
             reason: row.reason,
             seen_at: row.seen_at,
+            decided_by: row.decided_by,
+            decided_at: row.decided_at,
+            revoked: row.revoked,
+            informed: row.informed,
         }
     }
 }
@@ -71,7 +87,11 @@ pub async fn line(tx: &mut TenantTx) -> Result<Vec<Stored>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
         r#"select l.id as "id: LicenseId", l.organization_id as "organization: OrganizationId", l.key, l.number, l.state,
-                  l.reason, l.seen_at
+                  l.reason, l.seen_at, l.decided_by as "decided_by: OrganizationId", l.updated_at as decided_at,
+                  array(select r.license_id from license_revocations r
+                         where r.license_id = any(l.chain) and r.key_id = l.anchor) as "revoked!: Vec<LicenseId>",
+                  greatest(l.created_at, (select v.made_at from license_revocation_lists v where v.key_id = l.anchor))
+                      as "informed!"
              from organization_closure c join licenses l on l.organization_id = c.ancestor_id
             where c.descendant_id = $1 and l.state <> 'replaced' order by c.depth desc"#,
         organization.uuid()
@@ -89,9 +109,13 @@ pub async fn lock(tx: &mut TenantTx) -> Result<Option<Stored>, sqlx::Error> {
     let organization = tx.organization();
     let row = sqlx::query_as!(
         Row,
-        r#"select id as "id: LicenseId", organization_id as "organization: OrganizationId", key, number, state, reason,
-                  seen_at
-             from licenses where organization_id = $1 and state <> 'replaced' for update"#,
+        r#"select l.id as "id: LicenseId", l.organization_id as "organization: OrganizationId", l.key, l.number, l.state,
+                  l.reason, l.seen_at, l.decided_by as "decided_by: OrganizationId", l.updated_at as decided_at,
+                  array(select r.license_id from license_revocations r
+                         where r.license_id = any(l.chain) and r.key_id = l.anchor) as "revoked!: Vec<LicenseId>",
+                  greatest(l.created_at, (select v.made_at from license_revocation_lists v where v.key_id = l.anchor))
+                      as "informed!"
+             from licenses l where l.organization_id = $1 and l.state <> 'replaced' for update of l"#,
         organization.uuid()
     )
     .fetch_optional(tx.connection())
@@ -126,25 +150,36 @@ pub async fn put_in_force(tx: &mut TenantTx, chain: &Chain, key: &str) -> Result
     )
     .execute(tx.connection())
     .await?;
+    let ids: Vec<uuid::Uuid> = chain::ids(chain).map(LicenseId::uuid).collect();
+    let offline = chain.links().iter().filter_map(|claims| claims.off).min();
     sqlx::query!(
-        "insert into licenses (id, organization_id, key, number, state, seen_at, created_at, updated_at)
-         values ($1, $2, $3, $4, 'active', $5, $5, $5)",
+        "insert into licenses (id, organization_id, key, number, state, seen_at, created_at, updated_at, chain, anchor,
+                               offline_seconds)
+         values ($1, $2, $3, $4, 'active', $5, $5, $5, $6, $7, $8)",
         own.jti.uuid(),
         organization.uuid(),
         key,
         i64::try_from(own.seq).unwrap_or(i64::MAX),
-        now
+        now,
+        &ids,
+        chain.anchor().as_str(),
+        offline.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
     )
     .execute(tx.connection())
     .await?;
     limits::notify(tx, None).await
 }
 
-/// Decides about the license in force of the transaction's organization; `false`: there is none.
+/// Decides about the license in force of the transaction's organization, for the organization `by`; `false`: there is none.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn decide(tx: &mut TenantTx, status: Status, reason: Option<&str>) -> Result<bool, sqlx::Error> {
+pub async fn decide(
+    tx: &mut TenantTx,
+    status: Status,
+    reason: Option<&str>,
+    by: OrganizationId,
+) -> Result<bool, sqlx::Error> {
     let (organization, now) = (tx.organization(), tx.now());
     let state = match status {
         Status::Active => "active",
@@ -153,17 +188,44 @@ pub async fn decide(tx: &mut TenantTx, status: Status, reason: Option<&str>) -> 
         Status::Revoked => "revoked",
     };
     let done = sqlx::query!(
-        "update licenses set state = $2, reason = $3, updated_at = $4, seen_at = greatest(seen_at, $4)
+        "update licenses set state = $2, reason = $3, updated_at = $4, seen_at = greatest(seen_at, $4), decided_by = $5
           where organization_id = $1 and state <> 'replaced'",
         organization.uuid(),
         state,
         reason,
-        now
+        now,
+        by.uuid()
     )
     .execute(tx.connection())
     .await?;
     limits::notify(tx, None).await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Whether one organization is another, or stands above it, seen from the transaction's, which is below both. One that is not
+/// above it any more is above nobody.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn is_at_or_above(
+    tx: &mut TenantTx,
+    one: OrganizationId,
+    other: OrganizationId,
+) -> Result<bool, sqlx::Error> {
+    if one == other || one == OrganizationId::PLATFORM {
+        return Ok(true);
+    }
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        r#"select coalesce((select depth from organization_closure where descendant_id = $1 and ancestor_id = $2)
+                         > (select depth from organization_closure where descendant_id = $1 and ancestor_id = $3), false)
+               as "above!""#,
+        organization.uuid(),
+        one.uuid(),
+        other.uuid()
+    )
+    .fetch_one(tx.connection())
+    .await
 }
 
 /// What a license means for rows that are inserted.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::chain::{Anchors, Chain};
-use super::claims::{Claims, Mode};
+use super::claims::{Claims, Mode, seconds};
 use super::evaluate::{Access, Circumstances, Evaluation, Link, Status, evaluate};
 use super::features::{Feature, Limit};
 use super::keys::PublicKey;
 use super::queries::{self, Counter, Stored};
 use crate::organizations::{Permission, Permissions};
 use crate::seal::SealingKeys;
-use crate::{Db, JobTx as _, OrganizationId, TenantTx};
+use crate::{Db, JobTx as _, LicenseId, OrganizationId, TenantTx};
 
 /// A license in force.
 #[derive(Debug, Clone)]
@@ -67,6 +67,18 @@ pub async fn count(tx: &mut TenantTx, anchors: &Anchors) -> Result<Option<Licens
     Ok(found)
 }
 
+impl Stored {
+    /// What became of a license of its chain by a list of its issuer.
+    fn of_list(&self, license: LicenseId) -> Status {
+        if self.revoked.contains(&license) { Status::Revoked } else { Status::Active }
+    }
+
+    /// What became of its own license, by a list or by a decision.
+    fn status_of(&self, license: LicenseId) -> Status {
+        if self.revoked.contains(&license) { Status::Revoked } else { self.status }
+    }
+}
+
 impl Licensed {
     /// The last of the licenses in force in a line from the top.
     #[must_use]
@@ -83,13 +95,13 @@ impl Licensed {
             let newer = above.iter().find(|one| one.organization == claims.sub);
             let in_force = newer.and_then(|one| {
                 let chain = Chain::verify(&one.key, anchors).ok()?;
-                (chain.own().seq >= claims.seq).then(|| (chain.own().clone(), one.status))
+                (chain.own().seq >= claims.seq).then(|| (chain.own().clone(), one.status_of(chain.own().jti)))
             });
             // What one above has now counts, not what it had when this was made.
-            links.push(in_force.unwrap_or_else(|| (claims.clone(), Status::Active)));
+            links.push(in_force.unwrap_or_else(|| (claims.clone(), stored.of_list(claims.jti))));
         }
-        if let Some(own) = links.last_mut() {
-            own.1 = stored.status;
+        if let Some((claims, status)) = links.last_mut() {
+            *status = stored.status_of(claims.jti);
         }
         Self { stored, links }
     }
@@ -124,6 +136,10 @@ impl Licensed {
             status: Status::Active,
             reason: None,
             seen_at: now,
+            decided_by: None,
+            decided_at: now,
+            revoked: Vec::new(),
+            informed: now,
         };
         Self { stored, links: vec![(own, Status::Active)] }
     }
@@ -145,9 +161,17 @@ impl Licensed {
             return Evaluation::of_none(now);
         }
         let links: Vec<Link<'_>> = self.links.iter().map(|(claims, status)| Link { claims, status: *status }).collect();
+        // What was decided here is known at any moment; what was decided elsewhere comes by lists.
+        let informed = Some(self.stored.informed);
         // An instance has no name yet, so licenses for a certain one are for another.
-        let circumstances = Circumstances { now, seen, instance: "", host, informed: None, usage };
+        let circumstances = Circumstances { now, seen, instance: "", host, informed, usage };
         evaluate(&links, &circumstances)
+    }
+
+    /// What a feature of it allows.
+    #[must_use]
+    pub fn access(&self, feature: Feature, now: DateTime<Utc>, host: Option<&str>) -> Access {
+        self.evaluate(now, host, &BTreeMap::new()).access(feature.as_str())
     }
 
     /// What it lets somebody do.
@@ -176,7 +200,8 @@ impl Licensed {
             return Some(DateTime::UNIX_EPOCH);
         }
         let until = |claims: &Claims| {
-            let ends_at = claims.exp?;
+            let unheard = claims.off.and_then(|off| self.stored.informed.checked_add_signed(seconds(off)));
+            let ends_at = [claims.exp, unheard].into_iter().flatten().min()?;
             match feature {
                 Some(feature) if claims.gra.contains(feature) => Some(ends_at),
                 Some(feature) if claims.mode(feature) == Mode::Continue => None,

@@ -81,7 +81,7 @@ pub fn permissions_of(role: Role, organization: OrganizationId) -> Vec<Permissio
     use Permission as P;
     let allows = |permission: P| match (role, permission) {
         (Role::Owner | Role::Admin, P::OperatePlatform) => organization == OrganizationId::PLATFORM,
-        (Role::Admin, P::DeleteOrganizations | P::IssueLicenses) => false,
+        (Role::Admin, P::DeleteOrganizations | P::IssueLicenses | P::ClaimLicenses) => false,
         (Role::Owner | Role::Admin, _) => true,
         (Role::Member, P::ManageJobs | P::PostEvents | P::ManageNotices) => true,
         (

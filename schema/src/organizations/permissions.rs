@@ -44,6 +44,8 @@ permissions! {
     DeleteOrganizations = "organizations:delete",
     /// Give licenses to organizations below this one, and suspend and revoke those that it gave.
     IssueLicenses = "licenses:write",
+    /// Put a license in force that was kept for this organization, by its code.
+    ClaimLicenses = "licenses:claim",
     /// Change settings and host names.
     ManageSettings = "settings:write",
     /// See members and roles.

@@ -75,6 +75,8 @@ pub enum PlatformEvent {
     LicenseReinstated,
     /// A license is not to be used any more.
     LicenseRevoked,
+    /// A license is somebody else's, or for another place.
+    LicenseTransferred,
     /// A license ends soon.
     LicenseExpiring,
     /// Much of what a license allows is used.
@@ -97,7 +99,7 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -123,6 +125,7 @@ impl PlatformEvent {
         Self::LicenseSuspended,
         Self::LicenseReinstated,
         Self::LicenseRevoked,
+        Self::LicenseTransferred,
         Self::LicenseExpiring,
         Self::LicenseThreshold,
         Self::CloudCredentialRefused,
@@ -159,6 +162,7 @@ impl PlatformEvent {
             Self::LicenseSuspended => "license.suspended",
             Self::LicenseReinstated => "license.reinstated",
             Self::LicenseRevoked => "license.revoked",
+            Self::LicenseTransferred => "license.transferred",
             Self::LicenseExpiring => "license.expiring",
             Self::LicenseThreshold => "license.threshold",
             Self::CloudCredentialRefused => "cloud_credential.refused",
@@ -281,6 +285,12 @@ impl PlatformEvent {
             Self::LicenseRevoked => {
                 about_license("A license is not to be used any more; what is there stays.", json!({}), json!({}))
             }
+            Self::LicenseTransferred => about_license(
+                "A license was given to another organization, or is for other host names from now on: this one is not to be used any \
+                 more. What is there stays.",
+                json!({ "reason": text("Why.") }),
+                json!({ "reason": "The shop moved to its new owner." }),
+            ),
             Self::LicenseExpiring => about_license(
                 "A license ends within 30, 14, 7 or 1 days: each is told once.",
                 json!({

@@ -6,7 +6,7 @@ use gantry_jobs::messages::{self, SendError};
 use gantry_jobs::webhooks;
 use gantry_schema::audit::{Actor, Author};
 use gantry_schema::licenses::alerts::{self, Alert};
-use gantry_schema::licenses::{Anchors, Licensed, licensed, queries};
+use gantry_schema::licenses::{Anchors, Licensed, history, licensed, queries};
 use gantry_schema::memberships::members;
 use gantry_schema::messages::queries::NewMessage;
 use gantry_schema::messages::{Content, Recipient, templates};
@@ -32,7 +32,7 @@ impl Run for WatchLicenses {
     }
 }
 
-/// Tells an organization what is to be told of its own license. Answers how many things that were.
+/// Tells an organization what is to be told of its own license, and notes what it used. Answers how many things were told.
 async fn of_organization(cx: &Context, anchors: &Anchors, organization: OrganizationId) -> Result<usize, Failure> {
     let author = Author::new(Actor::system());
     let mut tx = cx.db().tenant(organization).await?.by(Arc::new(author));
@@ -42,6 +42,7 @@ async fn of_organization(cx: &Context, anchors: &Anchors, organization: Organiza
     queries::saw(&mut tx).await?;
     let usage = queries::usage(&mut tx, organization).await?;
     let evaluation = own.evaluate(tx.now(), None, &usage);
+    history::note(&mut tx, own.stored.id, &usage, &evaluation.limits).await?;
     let told = queries::told(&mut tx, own.stored.id).await?;
     let news = alerts::news(&evaluation, &usage, &told);
     for alert in &news.tell {

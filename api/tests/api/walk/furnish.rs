@@ -21,6 +21,9 @@ use crate::support::Platform;
 /// What comes about by the way, and is found in a list.
 const COME_ABOUT: &[&str] = &["aud"];
 
+/// What makes nothing that was not there, and needs what is made to be as it was made.
+const LATER: &[&str] = &["transferLicense"];
+
 /// The digest in the examples of a confirmation and of an approval.
 const EXAMPLE_DIGEST: &str = "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328";
 
@@ -43,6 +46,7 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
             ["POST", "PUT"].contains(&operation.method().as_str())
                 && !skipped(*operation)
                 && !OF_ISSUERS.contains(&operation.id)
+                && !LATER.contains(&operation.id)
                 && !asked.contains(operation.id)
                 && operation.ids_in_path().iter().all(|prefix| is_known(&things, prefix))
         };

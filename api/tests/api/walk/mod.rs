@@ -73,8 +73,8 @@ pub const OF_STRANGERS: &[&str] = &[
     "signUpByInvitation",
 ];
 
-/// What takes a key that was signed for the organization: no example is one.
-const OF_ISSUERS: &[&str] = &["installLicense"];
+/// What takes something that was signed, or kept, for the organization: no example is such.
+const OF_ISSUERS: &[&str] = &["installLicense", "claimLicense", "importLicenseRevocations"];
 
 /// What other examples use by the time it is to be removed, and is kept for that.
 pub const IN_USE: &[&str] = &["removeCloudCredential"];
