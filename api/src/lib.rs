@@ -42,6 +42,7 @@ pub mod paging;
 mod parameters;
 pub mod people;
 pub mod permissions;
+pub mod personal;
 pub mod queues;
 pub mod rate;
 mod routes;
@@ -77,6 +78,7 @@ type Features = (
     ),
     (
         people::People,
+        personal::PersonalData,
         accounts::Accounts,
         accounts::invited::Invited,
         sessions::Sessions,
@@ -84,7 +86,14 @@ type Features = (
         api_keys::ApiKeys,
     ),
     (oauth::OauthClients, oauth::OauthGrants),
-    (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
+    (
+        members::Members,
+        members::Invitations,
+        members::Roles,
+        members::SupportGrants,
+        members::FactorResets,
+        permissions::PermissionCatalogue,
+    ),
     jobs::Jobs,
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),
@@ -109,6 +118,7 @@ const FEATURES: Features = (
     ),
     (
         people::People,
+        personal::PersonalData,
         accounts::Accounts,
         accounts::invited::Invited,
         sessions::Sessions,
@@ -116,7 +126,14 @@ const FEATURES: Features = (
         api_keys::ApiKeys,
     ),
     (oauth::OauthClients, oauth::OauthGrants),
-    (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
+    (
+        members::Members,
+        members::Invitations,
+        members::Roles,
+        members::SupportGrants,
+        members::FactorResets,
+        permissions::PermissionCatalogue,
+    ),
     jobs::Jobs,
     queues::Queues,
     (limits::RateLimits, usage::ApiUsage, licenses::Licenses, defence::Defence, lockdowns::Lockdowns),

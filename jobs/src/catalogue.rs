@@ -61,6 +61,8 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::maintenance::ForgetSignIns>(),
         internal::<crate::maintenance::Reseal>(),
         internal::<crate::messages::SendMessage>(),
+        internal::<crate::personal::ExportPerson>(),
+        internal::<crate::personal::ErasePerson>(),
         internal::<crate::webhooks::DeliverWebhook>(),
         internal::<crate::webhooks::DrainBacklog>(),
         internal::<crate::webhooks::ReplayEvents>(),

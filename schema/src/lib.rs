@@ -25,6 +25,7 @@ pub mod notices;
 pub mod oauth;
 pub mod organizations;
 pub mod people;
+pub mod personal;
 pub mod resealing;
 pub mod schedules;
 pub mod seal;
@@ -40,11 +41,11 @@ mod words;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
-    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, EventId,
-    FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId, MessageId, NoticeId,
-    OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId,
-    OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId, SessionId, SigningKeyId,
-    SupportId, WorkerId,
+    ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, EndpointId, ErasureId,
+    EventId, ExportId, FactorId, FactorResetId, IdMint, InspectedId, InvitationId, JobId, LicenseId, LockdownId,
+    MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId,
+    OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, ScheduleId, SecretId,
+    SentCodeId, SessionId, SigningKeyId, SupportId, WorkerId,
 };
 pub use window::{Order, Window};
 

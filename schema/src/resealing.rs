@@ -10,9 +10,10 @@ use crate::factors;
 use crate::licenses::queries as licenses;
 use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
+use crate::personal::exports;
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::webhooks::secrets::Secret;
-use crate::{AuditKeyId, EndpointId, FactorId, JobTx as _, MessageId, SecretId, SigningKeyId, TenantTx};
+use crate::{AuditKeyId, EndpointId, ExportId, FactorId, JobTx as _, MessageId, SecretId, SigningKeyId, TenantTx};
 
 /// A value could not be sealed again.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,8 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + oauth_signing_keys(tx, keys, limit).await?
         + messages_to_people(tx, keys, limit).await?
         + license_issuers(tx, keys, limit).await?
-        + totp_secrets(tx, keys, limit).await?)
+        + totp_secrets(tx, keys, limit).await?
+        + copies_for_people(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -248,6 +250,26 @@ async fn totp_secrets(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Resu
     for row in &older {
         let sealed = again(keys, &factors::place(row.id), row.id, &row.secret)?;
         sqlx::query!("update factors set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Only transactions of the platform that act for nobody see those of others.
+async fn copies_for_people(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let older = sqlx::query!(
+        r#"select id as "id: ExportId", content as "content!" from personal_exports
+            where content is not null and substring(content from 3 for get_byte(content, 1)) <> $1
+            order by id limit $2 for update"#,
+        keys.current_id().as_bytes(),
+        limit.min(10)
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &exports::place(row.id), row.id, &row.content)?;
+        sqlx::query!("update personal_exports set content = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
     }

@@ -14,6 +14,7 @@ mod failure;
 mod licenses;
 pub mod maintenance;
 mod messages;
+mod personal;
 pub mod registry;
 mod shared;
 pub mod webhooks;

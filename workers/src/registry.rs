@@ -83,6 +83,8 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::maintenance::ForgetSignIns>()
         .with::<gantry_jobs::maintenance::Reseal>()
         .with::<gantry_jobs::messages::SendMessage>()
+        .with::<gantry_jobs::personal::ExportPerson>()
+        .with::<gantry_jobs::personal::ErasePerson>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()
         .with::<gantry_jobs::webhooks::DrainBacklog>()
         .with::<gantry_jobs::webhooks::ReplayEvents>()
