@@ -301,14 +301,15 @@ impl PersonalData {
         me.proven_lately(app.db.now())?;
         let person = me.person();
         let asked = act(&app, me.about(), person, async |tx| {
-            if let Some(before) = exports::latest(tx, person).await?.filter(|before| before.made.is_none()) {
-                tx.audit().on(&before.id);
-                return Ok(before);
-            }
-            let id: ExportId = app.db.ids().mint();
-            let job = ExportPerson { export: id, person }.request().enqueue(tx, &By::person(person)).await?;
+            let before = exports::latest(tx, person).await?.filter(|before| before.made.is_none());
+            let id: ExportId = before.as_ref().map_or_else(|| app.db.ids().mint(), |before| before.id);
             tx.audit().on(&id);
-            Ok(exports::ask(tx, person, id, job.id).await?)
+            // The one that makes it, unless that was given up.
+            let job = ExportPerson { export: id, person }.request().enqueue(tx, &By::person(person)).await?;
+            match before {
+                Some(before) => Ok(before),
+                None => Ok(exports::ask(tx, person, id, job.id).await?),
+            }
         });
         Ok(ExportAsked::Accepted(Json(asked.await?.into()), "/me/export".to_owned()))
     }
@@ -360,19 +361,20 @@ impl PersonalData {
         let person = me.person();
         refuse_last_owner(&app, person).await?;
         let asked = act(&app, me.about(), person, async |tx| {
-            if let Some(before) = erasures::pending(tx, person).await? {
-                tx.audit().on(&before.id);
-                return Ok(before);
-            }
-            let id: ErasureId = app.db.ids().mint();
+            let before = erasures::pending(tx, person).await?;
+            let id: ErasureId = before.as_ref().map_or_else(|| app.db.ids().mint(), |before| before.id);
+            tx.audit().on(&id);
             let found = rows::find(tx, person).await?.ok_or_else(|| Error::not_found(person))?;
             let when = moment(&app);
             let letter = |brand: &_| templates::erasure_begun(brand, &id.to_string(), &when);
             tell(&app, tx, "erasure_begun", &found.email, letter).await?;
+            // The one that does it, unless that was given up.
             let job = ErasePerson { erasure: id, person }.request().enqueue(tx, &By::person(person)).await?;
             sessions::end_others(tx, person, None, Ended::Erased).await?;
-            tx.audit().on(&id);
-            Ok(erasures::ask(tx, person, id, job.id).await?)
+            match before {
+                Some(before) => Ok(before),
+                None => Ok(erasures::ask(tx, person, id, job.id).await?),
+            }
         });
         let asked = asked.await?;
         app.sessions.forget();

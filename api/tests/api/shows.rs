@@ -135,7 +135,7 @@ async fn from_a_machine_on_which_nobody_is_known_to_a_key_refused_beyond_its_sco
     let refused = key.post("/jobs", &json!({ "kind": "diagnostics.probe" })).await.problem(403, "forbidden", None);
     assert_eq!(refused["reason"], "scope");
     let id = made["api_key"]["id"].as_str().unwrap();
-    let rotated = ada.post(&format!("/api-keys/{id}/rotate"), &json!({ "overlap_seconds": 0 })).await.expect(200);
+    let rotated = ada.post(&format!("/api-keys/{id}/rotate"), &json!({ "overlap_seconds": 0 })).await.expect(201);
     key.get("/jobs").await.problem(401, "unauthenticated", Some("Authorization"));
     key.with_token(rotated["token"].as_str().unwrap()).get("/jobs").await.expect(200);
 
