@@ -198,7 +198,7 @@ impl Story {
     /// What of hers is found in it.
     async fn found(&self) -> BTreeSet<&'static str> {
         let dump = self.dump().await;
-        let hexed = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hexed = |text: &str| gantry_schema::digest::hex(text.as_bytes());
         ["adalbertina", "quixotrova", PHONE, ADDRESS]
             .into_iter()
             .filter(|text| dump.contains(text) || dump.contains(&hexed(text)))
