@@ -233,6 +233,7 @@ async fn the_organization_is_told_of_its_members_and_roles(pool: PgPool) {
         .as_array()
         .unwrap()
         .iter()
+        .rev()
         .map(|event| (event["type"].as_str().unwrap(), &event["payload"]))
         .collect();
     let person = json!(member.id);
