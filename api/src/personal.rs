@@ -53,7 +53,7 @@ struct Receipt {
 }
 
 example!(Receipt, {
-    "statement": "gantry erasure 1\nera_01h455vb4pex5vsknk084sn02q\nusr_01h455vb4pex5vsknk084sn02q\n2026-01-15T12:00:00Z\n2026-01-15T12:00:02Z\n3\n",
+    "statement": "gantry erasure 1\nera_01h455vb4pex5vsknk084sn02q\nusr_01h455vb4pex5vsknk084sn02q\n2026-01-15T12:00:00Z\n2026-01-15T12:00:02Z\norg_01h455vb4pex5vsknk084sn02q\n",
     "key_id": "auk_01h455vb4pex5vsknk084sn02q",
     "public_key": "6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=",
     "signature": "Ya1LNlVOiG8bEJ4Qy0LWJwYqgj3SpZbR9lYdrWPt5S5Rk0dZJz7LnS1vLw0m1f1KRjxT0cVJ3TwP5Q9zq3yqDA==",
@@ -166,8 +166,8 @@ struct Erasure {
     /// When.
     #[oai(skip_serializing_if_is_none)]
     ended_at: Option<Moment>,
-    /// The certificate, when it was done: its id, who, when he asked, when it was done, and in how many organizations something
-    /// of him lay, each in a line.
+    /// The certificate, when it was done: its id, who, when he asked, when it was done, and the organizations in whose records his
+    /// key was shredded, each in a line.
     #[oai(skip_serializing_if_is_none)]
     certificate: Option<Receipt>,
 }

@@ -160,7 +160,8 @@ async fn from_a_machine_on_which_nobody_is_known_to_a_key_refused_beyond_its_sco
     let denied: Vec<&Value> =
         of_customer.iter().map(|(_, entry)| entry).filter(|entry| entry["outcome"] == "denied").collect();
     assert_eq!(denied.len(), 1, "{denied:?}");
-    assert_eq!((&denied[0]["action"], &denied[0]["reason"]), (&json!("job.ask_for"), &json!("scope")));
+    assert_eq!(denied[0]["action"], "job.ask_for");
+    assert!(denied[0]["reason"].as_str().unwrap().starts_with("this needs the scope jobs:write"), "{}", denied[0]);
     assert_eq!(denied[0]["actor"]["id"], id);
     let (_, made) = of_customer.iter().find(|(action, _)| action == "api_key.create").unwrap();
     assert_eq!(made["actor"]["id"], json!(ada.id));

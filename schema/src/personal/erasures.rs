@@ -1,11 +1,13 @@
 //! That somebody is to be forgotten, what became of it, and the certificate. The platform's own organization keeps it, and nothing
 //! in it says who he was.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use crate::audit::receipts::Receipt;
 use crate::audit::record::moment;
-use crate::{AuditKeyId, ErasureId, JobId, JobTx as _, PersonId, TenantTx};
+use crate::{AuditKeyId, ErasureId, JobId, JobTx as _, OrganizationId, PersonId, TenantTx};
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,11 +92,14 @@ impl From<Row> for Erasure {
     }
 }
 
-/// What is signed of it.
+/// What is signed of it: that his key was shredded in the records of these organizations, which can be looked at as long as there
+/// are any.
 #[must_use]
-pub fn statement(erasure: &Erasure, organizations: usize, at: DateTime<Utc>) -> String {
+pub fn statement(erasure: &Erasure, organizations: &BTreeSet<OrganizationId>, at: DateTime<Utc>) -> String {
     let (asked_at, at) = (moment(erasure.asked_at), moment(at));
-    format!("gantry erasure 1\n{}\n{}\n{asked_at}\n{at}\n{organizations}\n", erasure.id, erasure.person)
+    let places: String =
+        organizations.iter().flat_map(|organization| [organization.to_string(), "\n".to_owned()]).collect();
+    format!("gantry erasure 1\n{}\n{}\n{asked_at}\n{at}\n{places}", erasure.id, erasure.person)
 }
 
 /// Notes that somebody is to be forgotten.

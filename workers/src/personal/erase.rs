@@ -48,7 +48,7 @@ impl Run for ErasePerson {
             }
         }
         let at = cx.now();
-        let certificate = signed(cx, erasures::statement(&erasure, organizations.len(), at)).await?;
+        let certificate = signed(cx, erasures::statement(&erasure, &organizations, at)).await?;
         let tx = acting(cx, OrganizationId::PLATFORM, self.person).await?;
         let mut tx = forgotten(cx, tx, &person, &addresses).await?;
         erasing::forget(&mut tx, &person).await?;
