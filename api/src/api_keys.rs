@@ -255,7 +255,11 @@ impl ApiKeys {
             let facts = json!({ "api_key_id": key.id, "name": key.name, "scopes": words });
             webhooks::emit(tx, PlatformEvent::ApiKeyCreated.name(), facts, caller.by()).await?;
             let api_key = ApiKey::from(key);
-            tx.audit().on(&api_key.id).called(&api_key.name).became(None, api_key.to_json().as_ref());
+            let draft = tx.audit().on(&api_key.id).called(&api_key.name).became(None, api_key.to_json().as_ref());
+            // What he calls it is his.
+            if let Some(owner) = owner {
+                draft.identifying(owner);
+            }
             Ok(Created::Created(Json(MadeApiKey { token: token.expose().to_owned(), api_key })))
         })
         .await

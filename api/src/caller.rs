@@ -26,7 +26,7 @@ use gantry_jobs::By;
 use gantry_schema::access::{self, Behind, Reach, Reason, Subject};
 use gantry_schema::api_keys::{self, ApiKey, Token};
 use gantry_schema::audit::{Actor, ActorKind};
-use gantry_schema::factors::assurance;
+use gantry_schema::defence::Effective;
 use gantry_schema::oauth::authorizations::Opened;
 use gantry_schema::oauth::scope::Scopes;
 use gantry_schema::organizations::{self, Needed, Permission, Permissions};
@@ -205,10 +205,10 @@ impl Caller {
         Error::new(code, detail).reason(rule.as_str())
     }
 
-    /// Whether it is no person, or one who proved himself in more than one way.
-    pub(crate) fn is_proven_by_several(&self) -> bool {
+    /// Whether it is no person, or one who proved himself with a second factor as these policies want it.
+    pub(crate) fn is_proven_for(&self, policies: &Effective) -> bool {
         match &self.who {
-            Who::Person(known) => assurance::is_by_several(&known.methods),
+            Who::Person(known) => policies.accepts(&known.factors),
             Who::ApiKey(_) | Who::Application(_) => true,
         }
     }
@@ -282,7 +282,14 @@ impl Caller {
     #[must_use]
     pub fn actor(&self) -> Actor {
         match &self.who {
-            Who::ApiKey(key) => Actor::api_key(key.id).of(key.organization).called(&key.name),
+            Who::ApiKey(key) => {
+                let actor = Actor::api_key(key.id).of(key.organization).called(&key.name);
+                // What he calls it, and from where it is used, is his.
+                match key.owner {
+                    Some(owner) => actor.identifying(owner.uuid()),
+                    None => actor,
+                }
+            }
             Who::Person(known) => Actor::person(known.person),
             Who::Application(opened) => {
                 let actor = Actor::new(ActorKind::Application, opened.client).called(&opened.client_name);
@@ -387,6 +394,34 @@ impl<P> Deref for May<P> {
 
     fn deref(&self) -> &Caller {
         &self.caller
+    }
+}
+
+/// A person who signed in and has the permission that an operation needs: what is for people to decide, no key does.
+#[derive(Debug, Clone)]
+pub struct InPerson<P> {
+    may: May<P>,
+    person: PersonId,
+    about: About,
+}
+
+impl<P> InPerson<P> {
+    /// Who.
+    pub(crate) const fn id(&self) -> PersonId {
+        self.person
+    }
+
+    /// What the record says of his request.
+    pub(crate) const fn about(&self) -> &About {
+        &self.about
+    }
+}
+
+impl<P> Deref for InPerson<P> {
+    type Target = May<P>;
+
+    fn deref(&self) -> &May<P> {
+        &self.may
     }
 }
 
@@ -529,6 +564,36 @@ impl<'a, P: Needed> ApiExtractor<'a> for May<P> {
     }
 }
 
+impl<'a, P: Needed> ApiExtractor<'a> for InPerson<P> {
+    const TYPES: &'static [ApiExtractorType] = <Caller as ApiExtractor>::TYPES;
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        register_session(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![ACCESS_TOKEN, COOKIE, P::PERMISSION.as_str()]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let may = <May<P> as ApiExtractor>::from_request(request, body, options).await?;
+        let Who::Person(known) = &may.caller.who else {
+            let detail = "this is for people to decide, and neither an API key nor an application is one; sign in with POST \
+                          /sessions";
+            return Err(Error::new(Code::Forbidden, detail).into());
+        };
+        let person = known.person;
+        Ok(Self { may, person, about: About::find(request)? })
+    }
+}
+
 impl<'a> ApiExtractor<'a> for Me {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
 
@@ -633,8 +698,8 @@ async fn identify(request: &Request) -> Result<Caller, Error> {
     let authority = match (known.organization, wanted) {
         (Some(home), _) => {
             let mut authority = authority(request, app, home, &by, None, Behind::Member(known.may)).await?;
-            if !assurance::is_by_several(&known.methods) {
-                let standing = app.standings.of(&app.db, home).await?;
+            let standing = app.standings.of(&app.db, home).await?;
+            if !standing.defence.accepts(&known.factors) {
                 let needed_from = standing.defence.second_factor_from(known.member_since);
                 authority = authority.unproven(needed_from.is_some_and(|from| app.db.now() >= from));
             }

@@ -44,6 +44,7 @@ pub mod paging;
 mod parameters;
 pub mod people;
 pub mod permissions;
+pub mod personal;
 pub mod queues;
 pub mod rate;
 mod routes;
@@ -80,6 +81,7 @@ type Features = (
     ),
     (
         people::People,
+        personal::PersonalData,
         accounts::Accounts,
         accounts::invited::Invited,
         sessions::Sessions,
@@ -87,7 +89,14 @@ type Features = (
         api_keys::ApiKeys,
     ),
     (oauth::OauthClients, oauth::OauthGrants),
-    (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
+    (
+        members::Members,
+        members::Invitations,
+        members::Roles,
+        members::SupportGrants,
+        members::FactorResets,
+        permissions::PermissionCatalogue,
+    ),
     jobs::Jobs,
     queues::Queues,
     (
@@ -121,6 +130,7 @@ const FEATURES: Features = (
     ),
     (
         people::People,
+        personal::PersonalData,
         accounts::Accounts,
         accounts::invited::Invited,
         sessions::Sessions,
@@ -128,7 +138,14 @@ const FEATURES: Features = (
         api_keys::ApiKeys,
     ),
     (oauth::OauthClients, oauth::OauthGrants),
-    (members::Members, members::Invitations, members::Roles, members::SupportGrants, permissions::PermissionCatalogue),
+    (
+        members::Members,
+        members::Invitations,
+        members::Roles,
+        members::SupportGrants,
+        members::FactorResets,
+        permissions::PermissionCatalogue,
+    ),
     jobs::Jobs,
     queues::Queues,
     (

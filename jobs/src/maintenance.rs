@@ -98,7 +98,8 @@ impl Job for ForgetMessages {
     }
 }
 
-/// Forgets what was begun and never completed: sign-ins, factors that were not confirmed, challenges of passkeys.
+/// Forgets what was begun and never completed: sign-ins, factors that were not confirmed, challenges of passkeys; and what is kept
+/// for a while only: codes that were sent, copies of what is known of people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetSignIns {}
 

@@ -197,6 +197,18 @@ id!(
     /// Something that was sent to somebody, to prove that it reached him.
     OneTimeId, "otk");
 id!(
+    /// A copy of what is known of somebody.
+    ExportId, "exp");
+id!(
+    /// That somebody is to be forgotten.
+    ErasureId, "era");
+id!(
+    /// Somebody is to prove himself with other factors than those he lost.
+    FactorResetId, "frs");
+id!(
+    /// A code that was sent to somebody.
+    SentCodeId, "scd");
+id!(
     /// Somebody is to become a member.
     InvitationId, "inv");
 id!(

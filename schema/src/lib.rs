@@ -26,6 +26,7 @@ pub mod notices;
 pub mod oauth;
 pub mod organizations;
 pub mod people;
+pub mod personal;
 pub mod resealing;
 pub mod schedules;
 pub mod seal;
@@ -43,11 +44,11 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, PersonalTx, TenantTx};
 pub use id::{
     ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, CloudCredentialId,
-    EndpointId, EventId, FactorId, IdMint, InspectedId, InvitationId, JobId, LicenseClaimId, LicenseId,
-    LicenseStatementId, LockdownId, MessageId, NoticeId, OauthAuthorizationId, OauthClientId, OauthClientSecretId,
-    OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId,
-    RunId, ScheduleId, SecretId, ServerId, SessionId, SigningKeyId, SshKeyId, StackId, SupportId, TerraformStateId,
-    WorkerId,
+    EndpointId, ErasureId, EventId, ExportId, FactorId, FactorResetId, IdMint, InspectedId, InvitationId, JobId,
+    LicenseClaimId, LicenseId, LicenseStatementId, LockdownId, MessageId, NoticeId, OauthAuthorizationId,
+    OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId,
+    PendingSignInId, PersonId, RoleId, RunId, ScheduleId, SecretId, SentCodeId, ServerId, SessionId, SigningKeyId,
+    SshKeyId, StackId, SupportId, TerraformStateId, WorkerId,
 };
 pub use window::{Order, Window};
 

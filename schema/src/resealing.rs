@@ -11,12 +11,13 @@ use crate::factors;
 use crate::licenses::queries as licenses;
 use crate::messages::queries as messages;
 use crate::oauth::keys::SigningKey;
+use crate::personal::exports;
 use crate::seal::{SealContext, SealError, SealingKeys};
 use crate::servers::{keys as server_keys, plans, states};
 use crate::webhooks::secrets::Secret;
 use crate::{
-    AuditKeyId, CloudCredentialId, EndpointId, FactorId, JobTx as _, MessageId, RunId, SecretId, SigningKeyId,
-    SshKeyId, TenantTx, TerraformStateId,
+    AuditKeyId, CloudCredentialId, EndpointId, ExportId, FactorId, JobTx as _, MessageId, RunId, SecretId,
+    SigningKeyId, SshKeyId, TenantTx, TerraformStateId,
 };
 
 /// A value could not be sealed again.
@@ -55,7 +56,8 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + ssh_keys(tx, keys, limit).await?
         + terraform_plans(tx, keys, limit).await?
         + terraform_states(tx, keys, limit).await?
-        + totp_secrets(tx, keys, limit).await?)
+        + totp_secrets(tx, keys, limit).await?
+        + copies_for_people(tx, keys, limit).await?)
 }
 
 /// The value, sealed with the current key.
@@ -339,6 +341,26 @@ async fn totp_secrets(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Resu
     for row in &older {
         let sealed = again(keys, &factors::place(row.id), row.id, &row.secret)?;
         sqlx::query!("update factors set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Only transactions of the platform that act for nobody see those of others.
+async fn copies_for_people(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let older = sqlx::query!(
+        r#"select id as "id: ExportId", content as "content!" from personal_exports
+            where content is not null and substring(content from 3 for get_byte(content, 1)) <> $1
+            order by id limit $2 for update"#,
+        keys.current_id().as_bytes(),
+        limit.min(10)
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &exports::place(row.id), row.id, &row.content)?;
+        sqlx::query!("update personal_exports set content = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
     }

@@ -12,6 +12,7 @@ use gantry_schema::memberships::{self, Role};
 use gantry_schema::organizations::settings::Setting;
 use gantry_schema::organizations::{self, NewOrganization, Permission};
 use gantry_schema::people::{self, Email, NewPerson};
+use gantry_schema::personal;
 use gantry_schema::{
     Db, EngineDb, IdMint, JobTx as _, Order, OrganizationId, PersonId, PersonTx, SystemClock, TenantTx, Window,
     api_keys, db, defence, sessions, token,
@@ -39,6 +40,8 @@ const OF_PEOPLE: &[(&str, &str)] = &[
     ("recovery_codes", "person_id"),
     ("pending_sign_ins", "person_id"),
     ("sign_ins", "person_id"),
+    ("personal_exports", "person_id"),
+    ("sent_codes", "person_id"),
 ];
 
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
@@ -64,6 +67,8 @@ const FORGOTTEN_BY_ID: &[&str] = &[
     "one_time_tokens",
     "passkey_challenges",
     "pending_sign_ins",
+    "personal_exports",
+    "sent_codes",
     "sessions",
     "webhook_attempts",
 ];
@@ -386,6 +391,9 @@ async fn with_factors(platform: &Platform, person: PersonId, of: &Actor) {
     let id = platform.ids().mint();
     let sealed = platform.sealing_keys().seal(&factors::place(id), &[7; 20]).unwrap();
     factors::insert_totp(&mut tx, person, id, "a telephone", &sealed).await.unwrap();
+    factors::codes::keep(&mut tx, person, id, "1234567").await.unwrap();
+    let export = platform.ids().mint();
+    personal::exports::ask(&mut tx, person, export, platform.ids().mint()).await.unwrap();
     let salt = people::hashing::Salt { bytes: [7; 16], peppered: false };
     factors::recovery::replace(&mut tx, person, &[[7; 32]], &salt).await.unwrap();
     let new = factors::pending::NewPending {
@@ -401,6 +409,9 @@ async fn with_factors(platform: &Platform, person: PersonId, of: &Actor) {
     let mut tx = of.begin().await;
     let purpose = factors::challenges::Purpose::Prove;
     factors::challenges::keep(&mut tx, person.uuid().as_bytes(), purpose, Some(person), &json!({})).await.unwrap();
+    personal::erasures::ask(&mut tx, person, platform.ids().mint(), platform.ids().mint()).await.unwrap();
+    let other = platform.person(&format!("other-of-{person}@example.com")).await;
+    factors::resets::ask(&mut tx, person, other, "a reason").await.unwrap();
     tx.commit().await.unwrap();
 }
 

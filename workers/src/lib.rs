@@ -15,6 +15,7 @@ mod failure;
 mod licenses;
 pub mod maintenance;
 mod messages;
+mod personal;
 pub mod registry;
 mod servers;
 mod shared;

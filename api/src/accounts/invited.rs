@@ -1,16 +1,19 @@
 //! Somebody accepts an invitation: with his account, or by making one with the address that was invited.
 
+use gantry_jobs::{By, webhooks};
 use gantry_schema::audit::Draft;
 use gantry_schema::memberships::invitations::{self, Invitation};
 use gantry_schema::memberships::{self, Role};
 use gantry_schema::people::{self, Email};
 use gantry_schema::token::InviteToken;
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{OrganizationId, PersonId, TenantTx, organizations};
 use poem::Request;
 use poem::web::Data;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::sign_up::{New, closed, make};
 use super::{SignUp, link, usable};
@@ -168,6 +171,7 @@ pub(super) async fn accept(
     let role = join(&mut tx, person, invitation).await?;
     tx.commit().await?;
     app.access_changed();
+    app.tell_events(invitation.organization);
     Ok(role)
 }
 
@@ -195,6 +199,7 @@ pub(super) async fn sign_up(
     let role = join(&mut tx, person, invitation).await?;
     tx.commit().await?;
     app.access_changed();
+    app.tell_events(invitation.organization);
     Ok((person, role))
 }
 
@@ -208,6 +213,8 @@ async fn join(tx: &mut TenantTx, person: PersonId, invitation: &Invitation) -> R
         member.role
     } else {
         let role: Role = invitation.role.parse().map_err(Error::internal)?;
+        let facts = json!({ "person_id": person, "role": role.as_str(), "invitation_id": invitation.id });
+        webhooks::emit(tx, PlatformEvent::MemberAdded.name(), facts, &By::person(person)).await?;
         memberships::insert(tx, person, role).await?.role
     };
     tx.audit().on(&invitation.id).set("person_id", person).set("role", role.as_str());

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use chrono::TimeDelta;
 use gantry_jobs::webhooks;
 use gantry_schema::defence::policies::{self, Stored};
-use gantry_schema::defence::{Bar, Country, Effective, Policy, Response, SecondFactor};
+use gantry_schema::defence::{Bar, Country, Effective, MostSessions, Policy, Response, SecondFactor, USUAL_KINDS};
+use gantry_schema::factors::Kind;
 use gantry_schema::organizations::needed::{ManageDefence, ReadDefence};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{OrganizationId, TenantTx, turn};
@@ -31,6 +32,7 @@ use crate::conditional::{IfMatch, IfNoneMatch, Tagged};
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
 use crate::example::example;
+use crate::factors::Kind as FactorKind;
 use crate::field::Moment;
 use crate::once::{Answered, Once};
 use crate::tag::Tag;
@@ -117,6 +119,13 @@ struct Set {
     second_factor_since: Option<Moment>,
     /// The days they have to enrol one, from then on or from when they become members.
     second_factor_grace_days: i64,
+    /// What counts as one.
+    second_factor_kinds: Vec<FactorKind>,
+    /// How many sessions of a person go on in the organization at the same time; left out: as many as anywhere.
+    #[oai(skip_serializing_if_is_none)]
+    most_sessions: Option<i64>,
+    /// With one more, nobody is let in; otherwise the longest unused one ends.
+    refuses_more_sessions: bool,
 }
 
 impl Set {
@@ -133,6 +142,9 @@ impl Set {
             credential_stuffing: policy.credential_stuffing.into(),
             second_factor_since: policy.second_factor.map(|needed| needed.since.into()),
             second_factor_grace_days: policy.second_factor.map_or(0, |needed| needed.grace.num_days()),
+            second_factor_kinds: policy.factor_kinds.iter().copied().map(FactorKind::from).collect(),
+            most_sessions: policy.sessions.map(|sessions| sessions.most),
+            refuses_more_sessions: policy.sessions.is_some_and(|sessions| sessions.refuses),
         }
     }
 }
@@ -164,6 +176,9 @@ example!(Policies, {
         "credential_stuffing": "step_up",
         "second_factor_since": "2026-01-15T12:00:00Z",
         "second_factor_grace_days": 14,
+        "second_factor_kinds": ["totp", "passkey", "sms"],
+        "most_sessions": 5,
+        "refuses_more_sessions": false,
     }],
 });
 
@@ -194,6 +209,14 @@ struct NewDefencePolicy {
     /// The days they have to enrol one; left out: 14.
     #[oai(validator(minimum(value = "0"), maximum(value = "90")))]
     second_factor_grace_days: Option<i64>,
+    /// What counts as one; left out: `totp`, `passkey` and `sms`. Only `passkey` withstands whoever lures people to a page of his.
+    #[oai(validator(min_items = 1, max_items = 4))]
+    second_factor_kinds: Option<Vec<FactorKind>>,
+    /// How many sessions of a person go on in the organization at the same time; left out: as many as anywhere, which is 100.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
+    most_sessions: Option<i64>,
+    /// With one more, nobody is let in. Left out: the longest unused one ends.
+    refuses_more_sessions: Option<bool>,
     /// Also where the caller himself could not ask from where he does any more. Left out: no.
     force: Option<bool>,
 }
@@ -246,7 +269,6 @@ impl Defence {
         let (own, id) = (caller.organization(), caller.inside(&app.db, organization.0).await?);
         let force = body.0.force.unwrap_or(false);
         let policy = read(&app, body.0)?;
-        let proven = caller.is_proven_by_several();
         let address = request.data::<RequestInfo>().and_then(|info| info.address);
         let set = once.run(&caller, id, async |tx| {
             turn::take(tx, "defence").await?;
@@ -260,6 +282,7 @@ impl Defence {
                         "you could not ask from where you do any more; add it, or send force if that is what you want",
                     ));
                 }
+                let proven = caller.is_proven_for(&effective);
                 if !proven && effective.second_factor_from(None).is_some_and(|from| from <= app.db.now()) {
                     return Err(Error::new(
                         Code::WouldLockOut,
@@ -305,6 +328,8 @@ fn read(app: &App, new: NewDefencePolicy) -> Result<Policy, Error> {
             since: app.db.now(),
             grace: TimeDelta::days(new.second_factor_grace_days.unwrap_or(GRACE_DAYS)),
         }),
+        factor_kinds: read_kinds(new.second_factor_kinds)?,
+        sessions: read_sessions(new.most_sessions, new.refuses_more_sessions)?,
     };
     if policy.restricts_countries() && !app.places.are_known() {
         let field = if policy.countries_allowed.is_empty() { "countries_denied" } else { "countries_allowed" };
@@ -314,6 +339,26 @@ fn read(app: &App, new: NewDefencePolicy) -> Result<Policy, Error> {
         ));
     }
     Ok(policy)
+}
+
+/// What counts as a second factor, each kind once.
+fn read_kinds(wanted: Option<Vec<FactorKind>>) -> Result<Vec<Kind>, Error> {
+    let Some(wanted) = wanted else { return Ok(USUAL_KINDS.to_vec()) };
+    if wanted.is_empty() || wanted.len() > Kind::ALL.len() {
+        return Err(Error::field("second_factor_kinds", "name 1 to 4 kinds, or leave it out"));
+    }
+    let wanted: Vec<Kind> = wanted.into_iter().map(Kind::from).collect();
+    Ok(Kind::ALL.into_iter().filter(|kind| wanted.contains(kind)).collect())
+}
+
+fn read_sessions(most: Option<i64>, refuses: Option<bool>) -> Result<Option<MostSessions>, Error> {
+    let refuses = refuses.unwrap_or(false);
+    match most {
+        Some(most) if (1..=100).contains(&most) => Ok(Some(MostSessions { most, refuses })),
+        Some(_) => Err(Error::field("most_sessions", "a person has 1 to 100 sessions; write a number between them")),
+        None if refuses => Err(Error::field("most_sessions", "say how many go on before more are refused")),
+        None => Ok(None),
+    }
 }
 
 fn read_countries(field: &str, words: &[String]) -> Result<Vec<Country>, Error> {

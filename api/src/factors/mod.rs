@@ -1,5 +1,6 @@
 //! Second factors: what people enrol, name and remove, and the codes that are left when a device is lost.
 
+pub(crate) mod codes;
 pub(crate) mod passkeys;
 pub(crate) mod proof;
 
@@ -9,6 +10,7 @@ use gantry_schema::factors::challenges::Purpose;
 use gantry_schema::factors::passkeys::NewPasskey as NewRow;
 use gantry_schema::factors::recovery::{self, RecoveryCode};
 use gantry_schema::factors::{self as rows, assurance, pending, totp};
+use gantry_schema::messages::{InvalidPhone, Phone};
 use gantry_schema::organizations::settings::{self, Setting};
 use gantry_schema::people::hashing::Salt;
 use gantry_schema::sessions::{self, Ended};
@@ -37,7 +39,8 @@ const MAX_FACTORS: i64 = 20;
 pub struct Factors;
 
 /// What a factor is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case", rename = "FactorKind")]
 pub(crate) enum Kind {
     /// A device that shows codes by the time (RFC 6238).
@@ -61,6 +64,17 @@ impl From<rows::Kind> for Kind {
     }
 }
 
+impl From<Kind> for rows::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Totp => Self::Totp,
+            Kind::Passkey => Self::Passkey,
+            Kind::Sms => Self::Sms,
+            Kind::Email => Self::Email,
+        }
+    }
+}
+
 /// What somebody proves himself with beside his password, or in place of it.
 #[derive(Debug, Object)]
 #[oai(example)]
@@ -71,6 +85,9 @@ pub(crate) struct Factor {
     kind: Kind,
     /// What its owner calls it.
     name: String,
+    /// Where codes are sent to, as much of it as its owner needs to know it again.
+    #[oai(skip_serializing_if_is_none)]
+    sent_to: Option<String>,
     /// It was shown to work; before that, it counts for nothing.
     confirmed: bool,
     /// When it was begun.
@@ -99,6 +116,7 @@ impl From<rows::Factor> for Factor {
         Self {
             id: row.id,
             kind: row.kind.into(),
+            sent_to: row.address.as_deref().map(codes::hinted),
             name: row.name,
             confirmed: row.confirmed_at.is_some(),
             created_at: row.created_at.into(),
@@ -161,12 +179,62 @@ example!(BegunTotp, {
     "qr_svg": "<svg viewBox=\"0 0 53 53\" xmlns=\"http://www.w3.org/2000/svg\"></svg>",
 });
 
+/// A telephone to enrol.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct NewPhone {
+    /// What its owner calls it: 1 to 200 characters.
+    name: Name,
+    /// Its number, with the country's code: `+43 660 1234567`.
+    phone: Name,
+}
+
+example!(NewPhone, { "name": "My telephone", "phone": "+43 660 1234567" });
+
+/// Mail to enrol.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct NewEmailFactor {
+    /// What its owner calls it: 1 to 200 characters.
+    name: Name,
+}
+
+example!(NewEmailFactor, { "name": "My mail" });
+
+/// That a code is on its way.
+#[derive(Debug, Object)]
+#[oai(rename = "SentCode", example)]
+pub(crate) struct Sent {
+    /// Until when it is good.
+    pub(crate) expires_at: Moment,
+}
+
+example!(Sent, { "expires_at": "2026-01-15T12:10:00Z" });
+
+/// A code is sent.
+#[derive(ApiResponse)]
+pub(crate) enum CodeSent {
+    /// It is on its way.
+    #[oai(status = 202)]
+    Accepted(Json<Sent>),
+}
+
+/// What is answered to somebody who begins to enrol a telephone or an address.
+#[derive(ApiResponse)]
+enum BegunAddress {
+    /// A code is on its way to it.
+    #[oai(status = 201)]
+    Created(Json<Factor>),
+}
+
 /// What a device shows.
 #[derive(Debug, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields, example)]
 struct Shown {
-    /// The six digits.
+    /// The six digits that a device shows, or the seven that were sent.
     code: Secret,
 }
 
@@ -369,11 +437,68 @@ impl Factors {
         let factor = act(&app, me.about(), me.person(), async |tx| {
             room(tx, me.person()).await?;
             let factor = rows::insert_totp(tx, me.person(), id, body.0.name.as_str(), &sealed).await?;
-            tx.audit().on(&factor.id).called(&factor.name);
+            tx.audit().on(&factor.id).called(&factor.name).identifying(me.person());
             Ok(factor)
         });
         let factor = factor.await?.into();
         Ok(Begun::Created(Json(BegunTotp { factor, secret: totp::as_text(&secret[..]), uri, qr_svg })))
+    }
+
+    /// Begin to enrol a telephone
+    ///
+    /// A code is sent to it in a text message. It counts when the code was sent to `POST /me/factors/{factor}/confirm`, within ten
+    /// minutes; `POST /me/factors/{factor}/code` sends another. Text messages are the weakest second factor that counts as one:
+    /// numbers are taken over, and people are lured to tell codes (NIST SP 800-63B-4, 3.1.3.3).
+    ///
+    /// Refused as `insufficient_user_authentication` when the person proved who he is too long ago, as `too_many` when he has
+    /// twenty factors.
+    #[oai(path = "/factors/sms", method = "post", operation_id = "enrolPhone")]
+    async fn enrol_phone(&self, me: Me, app: Data<&App>, body: Body<NewPhone>) -> Result<BegunAddress, Error> {
+        me.proven_lately(app.db.now())?;
+        let NewPhone { name, phone } = body.0;
+        let wrong = |error: InvalidPhone| Error::field("phone", format!("{error}; write it like that"));
+        let phone: Phone = phone.as_str().parse().map_err(wrong)?;
+        enrol_address(&app, &me, rows::Kind::Sms, name.as_str(), phone.as_str()).await
+    }
+
+    /// Begin to enrol mail
+    ///
+    /// A code is sent to the account's address. It counts when the code was sent to `POST /me/factors/{factor}/confirm`, within ten
+    /// minutes. Whoever reads the mail may have the password too, so it is asked for when signing in, and counts as a second factor
+    /// only where an organization's policy names `email` (NIST SP 800-63B-4, 3.1.3.1).
+    ///
+    /// Refused as `insufficient_user_authentication` when the person proved who he is too long ago, as `too_many` when he has
+    /// twenty factors.
+    #[oai(path = "/factors/email", method = "post", operation_id = "enrolEmail")]
+    async fn enrol_email(&self, me: Me, app: Data<&App>, body: Body<NewEmailFactor>) -> Result<BegunAddress, Error> {
+        me.proven_lately(app.db.now())?;
+        let person = people::find(&mut app.db.person(me.person()).await?, me.person()).await?;
+        let person = person.ok_or_else(|| Error::not_found(me.person()))?;
+        enrol_address(&app, &me, rows::Kind::Email, body.0.name.as_str(), &person.email).await
+    }
+
+    /// Send a code to a second factor
+    ///
+    /// To a telephone or an address of his, to confirm it or to prove anew who he is. Codes that were sent to it before are good
+    /// for nothing.
+    ///
+    /// Refused as `wrong_state` when codes are not sent to it, as `too_many_requests` when six were sent within an hour.
+    #[oai(path = "/factors/:factor/code", method = "post", operation_id = "sendFactorCode")]
+    async fn send_code(
+        &self,
+        me: Me,
+        app: Data<&App>,
+        /// The factor.
+        factor: Path<FactorId>,
+    ) -> Result<CodeSent, Error> {
+        let (person, id) = (me.person(), factor.0);
+        codes::counted(&app, me.address(), person).await?;
+        let expires_at = act(&app, me.about(), person, async |tx| {
+            tx.audit().on(&id);
+            let found = rows::find(tx, person, id).await?.ok_or_else(|| Error::not_found(id))?;
+            codes::send(&app, tx, person, &found).await
+        });
+        Ok(CodeSent::Accepted(Json(Sent { expires_at: expires_at.await?.into() })))
     }
 
     /// Ask for a passkey
@@ -413,7 +538,7 @@ impl Factors {
         let id = app.db.ids().mint();
         let new = NewRow { id, name: name.as_str(), credential_id: &made.credential_id, known: &made.known };
         let confirmed = enrolled(&app, &me, rows::Kind::Passkey, async |tx| {
-            tx.audit().on(&id).called(name.as_str());
+            tx.audit().on(&id).called(name.as_str()).identifying(me.person());
             room(tx, me.person()).await?;
             let taken = || Error::new(Code::WrongState, "this passkey is enrolled already").at("credential");
             rows::passkeys::insert(tx, me.person(), &new).await?.ok_or_else(taken)
@@ -442,11 +567,15 @@ impl Factors {
         let mut tx = app.db.person(person).await?;
         let found = rows::find(&mut tx, person, id).await?.ok_or_else(|| Error::not_found(id))?;
         drop(tx);
-        if found.confirmed_at.is_some() || found.kind != rows::Kind::Totp {
+        if found.confirmed_at.is_some() || found.kind == rows::Kind::Passkey {
             return Err(Error::new(Code::WrongState, "it is confirmed already"));
         }
         let attempt = app.attempts().begin("second_factor", me.address(), &person.to_string()).await?;
-        if proof::is_shown_by(&app, person, Some(id), &body.0.code).await?.is_none() {
+        let is_right = match found.kind {
+            rows::Kind::Totp => proof::is_shown_by(&app, person, Some(id), &body.0.code).await?.is_some(),
+            _ => codes::was_sent(&app, person, Some(id), &body.0.code).await?.is_some(),
+        };
+        if !is_right {
             attempt.failed().await;
             return Err(proof::wrong().at("code"));
         }
@@ -474,7 +603,7 @@ impl Factors {
         body: Body<FactorChange>,
     ) -> Result<Json<Factor>, Error> {
         let renamed = act(&app, me.about(), me.person(), async |tx| {
-            tx.audit().on(&factor.0).called(body.0.name.as_str());
+            tx.audit().on(&factor.0).called(body.0.name.as_str()).identifying(me.person());
             rows::rename(tx, me.person(), factor.0, body.0.name.as_str()).await?;
             rows::find(tx, me.person(), factor.0).await?.ok_or_else(|| Error::not_found(factor.0))
         });
@@ -544,6 +673,19 @@ impl Factors {
         .await?;
         Ok(Made::Created(Json(RecoveryCodes { recovery_codes: new.shown })))
     }
+}
+
+/// Begins to enrol what codes are sent to, and sends the first.
+async fn enrol_address(app: &App, me: &Me, kind: rows::Kind, name: &str, address: &str) -> Result<BegunAddress, Error> {
+    codes::counted(app, me.address(), me.person()).await?;
+    let factor = act(app, me.about(), me.person(), async |tx| {
+        room(tx, me.person()).await?;
+        let factor = rows::insert_address(tx, me.person(), kind, name, address).await?;
+        tx.audit().on(&factor.id).called(name).identifying(me.person()).set("kind", kind.as_str());
+        codes::send(app, tx, me.person(), &factor).await?;
+        Ok(factor)
+    });
+    Ok(BegunAddress::Created(Json(factor.await?.into())))
 }
 
 /// Refuses more factors than anybody needs.

@@ -10,7 +10,7 @@ use gantry_schema::{FactorId, OrganizationId, PersonId};
 use poem_openapi::{Enum, Object};
 use serde::Deserialize;
 
-use super::passkeys;
+use super::{codes, passkeys};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::example::example;
@@ -28,6 +28,8 @@ pub(crate) enum ProofMethod {
     Totp,
     /// One of his passkeys, which signs the challenge that was made for this.
     Passkey,
+    /// The code that was sent to his telephone, or to his address where he enrolled that.
+    SentCode,
     /// One of his recovery codes, which is good once.
     RecoveryCode,
     /// The code that was sent to him because the sign-in looked wrong.
@@ -41,7 +43,7 @@ pub(crate) enum ProofMethod {
 pub(crate) struct FactorProof {
     /// With what.
     pub(crate) method: ProofMethod,
-    /// Of a device, or a recovery code: the code.
+    /// Of a device, a code that was sent, or a recovery code: the code.
     pub(crate) code: Option<Secret>,
     /// Of a passkey: what `navigator.credentials.get` answered, by `toJSON()`.
     pub(crate) credential: Option<AnyJson>,
@@ -55,6 +57,7 @@ impl FactorProof {
         let digits = code.expose().trim();
         let method = match digits.len() {
             MAILED_DIGITS if digits.bytes().all(|byte| byte.is_ascii_digit()) => ProofMethod::MailedCode,
+            rows::codes::DIGITS if digits.bytes().all(|byte| byte.is_ascii_digit()) => ProofMethod::SentCode,
             _ if RecoveryCode::read(digits).is_some() => ProofMethod::RecoveryCode,
             _ => ProofMethod::Totp,
         };
@@ -116,6 +119,7 @@ pub(crate) async fn verify(
     let proven = match proof.method {
         ProofMethod::Totp => is_shown_by(app, person, None, code).await?.map(|_| Proven::by(Kind::Totp)),
         ProofMethod::RecoveryCode => recovers(app, person, code).await?,
+        ProofMethod::SentCode => codes::was_sent(app, person, None, code).await?.map(Proven::by),
         ProofMethod::Passkey | ProofMethod::MailedCode => None,
     };
     if let Some(proven) = proven {

@@ -1,14 +1,17 @@
 //! The members of an organization: who, as what; giving them another role, and letting them go.
 
+mod factor_resets;
 mod invitations;
 mod roles;
 mod support;
 
+use gantry_jobs::{By, webhooks};
 use gantry_schema::access::Behind;
 use gantry_schema::memberships::members::{self, NewRole};
 use gantry_schema::memberships::{self, custom};
 use gantry_schema::organizations::needed::{ManageMembers, ReadMembers};
 use gantry_schema::organizations::{Permission, Permissions};
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{OrganizationId, PersonId, RoleId, TenantTx};
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -16,6 +19,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::ToJSON as _;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::app::App;
 use crate::body::Body;
@@ -29,6 +33,7 @@ use crate::paging::{Paged, Paging};
 use crate::sort::Oldest;
 use crate::tag::Tag;
 
+pub use factor_resets::FactorResets;
 pub use invitations::Invitations;
 pub use roles::Roles;
 pub use support::SupportGrants;
@@ -200,12 +205,15 @@ impl Members {
                 let changed = members::set_state(tx, person, state.into()).await;
                 changed.on_constraint("memberships_last_owner", last_owner)?;
             }
-            let (before, member) = (Member::from(before), Member::from(find(tx, person).await?));
+            let after = find(tx, person).await?;
+            tell_of_change(tx, &before, &after, caller.by()).await?;
+            let (before, member) = (Member::from(before), Member::from(after));
             tx.audit().became(before.to_json().as_ref(), member.to_json().as_ref());
             Ok(Json(member))
         });
         let changed = change.await?;
         app.access_changed();
+        app.tell_events(id);
         Ok(changed)
     }
 
@@ -230,12 +238,37 @@ impl Members {
         let remove = once.run(&caller, id, async |tx| {
             no_more_than_oneself(&caller, find(tx, person).await?.role_allows, "the member")?;
             members::remove(tx, person).await.on_constraint("memberships_last_owner", last_owner)?;
+            let facts = json!({ "person_id": person, "reason": "removed" });
+            webhooks::emit(tx, PlatformEvent::MemberRemoved.name(), facts, caller.by()).await?;
             Ok(Removed::Removed)
         });
         let removed = remove.await?;
         app.access_changed();
+        app.tell_events(id);
         Ok(removed)
     }
+}
+
+/// Tells the organization what is different about a member.
+async fn tell_of_change(
+    tx: &mut TenantTx,
+    before: &members::Member,
+    after: &members::Member,
+    by: &By,
+) -> Result<(), Error> {
+    let person = after.person;
+    if (before.role, before.custom_role) != (after.role, after.custom_role) {
+        let facts = json!({ "person_id": person, "role": after.role.as_str(), "previous_role": before.role.as_str() });
+        webhooks::emit(tx, PlatformEvent::MemberRoleChanged.name(), facts, by).await?;
+    }
+    if before.state != after.state {
+        let event = match after.state {
+            memberships::State::Active => PlatformEvent::MemberResumed,
+            memberships::State::Suspended => PlatformEvent::MemberSuspended,
+        };
+        webhooks::emit(tx, event.name(), json!({ "person_id": person }), by).await?;
+    }
+    Ok(())
 }
 
 async fn find(tx: &mut TenantTx, person: PersonId) -> Result<members::Member, Error> {

@@ -1,8 +1,10 @@
 //! Roles: those that every organization has, and those it makes itself of entries of the catalogue.
 
+use gantry_jobs::webhooks;
 use gantry_schema::memberships::{self, CustomRole, Role as BuiltIn, custom};
 use gantry_schema::organizations::needed::{ManageMembers, ReadMembers};
 use gantry_schema::organizations::{Permission, Permissions};
+use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{OrganizationId, RoleId};
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -10,6 +12,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::ToJSON as _;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::no_more_than_oneself;
 use crate::app::App;
@@ -149,6 +152,8 @@ impl Roles {
             let made = made.on_constraint("custom_roles_name_key", name_taken)?;
             let id = made.id;
             let made = Role::from(made);
+            let facts = json!({ "role_id": id, "name": made.name, "permissions": made.permissions });
+            webhooks::emit(tx, PlatformEvent::RoleCreated.name(), facts, caller.by()).await?;
             tx.audit().on(&id).called(&made.name).became(None, made.to_json().as_ref());
             Ok(Created::Created(Json(made)))
         });
@@ -187,6 +192,8 @@ impl Roles {
                 custom::update(tx, role, name.as_deref(), description.as_deref(), permissions.as_deref()).await;
             let changed = changed.on_constraint("custom_roles_name_key", name_taken)?;
             let (before, changed) = (Role::from(before), Role::from(changed.ok_or_else(|| Error::not_found(role))?));
+            let facts = json!({ "role_id": role, "name": changed.name, "permissions": changed.permissions });
+            webhooks::emit(tx, PlatformEvent::RoleUpdated.name(), facts, caller.by()).await?;
             tx.audit().became(before.to_json().as_ref(), changed.to_json().as_ref());
             Ok(Json(changed))
         });
@@ -216,7 +223,12 @@ impl Roles {
             let removed = custom::remove(tx, role).await.on_constraint("memberships_custom_role_fkey", || {
                 Error::new(Code::InUse, "members have this role; give them another one first")
             })?;
-            if removed { Ok(Removed::Removed) } else { Err(Error::not_found(role)) }
+            if !removed {
+                return Err(Error::not_found(role));
+            }
+            let facts = json!({ "role_id": role });
+            webhooks::emit(tx, PlatformEvent::RoleRemoved.name(), facts, caller.by()).await?;
+            Ok(Removed::Removed)
         });
         remove.await
     }

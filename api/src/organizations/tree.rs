@@ -124,6 +124,7 @@ impl Tree {
     async fn r#move(
         &self,
         caller: May<ManageOrganizations>,
+        app: Data<&App>,
         once: Once,
         if_match: IfMatch,
         /// The organization.
@@ -147,7 +148,10 @@ impl Tree {
             }
             Ok(Tagged::of(find(tx, id).await?.into()))
         });
-        put.await
+        let put = put.await?;
+        // What it inherits is of elsewhere now.
+        app.access_changed();
+        Ok(put)
     }
 }
 

@@ -27,8 +27,9 @@ use crate::body::Body;
 use crate::caller::Me;
 use crate::error::{Code, Error};
 use crate::example::example;
+use crate::factors::codes;
 use crate::factors::proof::{self, FactorProof};
-use crate::factors::{Challenged, Kind as FactorKind, PasskeyChallenge, has_any, passkeys};
+use crate::factors::{Challenged, CodeSent, Kind as FactorKind, PasskeyChallenge, Sent, has_any, passkeys};
 use crate::field::{AnyJson, EmailAddress, Moment, Secret};
 use crate::people::act;
 use crate::tag::Tag;
@@ -91,6 +92,12 @@ struct Session {
     /// From where it was used last.
     #[oai(skip_serializing_if_is_none)]
     address: Option<String>,
+    /// In which country that is, in two letters of ISO 3166-1, where the installation knows that.
+    #[oai(skip_serializing_if_is_none)]
+    country: Option<String>,
+    /// In which town, where the installation knows that.
+    #[oai(skip_serializing_if_is_none)]
+    city: Option<String>,
     /// When it began.
     created_at: Moment,
     /// When it was used last, to the minute.
@@ -115,7 +122,9 @@ example!(Session, {
 });
 
 impl Session {
-    fn of(row: rows::Session, current: SessionId) -> Self {
+    fn of(app: &App, row: rows::Session, current: SessionId) -> Self {
+        let address = row.address.as_deref().and_then(|address| address.parse().ok());
+        let place = address.and_then(|address| app.places.find(address));
         Self {
             id: row.id,
             kind: row.kind.into(),
@@ -126,6 +135,8 @@ impl Session {
             methods: row.methods,
             device: device::describe(row.user_agent.as_deref()),
             address: row.address,
+            country: place.as_ref().and_then(|place| place.country).map(|country| country.to_string()),
+            city: place.and_then(|place| place.city),
             created_at: row.created_at.into(),
             last_used_at: row.last_used_at.into(),
             expires_at: row.expires_at.into(),
@@ -187,10 +198,10 @@ impl Example for OpenSession {
 }
 
 impl OpenSession {
-    fn of(row: rows::Session, handed: &HandedOut) -> Json<Self> {
+    fn of(app: &App, row: rows::Session, handed: &HandedOut) -> Json<Self> {
         let (id, person_id) = (row.id, row.person);
         Json(Self {
-            session: Session::of(row, id),
+            session: Session::of(app, row, id),
             person_id,
             csrf_token: handed.csrf_token(),
             access_token: handed.access_token(),
@@ -270,17 +281,18 @@ enum SignedIn {
 }
 
 impl SignedIn {
-    fn of(signed_in: sign_in::SignedIn) -> Result<Self, Error> {
+    fn of(app: &App, signed_in: sign_in::SignedIn) -> Result<Self, Error> {
         Ok(match signed_in {
             sign_in::SignedIn::Open(session, handed) => {
                 let cookie = handed.cookie();
-                Self::Created(Json(SignInOutcome::open(OpenSession::of(session, &handed).0)), cookie)
+                Self::Created(Json(SignInOutcome::open(OpenSession::of(app, session, &handed).0)), cookie)
             }
             sign_in::SignedIn::Pending(pending) => {
                 let factors = pending.factors.into_iter().map(|row| PossibleFactor {
                     id: row.id,
                     kind: row.kind.into(),
                     name: row.name,
+                    sent_to: row.address.as_deref().map(codes::hinted),
                 });
                 Self::SecondStep(Json(SignInOutcome::waiting(SecondStep {
                     token: pending.token.expose().to_owned(),
@@ -332,6 +344,9 @@ struct PossibleFactor {
     kind: FactorKind,
     /// What its owner calls it.
     name: String,
+    /// Where codes are sent to, as much of it as its owner needs to know it again.
+    #[oai(skip_serializing_if_is_none)]
+    sent_to: Option<String>,
 }
 
 example!(PossibleFactor, { "id": "fac_01h455vb4pex5vsknk084sn02q", "kind": "totp", "name": "My telephone" });
@@ -350,6 +365,22 @@ struct SecondProof {
 example!(SecondProof, {
     "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
     "factor": { "method": "totp", "code": "492039" },
+});
+
+/// Where a code is to be sent for the second step.
+#[derive(Debug, Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(deny_unknown_fields, example)]
+struct SecondStepCode {
+    /// What the first step answered.
+    token: Secret,
+    /// One of the factors that it listed: a telephone, or an address.
+    factor_id: FactorId,
+}
+
+example!(SecondStepCode, {
+    "token": "gsp_lOhIPUYm0T3vQz8sKcW5xE2nRb7dAf4gHjLpMqVtXuY",
+    "factor_id": "fac_01h455vb4pex5vsknk084sn02q",
 });
 
 /// A sign-in with a passkey, and nothing else.
@@ -488,7 +519,8 @@ impl Sessions {
     /// goes on with one that somebody else may have begun.
     ///
     /// Refused as `wrong_credentials` when the address or the password is wrong, as `account_suspended` when both are right
-    /// and the account was suspended, as `sign_in_refused` when the organization has sign-ins refused that look like this one, as
+    /// and the account was suspended, as `sign_in_refused` when the organization has sign-ins refused that look like this one, or
+    /// lets no more of his sessions go on (`reason`: `too_many_sessions`), as
     /// `not_found` when he is no member of the organization, as `cross_site_request` when
     /// a browser's session is asked for by another site's page, as `wrong_state` when browsers would not keep the cookie
     /// because the API is reached without TLS.
@@ -496,7 +528,7 @@ impl Sessions {
     async fn sign_in(&self, request: &Request, app: Data<&App>, body: Body<NewSession>) -> Result<SignedIn, Error> {
         let NewSession { email, password, kind, organization_id } = body.0;
         let asked = sign_in::Asked { email: email.email(), kind: kind.into(), organization: organization_id };
-        SignedIn::of(sign_in::sign_in(&app, request, asked, &password).await?)
+        SignedIn::of(&app, sign_in::sign_in(&app, request, asked, &password).await?)
     }
 
     /// Complete a sign-in
@@ -504,7 +536,8 @@ impl Sessions {
     /// With a second factor, from the client that began it, within ten minutes. After five wrong ones it begins again.
     ///
     /// Refused as `invalid_sign_in` when there is no such sign-in to go on with, as `wrong_factor` when the factor proves
-    /// nothing, as `not_found` when he is no member of the organization any more, as `cross_site_request` when a browser's session is
+    /// nothing, as `sign_in_refused` when the organization has sign-ins refused that look like this one or lets no more sessions go
+    /// on, as `not_found` when he is no member of the organization any more, as `cross_site_request` when a browser's session is
     /// asked for by another site's page, as `wrong_state` when browsers would not keep the cookie because the API is reached
     /// without TLS.
     #[oai(path = "/second-step", method = "post", operation_id = "completeSignIn")]
@@ -512,7 +545,27 @@ impl Sessions {
         let SecondProof { token, factor } = body.0;
         let (session, handed) = sign_in::complete(&app, request, &token, &factor, "factor.").await?;
         let cookie = handed.cookie();
-        Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
+        Ok(Completed::Created(OpenSession::of(&app, session, &handed), cookie))
+    }
+
+    /// Send a code for the second step
+    ///
+    /// To a telephone or an address that the first step listed. Where he has nothing else, the first one was sent with the first step.
+    /// Codes that were sent before are good for nothing.
+    ///
+    /// Refused as `invalid_sign_in` when there is no such sign-in to go on with, as `wrong_state` when codes are not sent to the
+    /// factor, as `not_found` when he has no such factor, as `too_many_requests` when six were sent within an hour, as
+    /// `cross_site_request` when a browser's session is asked for by another site's page.
+    #[oai(path = "/second-step/code", method = "post", operation_id = "sendSecondStepCode")]
+    async fn send_code(
+        &self,
+        request: &Request,
+        app: Data<&App>,
+        body: Body<SecondStepCode>,
+    ) -> Result<CodeSent, Error> {
+        let SecondStepCode { token, factor_id } = body.0;
+        let expires_at = sign_in::send_code(&app, request, &token, factor_id).await?;
+        Ok(CodeSent::Accepted(Json(Sent { expires_at: expires_at.into() })))
     }
 
     /// Ask for a passkey to sign in with
@@ -531,6 +584,7 @@ impl Sessions {
     /// With what a browser answered to a challenge of `POST /sessions/passkey-challenges`, and nothing else.
     ///
     /// Refused as `wrong_factor` when it proves nothing, as `account_suspended` when it does and the account was suspended, as
+    /// `sign_in_refused` when the organization has sign-ins refused that look like this one or lets no more sessions go on, as
     /// `not_found` when he is no member of the organization, as `cross_site_request` when a browser's session is asked for by
     /// another site's page, as `wrong_state` when browsers would not keep the cookie because the API is reached without TLS.
     #[oai(path = "/passkey", method = "post", operation_id = "signInByPasskey")]
@@ -544,7 +598,7 @@ impl Sessions {
         let begun = sign_in::by_passkey(&app, request, kind.into(), organization_id, &credential);
         let (session, handed) = begun.await?;
         let cookie = handed.cookie();
-        Ok(Completed::Created(OpenSession::of(session, &handed), cookie))
+        Ok(Completed::Created(OpenSession::of(&app, session, &handed), cookie))
     }
 
     /// Get the next access token
@@ -589,7 +643,7 @@ impl Sessions {
         let exchanged = exchanged.await?;
         app.sessions.forget();
         let (session, handed) = exchanged?;
-        Ok(Renewed::Renewed(OpenSession::of(session, &handed), None))
+        Ok(Renewed::Renewed(OpenSession::of(&app, session, &handed), None))
     }
 
     /// List sessions
@@ -599,7 +653,7 @@ impl Sessions {
     async fn list(&self, me: Me, app: Data<&App>) -> Result<Json<SessionList>, Error> {
         let mut tx = app.db.person(me.person()).await?;
         let found = rows::list(&mut tx, me.person()).await?;
-        Ok(Json(SessionList { items: found.into_iter().map(|row| Session::of(row, me.session())).collect() }))
+        Ok(Json(SessionList { items: found.into_iter().map(|row| Session::of(&app, row, me.session())).collect() }))
     }
 
     /// End all other sessions
@@ -625,7 +679,7 @@ impl Sessions {
         let mut tx = app.db.person(me.person()).await?;
         let session = rows::find(&mut tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
         Ok(Json(OpenSession {
-            session: Session::of(session, me.session()),
+            session: Session::of(&app, session, me.session()),
             person_id: me.person(),
             csrf_token: me.csrf_token(),
             access_token: None,
@@ -672,14 +726,19 @@ impl Sessions {
     ///
     /// One that the person is a member of. What opened the session before does not any more. A single request acts for
     /// another one by the header `X-Organization-Id`.
+    ///
+    /// Refused as `sign_in_refused` when as many of his sessions go on in it as its policies let, and they have more refused: the
+    /// `reason` is then `too_many_sessions`.
     #[oai(path = "/current/organization", method = "post", operation_id = "switchOrganization")]
     async fn switch(&self, me: Me, app: Data<&App>, body: Body<Switch>) -> Result<Renewed, Error> {
         let wanted = body.0.organization_id;
+        let sessions = app.standings.of(&app.db, wanted).await?.defence.sessions();
         let switched = act(&app, me.about(), me.person(), async |tx| {
             let missing = || Error::not_found(wanted).at("organization_id");
             if !memberships::counts(tx, me.person(), wanted).await? {
                 return Err(missing());
             }
+            sign_in::room(tx, me.person(), wanted, Some(me.session()), sessions).await?;
             tx.audit().on(&me.session()).set("organization_id", wanted);
             rows::switch(tx, me.session(), Some(wanted)).await?;
             let session = rows::find(tx, me.session()).await?.ok_or_else(|| Error::not_found(me.session()))?;
@@ -690,7 +749,7 @@ impl Sessions {
         let (session, handed) = switched.await?;
         app.sessions.forget();
         let cookie = handed.cookie();
-        Ok(Renewed::Renewed(OpenSession::of(session, &handed), cookie))
+        Ok(Renewed::Renewed(OpenSession::of(&app, session, &handed), cookie))
     }
 
     /// Prove anew who one is
@@ -733,7 +792,7 @@ impl Sessions {
         let (session, handed) = proven.await?;
         app.sessions.forget();
         let cookie = handed.cookie();
-        Ok(Renewed::Renewed(OpenSession::of(session, &handed), cookie))
+        Ok(Renewed::Renewed(OpenSession::of(&app, session, &handed), cookie))
     }
 }
 

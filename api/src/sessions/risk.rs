@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use gantry_jobs::{By, webhooks};
 use gantry_schema::defence::sign_ins::{self, SignIn};
-use gantry_schema::defence::{Detection, Response, Spot, Tried, impossible, suspect};
+use gantry_schema::defence::{Detection, MostSessions, Response, Spot, Tried, impossible, suspect};
 use gantry_schema::digest::sha256;
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{OrganizationId, PersonId, memberships};
@@ -28,6 +28,8 @@ pub(super) struct Risk {
     pub(super) sign_in: SignIn,
     /// For which organization, whose policies were asked.
     organization: Option<OrganizationId>,
+    /// How many of his sessions go on in it.
+    pub(super) sessions: Option<MostSessions>,
 }
 
 /// Somebody who is about to be signed in.
@@ -68,7 +70,8 @@ pub(super) async fn assess(app: &App, arrival: Arrival<'_>) -> Result<Risk, Erro
     let standing = app.standings.of(&app.db, organization.unwrap_or(OrganizationId::PLATFORM)).await?;
     let found: Vec<Detection> = detected(&before, &sign_in, seen).collect();
     let response = found.iter().map(|each| standing.defence.response(*each)).max().unwrap_or(Response::Off);
-    Ok(Risk { found, response, sign_in, organization })
+    let sessions = organization.and_then(|_| standing.defence.sessions());
+    Ok(Risk { found, response, sign_in, organization, sessions })
 }
 
 fn detected(before: &[SignIn], this: &SignIn, seen: Seen) -> impl Iterator<Item = Detection> {

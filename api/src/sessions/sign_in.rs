@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use gantry_schema::audit::{Draft, Outcome};
-use gantry_schema::defence::{Detection, Response, sign_ins};
+use gantry_schema::defence::{Detection, MostSessions, Response, sign_ins};
 use gantry_schema::factors::challenges::Purpose;
 use gantry_schema::factors::pending::{self, NewPending};
 use gantry_schema::factors::{self, Factor, assurance, recovery};
@@ -15,7 +15,7 @@ use gantry_schema::people::passwords::{self, Password};
 use gantry_schema::people::{self, Email, State, Typed};
 use gantry_schema::sessions::{self as rows, Ended, Kind, NewSession, Session};
 use gantry_schema::token::SignInToken;
-use gantry_schema::{OrganizationId, PendingSignInId, PersonId, TenantTx, memberships};
+use gantry_schema::{FactorId, OrganizationId, PendingSignInId, PersonId, SessionId, TenantTx, memberships, turn};
 use poem::Request;
 use poem::http::header;
 use rand::RngExt as _;
@@ -23,13 +23,14 @@ use rand::RngExt as _;
 use super::cookie;
 use super::device::describe;
 use super::hand_out::{self, HandedOut};
-use super::risk::{self, Arrival};
+use super::risk::{self, Arrival, Risk};
 use crate::accounts::tell;
 use crate::app::App;
 use crate::audit::about::About;
 use crate::caller::Me;
 use crate::edge::RequestInfo;
 use crate::error::{Code, Error};
+use crate::factors::codes;
 use crate::factors::passkeys::{self, Challenge};
 use crate::factors::proof::{self, FactorProof, ProofMethod, Proven};
 use crate::field::{AnyJson, Secret};
@@ -107,7 +108,7 @@ pub(crate) async fn sign_in(app: &App, request: &Request, asked: Asked, password
     }
     let Asked { kind, organization, .. } = asked;
     let new = Begin { person, kind, organization, methods: &["pwd"], factors: &[], completes: None, seen };
-    begin(app, request, &new).await.map(|(session, handed)| SignedIn::Open(session, handed))
+    begin_assessed(app, request, &new, &risk).await.map(|(session, handed)| SignedIn::Open(session, handed))
 }
 
 /// Notes that somebody knew his password, which opens nothing. Who has no factor is sent a code by mail.
@@ -147,6 +148,15 @@ async fn wait(
             let letter = |brand: &_| templates::code_by_mail(brand, code, pending::LASTS.num_minutes());
             tell(app, tx, "sign_in_code", &found.email, letter).await?;
         }
+        // Whoever has nothing else needs not ask for it. That it cannot be sent now keeps nobody from his recovery codes.
+        let sends = |factor: &&Factor| factor.address.is_some();
+        if let Some(first) = factors.iter().find(sends)
+            && factors.iter().all(|factor| sends(&factor))
+            && let Err(error) = codes::send(app, tx, person, first).await
+            && error.code() != Code::TooManyRequests
+        {
+            return Err(error);
+        }
         Ok(expires_at)
     });
     let expires_at = kept.await?;
@@ -185,6 +195,26 @@ pub(crate) async fn complete(
         seen: Seen::default(),
     };
     begin(app, request, &new).await
+}
+
+/// Sends a code to one of the factors of somebody whose sign-in waits for its second step.
+pub(super) async fn send_code(
+    app: &App,
+    request: &Request,
+    token: &Secret,
+    factor: FactorId,
+) -> Result<DateTime<Utc>, Error> {
+    let found = awaited(app, request, token).await?;
+    let from = request.data::<RequestInfo>().and_then(|info| info.address);
+    codes::counted(app, from, found.person).await?;
+    let missing = || Error::not_found(factor).at("factor_id");
+    act(app, &About::find(request)?, found.person, async |tx| {
+        *tx.audit() = Draft::new("factor_code.send_for_sign_in");
+        tx.audit().on(&factor);
+        let known = factors::confirmed(tx, found.person).await?.into_iter().find(|known| known.id == factor);
+        codes::send(app, tx, found.person, &known.ok_or_else(missing)?).await
+    })
+    .await
 }
 
 /// A code to be sent by mail.
@@ -271,16 +301,34 @@ pub(super) struct Begin<'a> {
     pub(super) seen: Seen,
 }
 
+impl<'a> Begin<'a> {
+    fn arrival(&self, request: &'a Request) -> Arrival<'a> {
+        let address = request.data::<RequestInfo>().and_then(|info| info.address);
+        let user_agent = request.header(header::USER_AGENT);
+        Arrival { person: self.person, organization: self.organization, address, user_agent, seen: self.seen }
+    }
+}
+
 /// Begins a session of somebody who proved who he is.
 pub(super) async fn begin(app: &App, request: &Request, new: &Begin<'_>) -> Result<(Session, HandedOut), Error> {
-    end_presented(app, request).await?;
-    let Begin { person, kind, organization, methods, factors, completes, seen } = *new;
-    let from = request.data::<RequestInfo>().and_then(|info| info.address);
-    let address = from.map(|address| address.to_string());
-    let user_agent = request.header(header::USER_AGENT);
-    let arrival = Arrival { person, organization, address: from, user_agent, seen };
+    let arrival = new.arrival(request);
     let risk = risk::assess(app, arrival).await?;
     risk.admit(app, arrival).await?;
+    begin_assessed(app, request, new, &risk).await
+}
+
+/// Begins a session of somebody who proved who he is, and whose sign-in was looked at.
+async fn begin_assessed(
+    app: &App,
+    request: &Request,
+    new: &Begin<'_>,
+    risk: &Risk,
+) -> Result<(Session, HandedOut), Error> {
+    end_presented(app, request).await?;
+    let Begin { person, kind, organization, methods, factors, completes, .. } = *new;
+    let arrival = new.arrival(request);
+    let Arrival { address, user_agent, .. } = arrival;
+    let address = address.map(|address| address.to_string());
     let about = About::find(request)?;
     let begun = act(app, &about, person, async |tx| {
         if let Some(pending) = completes
@@ -293,6 +341,9 @@ pub(super) async fn begin(app: &App, request: &Request, new: &Begin<'_>) -> Resu
             Some(wanted) => return Err(Error::not_found(wanted).at("organization_id")),
             None => memberships::latest(tx, person).await?,
         };
+        if let Some(organization) = organization {
+            room(tx, person, organization, None, risk.sessions).await?;
+        }
         rows::end_oldest(tx, person, MAX_SESSIONS - 1).await?;
         let (idle, lasts) = match kind {
             Kind::Browser => (hand_out::BROWSER_IDLE, hand_out::BROWSER_LASTS),
@@ -326,6 +377,31 @@ pub(super) async fn begin(app: &App, request: &Request, new: &Begin<'_>) -> Resu
     let begun = begun.await?;
     risk.tell(app, arrival).await;
     Ok(begun)
+}
+
+/// Makes room for one more session of the person in the organization, or refuses it, as its policies say.
+pub(super) async fn room(
+    tx: &mut TenantTx,
+    person: PersonId,
+    organization: OrganizationId,
+    but: Option<SessionId>,
+    sessions: Option<MostSessions>,
+) -> Result<(), Error> {
+    let Some(sessions) = sessions else { return Ok(()) };
+    // Of two that sign in at once, one sees the other.
+    turn::take(tx, &format!("sessions of {person}")).await?;
+    if !sessions.refuses {
+        rows::end_oldest_in(tx, person, organization, but, sessions.most - 1).await?;
+        return Ok(());
+    }
+    if rows::count_in(tx, person, organization, but).await? < sessions.most {
+        return Ok(());
+    }
+    let detail = format!(
+        "the organization lets {} of a person's sessions go on at the same time, and there are as many; sign out elsewhere first",
+        sessions.most
+    );
+    Err(Error::new(Code::SignInRefused, detail).reason("too_many_sessions"))
 }
 
 /// Tells somebody by mail that he, or somebody else, signed in on a device that was not seen before.

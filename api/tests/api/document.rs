@@ -173,10 +173,10 @@ fn everything_but_health_and_signing_in_needs_a_caller_and_says_which_permission
         // What somebody does about himself needs no permission, and no key can do it.
         let schemes = operation["security"].as_array().into_iter().flatten().filter_map(Value::as_object);
         let by_key = schemes.flat_map(serde_json::Map::keys).any(|scheme| scheme == "ApiKey");
-        let open = open || !by_key;
         let permissions: Vec<&str> =
             operation["x-permissions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        assert_eq!(permissions.is_empty(), open, "{method} {path}");
+        assert!(!by_key || !permissions.is_empty(), "{method} {path} says nothing of what it needs");
+        assert!(!open || permissions.is_empty(), "{method} {path} needs nobody, and a permission");
         for permission in permissions {
             assert!(permission.parse::<Permission>().is_ok(), "{method} {path}: {permission}");
             let said = format!("Needs the permission `{permission}`.");

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use gantry_schema::memberships::Role;
+use poem::http::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -119,4 +120,40 @@ async fn nobody_locks_what_is_not_below_him_or_without_the_permission(pool: PgPo
     acme.post(&unlock(&branch), &body).await.expect(200);
     branch.get("/jobs").await.expect(200);
     drop(viewer.get("/jobs").await.expect(200));
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_is_put_below_a_locked_organization_is_held_with_its_jobs_and_goes_on_elsewhere(pool: PgPool) {
+    let platform = Platform::counting(pool).await;
+    let operator = platform.operator().await;
+    let (acme, globex) = (platform.organization("acme").await, platform.organization("globex").await);
+    let branch = platform.below(globex.organization, "branch").await;
+    let leaf = platform.below(branch.organization, "leaf").await;
+    acme.post(&lockdown(&acme), &json!({ "reason": REASON, "queues": ["default"] })).await.expect(201);
+    leaf.get("/jobs").await.expect(200);
+    let put_below = async |parent: &Actor| {
+        let path = format!("/organizations/{}/move", branch.organization);
+        let body = json!({ "parent_id": parent.organization }).to_string();
+        let mut request = operator.request(Method::POST, &path, Some(body.into()));
+        request.headers_mut().insert("If-Match", "*".parse().unwrap());
+        operator.send_as_is(request).await.expect(200);
+    };
+    let held = async || {
+        let held: Vec<uuid::Uuid> =
+            sqlx::query_scalar("select organization_id from job_holds order by organization_id")
+                .fetch_all(&platform.pool)
+                .await
+                .unwrap();
+        held.len()
+    };
+    assert_eq!(held().await, 1);
+    put_below(&acme).await;
+    assert_eq!(held().await, 3, "with all that is below it");
+    leaf.get("/jobs").await.problem(403, "locked_down", None);
+    put_below(&globex).await;
+    assert_eq!(held().await, 1);
+    leaf.get("/jobs").await.expect(200);
+    put_below(&acme).await;
+    operator.post(&unlock(&acme), &json!({ "reason": "It was found" })).await.expect(200);
+    assert_eq!(held().await, 0);
 }

@@ -210,3 +210,43 @@ async fn it_is_explained_why_somebody_may_do_something_or_not(pool: PgPool) {
     let catalogue = viewer.get("/permissions").await.expect(200);
     assert_eq!(catalogue["items"].as_array().unwrap().len(), Permission::ALL.len());
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn the_organization_is_told_of_its_members_and_roles(pool: PgPool) {
+    let platform = Platform::counting(pool).await;
+    let acme = platform.organization("acme").await;
+    let [owner, _, member, _] = people(&platform, &acme).await;
+    let of = path(&acme, &format!("/members/{}", member.id));
+    let role = json!({ "name": "Deployer", "permissions": ["jobs:read"] });
+    let role = owner.post(&path(&acme, "/roles"), &role).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let of_role = path(&acme, &format!("/roles/{role}"));
+    owner.patch(&of_role, &json!({ "permissions": ["jobs:read", "jobs:write"] })).await.expect(200);
+    owner.patch(&of, &json!({ "role_id": role })).await.expect(200);
+    // What stays as it is is told to nobody.
+    owner.patch(&of, &json!({ "role_id": role })).await.expect(200);
+    owner.patch(&of, &json!({ "state": "suspended" })).await.expect(200);
+    owner.patch(&of, &json!({ "state": "active", "role": "viewer" })).await.expect(200);
+    owner.delete(&of).await.expect(204);
+    owner.delete(&of_role).await.expect(204);
+    let page = acme.get("/events?limit=100&types=member.*,role.*").await.expect(200);
+    let told: Vec<(&str, &Value)> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .rev()
+        .map(|event| (event["type"].as_str().unwrap(), &event["payload"]))
+        .collect();
+    let person = json!(member.id);
+    let expected = [
+        ("role.created", json!({ "role_id": role, "name": "Deployer", "permissions": ["jobs:read"] })),
+        ("role.updated", json!({ "role_id": role, "name": "Deployer", "permissions": ["jobs:read", "jobs:write"] })),
+        ("member.role_changed", json!({ "person_id": person, "role": "custom", "previous_role": "member" })),
+        ("member.suspended", json!({ "person_id": person })),
+        ("member.role_changed", json!({ "person_id": person, "role": "viewer", "previous_role": "custom" })),
+        ("member.resumed", json!({ "person_id": person })),
+        ("member.removed", json!({ "person_id": person, "reason": "removed" })),
+        ("role.removed", json!({ "role_id": role })),
+    ];
+    let expected: Vec<(&str, &Value)> = expected.iter().map(|(kind, payload)| (*kind, payload)).collect();
+    assert_eq!(told, expected);
+}

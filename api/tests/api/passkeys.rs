@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use crate::support::{Human, PASSWORD, Platform};
 
 const EMAIL: &str = "ada@example.com";
-const ORIGIN: &str = "http://localhost:8080";
+pub const ORIGIN: &str = "http://localhost:8080";
 
 /// Somebody was there, and proved who he is; the key may leave its device.
 const PRESENT: u8 = 0x01;
@@ -20,7 +20,7 @@ const VERIFIED: u8 = 0x04;
 const NEW_KEY: u8 = 0x40;
 
 /// An authenticator in software: a key of the curve P-256, and a count.
-struct Authenticator {
+pub struct Authenticator {
     id: [u8; 16],
     key: EcdsaKeyPair,
     count: u32,
@@ -80,7 +80,7 @@ impl Authenticator {
     }
 
     /// Answers options of `navigator.credentials.get`.
-    fn get(&mut self, options: &Value) -> Value {
+    pub fn get(&mut self, options: &Value) -> Value {
         self.count += 1;
         let client_data = self.client_data("webauthn.get", options);
         let data = self.data(options["rpId"].as_str().unwrap(), &[]);
@@ -112,7 +112,7 @@ async fn ada(pool: PgPool) -> (Platform, Human) {
     (platform, here)
 }
 
-async fn enrolled(here: &Human, id: u8) -> (Authenticator, Value) {
+pub async fn enrolled(here: &Human, id: u8) -> (Authenticator, Value) {
     let mut authenticator = Authenticator::new(id);
     let asked = here.post("/me/passkey-challenges", &json!({ "purpose": "register" })).await.expect(201);
     let body = json!({ "name": "My laptop", "credential": authenticator.create(&asked["public_key"]) });

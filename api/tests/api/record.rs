@@ -155,7 +155,7 @@ async fn a_copy_has_every_entry_once_calculates_nothing_and_is_on_record(pool: P
 
 /// Runs `gantry-api audit …` against the platform's database.
 #[expect(clippy::disallowed_methods, reason = "it is the program that is tested")]
-fn audit(platform: &Platform, arguments: &[&str]) -> Output {
+pub fn audit(platform: &Platform, arguments: &[&str]) -> Output {
     let url = platform.pool.connect_options().as_ref().clone().username("gantry_app").to_url_lossy();
     Command::new(env!("CARGO_BIN_EXE_gantry-api"))
         .arg("audit")
@@ -167,7 +167,7 @@ fn audit(platform: &Platform, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

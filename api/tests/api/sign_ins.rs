@@ -146,3 +146,19 @@ async fn an_organization_has_everybody_enrol_a_second_factor_within_days(pool: P
     let path = format!("/organizations/{}/defence", owner.organization);
     boss.replace(&path, &policy).await.problem(409, "would_lock_out", None);
 }
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn the_list_of_sessions_says_where_they_are_used(pool: PgPool) {
+    let (platform, _) = scene(pool).await;
+    let directory = tempfile::tempdir().unwrap();
+    let app = knowing_places(&platform, &directory);
+    let opened = sign_in(&app, VIENNA, "one/1").await.expect(201);
+    assert_eq!((&opened["session"]["country"], &opened["session"]["city"]), (&json!("AT"), &json!("Vienna")));
+    let request = Request::builder()
+        .uri_str("/sessions")
+        .header("Authorization", format!("Bearer {}", opened["access_token"].as_str().unwrap()))
+        .header("X-Forwarded-For", VIENNA)
+        .finish();
+    let listed = send(&app, request).await.expect(200);
+    assert_eq!((&listed["items"][0]["country"], &listed["items"][0]["city"]), (&json!("AT"), &json!("Vienna")));
+}

@@ -33,7 +33,7 @@ pub async fn letters(platform: &Platform, organization: OrganizationId) -> Vec<M
 }
 
 /// The link of the newest letter to an address, as a page and as a token.
-async fn link(platform: &Platform, organization: OrganizationId, to: &str) -> (String, String) {
+pub async fn link(platform: &Platform, organization: OrganizationId, to: &str) -> (String, String) {
     let all = letters(platform, organization).await;
     let letter = all.iter().rev().find(|letter| letter.recipient == to).unwrap_or_else(|| panic!("no letter to {to}"));
     let text = &letter.content.as_ref().unwrap().text;

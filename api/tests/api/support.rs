@@ -233,6 +233,13 @@ pub fn post(path: &str, body: &Value) -> Request {
 }
 
 impl Human {
+    /// Who an answer says has signed in.
+    pub fn opened(api: &Api, opened: &Value) -> Self {
+        let nothing = String::new();
+        let id = opened["person_id"].as_str().unwrap().parse().unwrap();
+        Self { api: api.clone(), id, access_token: nothing.clone(), refresh_token: nothing }.with(opened)
+    }
+
     /// The same person with the tokens of an answer.
     pub fn with(&self, opened: &Value) -> Self {
         let text = |name: &str| opened[name].as_str().unwrap().to_owned();

@@ -4,6 +4,8 @@ mod queries;
 mod template;
 mod token;
 
-pub use queries::{ApiKey, Filter, NOTED, NewApiKey, authenticate, create, find, list, lock, revoke, rotate, touch};
+pub use queries::{
+    ApiKey, Filter, NOTED, NewApiKey, Owned, authenticate, create, find, list, lock, of_person, revoke, rotate, touch,
+};
 pub use template::Template;
 pub use token::{InvalidToken, Token};

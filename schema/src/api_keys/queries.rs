@@ -291,6 +291,41 @@ pub async fn revoke(tx: &mut TenantTx, id: ApiKeyId) -> Result<bool, sqlx::Error
     .map(|done| done.rows_affected() == 1)
 }
 
+/// A key that somebody made, as he may have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// What he calls it.
+    pub name: String,
+    /// When he made it.
+    pub created_at: DateTime<Utc>,
+    /// When it was used last.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// From where.
+    pub last_used_from: Option<String>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// The keys of the transaction's organization that somebody made, newest first.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn of_person(tx: &mut TenantTx, person: PersonId, limit: i64) -> Result<Vec<Owned>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_as!(
+        Owned,
+        r#"select id as "id: ApiKeyId", name, created_at, last_used_at, host(last_used_from) as last_used_from, revoked_at
+             from api_keys where organization_id = $1 and owner_id = $2 order by id desc limit $3"#,
+        organization.uuid(),
+        person.uuid(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
+}
+
 /// How exactly it is noted when a key was used last.
 pub const NOTED: Duration = Duration::minutes(1);
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::author::Author;
 use super::changes::Changes;
+use crate::PersonId;
 use crate::id::Identifier;
 
 /// What became of it.
@@ -122,6 +123,14 @@ impl Draft {
     pub fn called(&mut self, display: impl Into<String>) -> &mut Self {
         if let Some(target) = &mut self.target {
             target.display = Some(display.into());
+        }
+        self
+    }
+
+    /// What is said of the target identifies this person: it is sealed with his key.
+    pub fn identifying(&mut self, person: PersonId) -> &mut Self {
+        if let Some(target) = &mut self.target {
+            target.subject = Some(person.uuid());
         }
         self
     }

@@ -27,6 +27,7 @@ pub mod partitions;
 pub mod policies;
 pub mod proofs;
 pub mod queries;
+pub mod receipts;
 pub mod record;
 pub mod retention;
 pub mod sealing;

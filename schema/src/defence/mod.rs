@@ -8,6 +8,8 @@ pub mod sign_ins;
 mod stuffing;
 mod travel;
 
-pub use policy::{Bar, Country, Detection, Effective, InvalidCountry, Policy, Response, SecondFactor};
+pub use policy::{
+    Bar, Country, Detection, Effective, InvalidCountry, MostSessions, Policy, Response, SecondFactor, USUAL_KINDS,
+};
 pub use stuffing::{Attack, Tried, suspect};
 pub use travel::{Spot, Travel, distance_km, impossible};

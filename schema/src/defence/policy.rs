@@ -8,6 +8,8 @@ use std::str::FromStr;
 use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::IpNet;
 
+use crate::factors::{Kind, assurance};
+
 /// A country, by its two letters of ISO 3166-1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
@@ -119,7 +121,23 @@ pub struct Policy {
     pub credential_stuffing: Response,
     /// Whether people need a second factor.
     pub second_factor: Option<SecondFactor>,
+    /// What counts as one.
+    pub factor_kinds: Vec<Kind>,
+    /// How many sessions of a person go on in the organization at the same time.
+    pub sessions: Option<MostSessions>,
 }
+
+/// How many sessions of a person go on in an organization at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MostSessions {
+    /// How many.
+    pub most: i64,
+    /// With one more, nobody is let in; otherwise the longest unused one ends.
+    pub refuses: bool,
+}
+
+/// What counts as a second factor where nobody said.
+pub const USUAL_KINDS: [Kind; 3] = [Kind::Totp, Kind::Passkey, Kind::Sms];
 
 /// People need a second factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +159,8 @@ impl Default for Policy {
             impossible_travel: Detection::ImpossibleTravel.default_response(),
             credential_stuffing: Detection::CredentialStuffing.default_response(),
             second_factor: None,
+            factor_kinds: USUAL_KINDS.to_vec(),
+            sessions: None,
         }
     }
 }
@@ -179,6 +199,16 @@ impl Policy {
         !self.countries_allowed.is_empty() || !self.countries_denied.is_empty()
     }
 
+    /// Whether somebody who proved himself with these kinds of factors has done so as it is wanted. A recovery code counts where
+    /// codes that a device shows do.
+    fn accepts(&self, factors: &[String]) -> bool {
+        let counts = |factor: &String| {
+            let kind = if factor == assurance::RECOVERY_CODE { Some(Kind::Totp) } else { Kind::read(factor) };
+            kind.is_some_and(|kind| self.factor_kinds.contains(&kind))
+        };
+        factors.iter().any(counts)
+    }
+
     const fn response(&self, to: Detection) -> Response {
         match to {
             Detection::NewDevice => self.new_device,
@@ -210,6 +240,22 @@ impl Effective {
     pub fn second_factor_from(&self, member_since: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
         let from = |needed: SecondFactor| needed.since.max(member_since.unwrap_or(needed.since)) + needed.grace;
         self.0.iter().filter_map(|policy| policy.second_factor).map(from).min()
+    }
+
+    /// Whether somebody who proved himself with these kinds of factors has done so as everybody on the way up wants it who wants
+    /// a second factor.
+    #[must_use]
+    pub fn accepts(&self, factors: &[String]) -> bool {
+        self.0.iter().filter(|policy| policy.second_factor.is_some()).all(|policy| policy.accepts(factors))
+    }
+
+    /// How many sessions of a person go on at the same time: the fewest that anybody on the way up has set, and whether one of
+    /// those lets nobody in beyond.
+    #[must_use]
+    pub fn sessions(&self) -> Option<MostSessions> {
+        let set = || self.0.iter().filter_map(|policy| policy.sessions);
+        let most = set().map(|sessions| sessions.most).min()?;
+        Some(MostSessions { most, refuses: set().any(|sessions| sessions.refuses && sessions.most == most) })
     }
 
     /// What is done: the strictest of what is set, where something is.
@@ -265,6 +311,34 @@ mod tests {
         assert_eq!(both.second_factor_from(Some(at(5))), Some(at(24)));
         assert_eq!(both.second_factor_from(Some(at(100))), Some(at(114)), "who comes later has his days too");
         assert_eq!(Effective(vec![Policy::default()]).second_factor_from(None), None);
+    }
+
+    #[test]
+    fn what_counts_as_a_second_factor_is_what_all_that_want_one_on_the_way_up_let_count() {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let since = DateTime::UNIX_EPOCH;
+        let needs = |kinds: &[Kind]| Policy {
+            second_factor: Some(SecondFactor { since, grace: TimeDelta::zero() }),
+            factor_kinds: kinds.to_vec(),
+            ..Policy::default()
+        };
+        let usual = Effective(vec![needs(&USUAL_KINDS)]);
+        assert!(["totp", "sms", "passkey", "recovery_code"].iter().all(|kind| usual.accepts(&words(&[kind]))));
+        assert!(!usual.accepts(&words(&["email"])) && !usual.accepts(&words(&["mailed_code"])) && !usual.accepts(&[]));
+        let strict = Effective(vec![needs(&USUAL_KINDS), Policy::default(), needs(&[Kind::Passkey])]);
+        assert!(strict.accepts(&words(&["sms", "passkey"])));
+        assert!(!strict.accepts(&words(&["sms"])) && !strict.accepts(&words(&["recovery_code"])));
+        assert!(Effective(vec![Policy::default()]).accepts(&[]), "nobody wants one");
+    }
+
+    #[test]
+    fn of_how_many_sessions_go_on_the_fewest_counts() {
+        let most = |most, refuses| Policy { sessions: Some(MostSessions { most, refuses }), ..Policy::default() };
+        assert_eq!(Effective(vec![Policy::default()]).sessions(), None);
+        let effective = Effective(vec![most(3, false), Policy::default(), most(5, true)]);
+        assert_eq!(effective.sessions(), Some(MostSessions { most: 3, refuses: false }));
+        let effective = Effective(vec![most(3, false), most(3, true)]);
+        assert_eq!(effective.sessions(), Some(MostSessions { most: 3, refuses: true }));
     }
 
     proptest! {

@@ -61,6 +61,7 @@ pub async fn insert(
         last_used_at: None,
         backed_up: false,
         suspected_at: None,
+        address: None,
     }))
 }
 

@@ -75,6 +75,8 @@ pub struct Factor {
     pub backed_up: bool,
     /// Of a passkey: when its count went backwards, as that of a copy would.
     pub suspected_at: Option<DateTime<Utc>>,
+    /// Where codes are sent to.
+    pub address: Option<String>,
 }
 
 struct Row {
@@ -86,6 +88,7 @@ struct Row {
     last_used_at: Option<DateTime<Utc>>,
     backed_up: bool,
     suspected_at: Option<DateTime<Utc>>,
+    address: Option<String>,
 }
 
 impl TryFrom<Row> for Factor {
@@ -102,6 +105,7 @@ impl TryFrom<Row> for Factor {
             last_used_at: row.last_used_at,
             backed_up: row.backed_up,
             suspected_at: row.suspected_at,
+            address: row.address,
         })
     }
 }
@@ -120,7 +124,8 @@ pub async fn list(tx: &mut impl PersonalTx, person: PersonId) -> Result<Vec<Fact
     let now = tx.now();
     let rows = sqlx::query_as!(
         Row,
-        r#"select id as "id: FactorId", kind, name, created_at, confirmed_at, last_used_at, backed_up, suspected_at
+        r#"select id as "id: FactorId", kind, name, created_at, confirmed_at, last_used_at, backed_up, suspected_at,
+                  address
              from factors where person_id = $1 and (expires_at is null or expires_at > $2) order by id"#,
         person.uuid(),
         now
@@ -196,6 +201,45 @@ pub async fn insert_totp(
         last_used_at: None,
         backed_up: false,
         suspected_at: None,
+        address: None,
+    })
+}
+
+/// Begins to enrol a telephone or an address that codes are sent to.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn insert_address(
+    tx: &mut impl PersonalTx,
+    person: PersonId,
+    kind: Kind,
+    name: &str,
+    address: &str,
+) -> Result<Factor, sqlx::Error> {
+    let (id, now) = (tx.ids().mint::<FactorId>(), tx.now());
+    sqlx::query!(
+        "insert into factors (id, person_id, kind, name, address, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        id.uuid(),
+        person.uuid(),
+        kind.as_str(),
+        name,
+        address,
+        now,
+        now + TO_CONFIRM
+    )
+    .execute(tx.connection())
+    .await?;
+    Ok(Factor {
+        id,
+        kind,
+        name: name.to_owned(),
+        created_at: now,
+        confirmed_at: None,
+        last_used_at: None,
+        backed_up: false,
+        suspected_at: None,
+        address: Some(address.to_owned()),
     })
 }
 
@@ -343,7 +387,8 @@ pub async fn remove_all(tx: &mut impl PersonalTx, person: PersonId) -> Result<u6
     Ok(done.rows_affected())
 }
 
-/// Forgets up to `limit` of each that expired: what was never confirmed, sign-ins that were not completed, challenges.
+/// Forgets up to `limit` of each that expired: what was never confirmed, sign-ins that were not completed, challenges, codes
+/// that were sent, copies of what is known of people.
 /// Answers how many; repeat while that is not 0.
 ///
 /// # Errors
@@ -365,8 +410,19 @@ pub async fn forget(db: &EngineDb, now: DateTime<Utc>, limit: i64) -> Result<u64
         now,
         limit
     );
+    // How many were sent lately is counted, so they stay a while.
+    let codes = sqlx::query!(
+        "delete from sent_codes where id in (select id from sent_codes where expires_at <= $1 limit $2)",
+        now - Duration::days(1),
+        limit
+    );
+    let exports = sqlx::query!(
+        "delete from personal_exports where id in (select id from personal_exports where expires_at <= $1 limit $2)",
+        now,
+        limit
+    );
     let mut forgotten = 0;
-    for statement in [factors, sign_ins, challenges] {
+    for statement in [factors, sign_ins, challenges, codes, exports] {
         forgotten += statement.execute(db.pool()).await?.rows_affected();
     }
     Ok(forgotten)

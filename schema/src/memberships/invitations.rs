@@ -133,6 +133,29 @@ pub async fn revoke(tx: &mut TenantTx, id: InvitationId) -> Result<bool, sqlx::E
     .map(|done| done.rows_affected() == 1)
 }
 
+/// The invitations of the person the transaction acts for, to anywhere, newest first.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn to_person(
+    tx: &mut impl crate::PersonalTx,
+    person: PersonId,
+    limit: i64,
+) -> Result<Vec<Invitation>, sqlx::Error> {
+    sqlx::query_as!(
+        Invitation,
+        r#"select id as "id: InvitationId", organization_id as "organization: OrganizationId", email, role, invited_by,
+                  created_at, expires_at, accepted_at, revoked_at
+             from invitations
+            where accepted_by = $1 or email_key = (select email_key from people where id = $1)
+            order by id desc limit $2"#,
+        person.uuid(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
+}
+
 /// How many of the organization's invitations stand.
 ///
 /// # Errors

@@ -278,6 +278,56 @@ pub fn security_changed(brand: &Brand, what: &str, at: &str, address: Option<&st
     letter(brand, &format!("Your account at {} was changed", brand.name), &parts)
 }
 
+/// To somebody who wants to be forgotten.
+#[must_use]
+pub fn erasure_begun(brand: &Brand, id: &str, at: &str) -> Content {
+    let parts = [
+        say(format!(
+            "All that {} knows of you is being erased, because somebody who was signed in as you and proved it asked for it. It \
+             cannot be had back.",
+            brand.name
+        )),
+        Part::Facts(vec![("When", at.to_owned()), ("Erasure", id.to_owned())]),
+        say("Keep the number of the erasure: with it anybody can look at what became of it, and get the certificate."),
+        say("If that was not you, write to whoever runs the platform at once."),
+    ];
+    letter(brand, &format!("You are being forgotten at {}", brand.name), &parts)
+}
+
+/// To somebody whose second factors are to be removed.
+#[must_use]
+pub fn factors_to_be_reset(brand: &Brand, organization: &str, reason: &str, until: &str) -> Content {
+    let organization = name(organization);
+    let parts = [
+        say(format!(
+            "Somebody in {organization} asked that your second factors at {} be removed, so that you can sign in with your \
+             password and enrol others. It is done when somebody else there agrees.",
+            brand.name
+        )),
+        Part::Facts(vec![("Why", name(reason)), ("Until", until.to_owned())]),
+        say(format!(
+            "If you still have them and did not want this, tell the owners of {organization} now, and change your password."
+        )),
+    ];
+    letter(brand, &format!("Your second factors at {} are to be removed", brand.name), &parts)
+}
+
+/// To somebody whose second factors were removed.
+#[must_use]
+pub fn factors_reset(brand: &Brand, organization: &str, at: &str) -> Content {
+    let organization = name(organization);
+    let parts = [
+        say(format!(
+            "Two people in {organization} had your second factors at {} removed, and you are signed out everywhere. Sign in with \
+             your password, and enrol others.",
+            brand.name
+        )),
+        Part::Facts(vec![("When", at.to_owned())]),
+        say(format!("If you did not want this, tell the owners of {organization} now, and change your password.")),
+    ];
+    letter(brand, &format!("Your second factors at {} were removed", brand.name), &parts)
+}
+
 /// To whoever can renew a license that ends soon.
 #[must_use]
 pub fn license_ends(brand: &Brand, organization: &str, days: i64, at: &str) -> Content {
@@ -330,6 +380,9 @@ mod tests {
             new_device(brand, "Firefox on Linux", None, "2026-01-15 12:00 UTC"),
             code_by_mail(brand, "123456", 10),
             security_changed(brand, "A passkey was added.", "2026-01-15 12:00 UTC", None),
+            erasure_begun(brand, "era_01h455vb4pex5vsknk084sn02q", "2026-01-15 12:00 UTC"),
+            factors_to_be_reset(brand, "Globex", "His telephone was stolen", "2026-01-16 12:00 UTC"),
+            factors_reset(brand, "Globex", "2026-01-15 12:00 UTC"),
             license_ends(brand, "Globex", 1, "2026-01-15 12:00 UTC"),
             license_used(brand, "Globex", "child_organizations", 80, 8, 10),
         ]

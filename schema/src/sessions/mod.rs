@@ -3,6 +3,6 @@
 mod queries;
 
 pub use queries::{
-    Ended, Exchange, Kind, Known, NewSession, Session, TokenKind, authenticate, count, end, end_oldest, end_others,
-    exchange, find, give, list, open, prove, switch, take_back, touch, whose,
+    Ended, Exchange, Kept, Kind, Known, NewSession, Session, TokenKind, authenticate, count, count_in, end, end_oldest,
+    end_oldest_in, end_others, exchange, find, give, kept, list, open, prove, switch, take_back, touch, whose,
 };

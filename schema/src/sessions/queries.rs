@@ -432,16 +432,21 @@ pub enum Ended {
     Stolen,
     /// There were too many.
     TooMany,
+    /// He wants to be forgotten.
+    Erased,
 }
 
 impl Ended {
-    const fn as_str(self) -> &'static str {
+    /// The word that is stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::SignedOut => "signed_out",
             Self::Revoked => "revoked",
             Self::Changed => "credentials_changed",
             Self::Stolen => "refresh_token_reused",
             Self::TooMany => "too_many",
+            Self::Erased => "erased",
         }
     }
 }
@@ -506,6 +511,102 @@ pub async fn end_oldest(tx: &mut impl PersonalTx, person: PersonId, keep: i64) -
     .execute(tx.connection())
     .await
     .map(|done| done.rows_affected())
+}
+
+/// How many of the person's sessions, without this one, go on in the organization.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn count_in(
+    tx: &mut impl PersonalTx,
+    person: PersonId,
+    organization: OrganizationId,
+    but: Option<SessionId>,
+) -> Result<i64, sqlx::Error> {
+    let now = tx.now();
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from sessions
+            where person_id = $1 and organization_id = $2 and ended_at is null and expires_at > $3
+              and last_used_at > $3 - make_interval(secs => idle_seconds) and ($4::uuid is null or id <> $4)"#,
+        person.uuid(),
+        organization.uuid(),
+        now,
+        but.map(SessionId::uuid)
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// Ends the person's longest unused sessions in the organization, without this one, so that `keep` go on.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn end_oldest_in(
+    tx: &mut impl PersonalTx,
+    person: PersonId,
+    organization: OrganizationId,
+    but: Option<SessionId>,
+    keep: i64,
+) -> Result<u64, sqlx::Error> {
+    let now = tx.now();
+    sqlx::query!(
+        "update sessions set ended_at = $3, ended_because = $4
+          where id in (select id from sessions
+                        where person_id = $1 and organization_id = $2 and ended_at is null and expires_at > $3
+                          and last_used_at > $3 - make_interval(secs => idle_seconds) and ($5::uuid is null or id <> $5)
+                        order by last_used_at desc, id desc offset $6)",
+        person.uuid(),
+        organization.uuid(),
+        now,
+        Ended::TooMany.as_str(),
+        but.map(SessionId::uuid),
+        keep
+    )
+    .execute(tx.connection())
+    .await
+    .map(|done| done.rows_affected())
+}
+
+/// A session, whether or not it goes on, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its id.
+    pub id: SessionId,
+    /// For which of his organizations he acted.
+    pub organization: Option<OrganizationId>,
+    /// Who held it.
+    pub kind: String,
+    /// How he proved who he is.
+    pub methods: Vec<String>,
+    /// From where it was used last.
+    pub address: Option<String>,
+    /// What the program called itself.
+    pub user_agent: Option<String>,
+    /// When it began.
+    pub created_at: DateTime<Utc>,
+    /// When it was used last.
+    pub last_used_at: DateTime<Utc>,
+    /// When it ended before its time.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Why.
+    pub ended_because: Option<String>,
+}
+
+/// All of the person's sessions that are kept, newest first.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn kept(tx: &mut impl PersonalTx, person: PersonId, limit: i64) -> Result<Vec<Kept>, sqlx::Error> {
+    sqlx::query_as!(
+        Kept,
+        r#"select id as "id: SessionId", organization_id as "organization: OrganizationId", kind, methods, address,
+                  user_agent, created_at, last_used_at, ended_at, ended_because
+             from sessions where person_id = $1 order by id desc limit $2"#,
+        person.uuid(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
 }
 
 /// Notes that the session was used just now, and from where.

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::{ApiKeyId, OauthClientId, PersonId};
 
 pub use queries::{
-    Counted, Named, Of, Point, Row, Totals, add, by_credential, by_operation, forget, month, rows, tell, timeline,
-    total,
+    Called, Counted, Named, Of, Point, Row, Totals, add, by_credential, by_operation, forget, month, of_person, rows,
+    tell, timeline, total,
 };
 pub use quota::{Metric, MonthUse, THRESHOLDS, crossed, month_of, next_month};
 pub use step::{Range, Step};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Credential, CredentialKind, Metric, MonthUse, Step, month_of};
-use crate::{Db, EngineDb, JobTx as _, OrganizationId, TenantTx};
+use crate::{Db, EngineDb, JobTx as _, OrganizationId, PersonId, TenantTx};
 
 /// What was counted of one caller and one operation in one stretch of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -309,6 +309,40 @@ pub async fn by_credential(tx: &mut TenantTx, of: Of, limit: i64) -> Result<Vec<
         },
     });
     Ok(named.collect())
+}
+
+/// What somebody called himself in a month.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// When the month began.
+    pub starts_at: DateTime<Utc>,
+    /// The operation.
+    pub operation: String,
+    /// How often.
+    pub calls: i64,
+}
+
+/// What somebody called in the transaction's organization, by himself and by the keys that he made, the newest month first.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn of_person(tx: &mut TenantTx, person: PersonId, limit: i64) -> Result<Vec<Called>, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_as!(
+        Called,
+        r#"select starts_at, operation, sum(calls)::bigint as "calls!" from api_usage
+            where organization_id = $1 and step = $2
+              and (credential_kind = 'person' and credential_id = $3
+                   or credential_kind = 'api_key'
+                      and credential_id in (select id from api_keys where organization_id = $1 and owner_id = $3))
+            group by starts_at, operation order by starts_at desc, operation limit $4"#,
+        organization.uuid(),
+        Step::Month.as_str(),
+        person.uuid(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await
 }
 
 /// How often each operation was called, the most called first.

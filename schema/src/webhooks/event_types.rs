@@ -49,6 +49,26 @@ pub enum PlatformEvent {
     OrganizationRestored,
     /// Settings of an organization were changed.
     OrganizationSettingsChanged,
+    /// Somebody became a member.
+    MemberAdded,
+    /// A member has another role.
+    MemberRoleChanged,
+    /// A membership counts no more for a while.
+    MemberSuspended,
+    /// A membership counts again.
+    MemberResumed,
+    /// Somebody is a member no more.
+    MemberRemoved,
+    /// A role was made.
+    RoleCreated,
+    /// A role was changed.
+    RoleUpdated,
+    /// A role was removed.
+    RoleRemoved,
+    /// Somebody's second factors are to be removed.
+    FactorResetRequested,
+    /// Somebody's second factors were removed.
+    FactorsReset,
     /// An API key was made.
     ApiKeyCreated,
     /// An API key was revoked.
@@ -99,7 +119,7 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 45] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -112,6 +132,16 @@ impl PlatformEvent {
         Self::OrganizationDeleted,
         Self::OrganizationRestored,
         Self::OrganizationSettingsChanged,
+        Self::MemberAdded,
+        Self::MemberRoleChanged,
+        Self::MemberSuspended,
+        Self::MemberResumed,
+        Self::MemberRemoved,
+        Self::RoleCreated,
+        Self::RoleUpdated,
+        Self::RoleRemoved,
+        Self::FactorResetRequested,
+        Self::FactorsReset,
         Self::ApiKeyCreated,
         Self::ApiKeyRevoked,
         Self::ApiUsageThreshold,
@@ -156,6 +186,16 @@ impl PlatformEvent {
             Self::OrganizationDeleted => "organization.deleted",
             Self::OrganizationRestored => "organization.restored",
             Self::OrganizationSettingsChanged => "organization.settings_changed",
+            Self::MemberAdded => "member.added",
+            Self::MemberRoleChanged => "member.role_changed",
+            Self::MemberSuspended => "member.suspended",
+            Self::MemberResumed => "member.resumed",
+            Self::MemberRemoved => "member.removed",
+            Self::RoleCreated => "role.created",
+            Self::RoleUpdated => "role.updated",
+            Self::RoleRemoved => "role.removed",
+            Self::FactorResetRequested => "security.factor_reset_requested",
+            Self::FactorsReset => "security.factors_reset",
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyRevoked => "api_key.revoked",
             Self::LicenseIssued => "license.issued",
@@ -256,6 +296,72 @@ impl PlatformEvent {
                     "settings": { "type": "array", "items": { "type": "string" }, "description": "Which." },
                 }),
                 json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q", "settings": ["brand.name"] }),
+            ),
+            Self::MemberAdded => (
+                "Somebody became a member: he accepted an invitation.",
+                json!({
+                    "person_id": id("usr", "Who."),
+                    "role": text("As what: `owner`, `admin`, `member`, `viewer` or `custom`."),
+                    "invitation_id": id("inv", "The invitation that he accepted."),
+                }),
+                json!({ "person_id": "usr_01h455vb4pex5vsknk084sn02q", "role": "member",
+                        "invitation_id": "inv_01h455vb4pex5vsknk084sn02q" }),
+            ),
+            Self::MemberRoleChanged => (
+                "A member has another role from now on.",
+                json!({
+                    "person_id": id("usr", "Who."),
+                    "role": text("What he is: `owner`, `admin`, `member`, `viewer` or `custom`."),
+                    "previous_role": text("What he was."),
+                }),
+                json!({ "person_id": "usr_01h455vb4pex5vsknk084sn02q", "role": "admin", "previous_role": "member" }),
+            ),
+            Self::MemberSuspended => {
+                about_member("A membership counts no more until it is made active again; nor do the keys that he made.")
+            }
+            Self::MemberResumed => about_member("A membership that was suspended counts again."),
+            Self::MemberRemoved => (
+                "Somebody is a member no more. Keys that he made allow nothing.",
+                json!({
+                    "person_id": id("usr", "Who."),
+                    "reason": {
+                        "type": "string",
+                        "enum": ["removed", "erased"],
+                        "description": "Why: somebody removed him, or he had everything about himself erased.",
+                    },
+                }),
+                json!({ "person_id": "usr_01h455vb4pex5vsknk084sn02q", "reason": "removed" }),
+            ),
+            Self::RoleCreated => about_role("A role was made."),
+            Self::RoleUpdated => about_role("A role was changed, for everybody who has it."),
+            Self::RoleRemoved => (
+                "A role was removed.",
+                json!({ "role_id": id("rol", "The role.") }),
+                json!({ "role_id": "rol_01h455vb4pex5vsknk084sn02q" }),
+            ),
+            Self::FactorResetRequested => (
+                "Somebody asked that a person's second factors be removed. It is done when somebody else agrees.",
+                json!({
+                    "factor_reset_id": id("frs", "What was asked for."),
+                    "person_id": id("usr", "Whose."),
+                    "asked_by": id("usr", "By whom."),
+                    "reason": text("Why."),
+                    "expires_at": moment("Until when it can be agreed to."),
+                }),
+                json!({ "factor_reset_id": "frs_01h455vb4pex5vsknk084sn02q", "person_id": "usr_01h455vb4pex5vsknk084sn02q",
+                        "asked_by": "usr_01h455vb4pex5vsknk084sn02r", "reason": "His telephone was stolen",
+                        "expires_at": "2026-03-03T09:00:00Z" }),
+            ),
+            Self::FactorsReset => (
+                "A person's second factors were removed: two people wanted it.",
+                json!({
+                    "factor_reset_id": id("frs", "What was asked for."),
+                    "person_id": id("usr", "Whose."),
+                    "asked_by": id("usr", "By whom."),
+                    "approved_by": id("usr", "Who agreed."),
+                }),
+                json!({ "factor_reset_id": "frs_01h455vb4pex5vsknk084sn02q", "person_id": "usr_01h455vb4pex5vsknk084sn02q",
+                        "asked_by": "usr_01h455vb4pex5vsknk084sn02r", "approved_by": "usr_01h455vb4pex5vsknk084sn02s" }),
             ),
             Self::ApiKeyCreated => (
                 "An API key was made.",
@@ -459,6 +565,25 @@ fn about_organization(description: &'static str) -> (&'static str, Value, Value)
         description,
         json!({ "organization_id": id("org", "The organization.") }),
         json!({ "organization_id": "org_01h455vb4pex5vsknk084sn02q" }),
+    )
+}
+
+/// What is told where nothing but the member is to be said.
+fn about_member(description: &'static str) -> (&'static str, Value, Value) {
+    (description, json!({ "person_id": id("usr", "Who.") }), json!({ "person_id": "usr_01h455vb4pex5vsknk084sn02q" }))
+}
+
+/// What is told of a role.
+fn about_role(description: &'static str) -> (&'static str, Value, Value) {
+    (
+        description,
+        json!({
+            "role_id": id("rol", "The role."),
+            "name": text("What it is called."),
+            "permissions": { "type": "array", "items": { "type": "string" }, "description": "What it allows." },
+        }),
+        json!({ "role_id": "rol_01h455vb4pex5vsknk084sn02q", "name": "Deployer",
+                "permissions": ["jobs:read", "jobs:write"] }),
     )
 }
 
