@@ -156,7 +156,7 @@ impl CloudCatalogues {
         let region = body.0.region.map(Into::into);
         let check = once.run(&caller, organization, async |tx| {
             let known = credentials::find(tx, id).await?.ok_or_else(|| Error::not_found(id))?;
-            let job = CheckCredential { credential: id, region }.request().enqueue(tx, &by).await?;
+            let job = CheckCredential { credential: id, region }.request().enqueue(tx, by).await?;
             tx.audit().called(&known.name);
             Ok(asked(job))
         });

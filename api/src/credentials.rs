@@ -371,7 +371,7 @@ impl CloudCredentials {
                 Error::new(Code::NameTaken, "there is a credential of this name; choose another").at("name")
             })?;
             let made = find(tx, id).await?;
-            check(tx, id, &by).await?;
+            check(tx, id, by).await?;
             tx.audit().on(&id).called(&made.name).became(None, made.to_json().as_ref());
             Ok(Created::Created(Json(made), format!("/cloud-credentials/{id}")))
         });
@@ -416,7 +416,7 @@ impl CloudCredentials {
             }
             rows::replace(tx, &app.sealing, id, &credential).await?;
             let after = find(tx, id).await?;
-            check(tx, id, &by).await?;
+            check(tx, id, by).await?;
             tx.audit().called(&after.name).became(before.to_json().as_ref(), after.to_json().as_ref());
             Ok(Json(after))
         });

@@ -34,12 +34,11 @@ struct Asked {
 async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
     let mut tx = actor.begin().await;
     let known = credentials::list(&mut tx, Window::new(Order::Ascending, 1)).await.unwrap();
-    let credential = match known.first() {
-        Some(known) => known.id,
-        None => {
-            let credential = Credential::Sandbox { token: TOKEN.to_owned() };
-            credentials::insert(&mut tx, live.sealing_keys(), "sandbox", &credential).await.unwrap()
-        }
+    let credential = if let Some(known) = known.first() {
+        known.id
+    } else {
+        let credential = Credential::Sandbox { token: TOKEN.to_owned() };
+        credentials::insert(&mut tx, live.sealing_keys(), "sandbox", &credential).await.unwrap()
     };
     let ssh_key = keys::ensure(&mut tx, live.sealing_keys()).await.unwrap();
     let new = NewServer {
@@ -80,7 +79,7 @@ async fn found(actor: &Actor, id: ServerId) -> Server {
 async fn in_state(actor: &Actor, id: ServerId, state: ServerState) -> Server {
     eventually(&format!("the server is {state}"), async || {
         let server = found(actor, id).await;
-        let given_up = server.state == ServerState::Failed && state != ServerState::Failed;
+        let given_up = server.state == ServerState::Failed && state == ServerState::Ready;
         assert!(!given_up, "{:?}", server.problem);
         (server.state == state).then_some(server)
     })

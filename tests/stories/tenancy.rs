@@ -55,6 +55,7 @@ const ENGINE_TABLES: &[&str] = &["organizations"];
 /// Of what is forgotten for everybody at once the engine sees ids and ages, and no more.
 const FORGOTTEN_BY_ID: &[&str] = &[
     "api_usage",
+    "cloud_credentials",
     "events",
     "factors",
     "idempotency_keys",
@@ -68,7 +69,9 @@ const FORGOTTEN_BY_ID: &[&str] = &[
     "passkey_challenges",
     "pending_sign_ins",
     "personal_exports",
+    "runs",
     "sent_codes",
+    "servers",
     "sessions",
     "webhook_attempts",
 ];
@@ -313,6 +316,8 @@ async fn a_server(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys)
     use gantry_schema::servers::{self, RunKind, keys, plans, runs, states};
     let credential = Credential::Sandbox { token: "sandbox-of-a-story".to_owned() };
     let credential = credentials::queries::insert(tx, sealing, "a credential", &credential).await.unwrap();
+    let catalogue = serde_json::json!({ "currency": "USD" });
+    credentials::accounts::keep_catalogue(tx, credential, "", &catalogue).await.unwrap();
     let ssh_key = keys::ensure(tx, sealing).await.unwrap();
     let new = servers::queries::NewServer {
         name: "web-1",

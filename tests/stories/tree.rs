@@ -95,6 +95,8 @@ async fn counts_are_exact(platform: &Platform) {
                 "members" => below("memberships"),
                 "api_keys" => below("(select * from api_keys where revoked_at is null) it"),
                 "schedules" => below("(select * from schedules where not paused) it"),
+                "cloud_accounts" => below("cloud_credentials"),
+                "servers" => below("(select organization_id from servers where destroyed_at is null) it"),
                 table => below(table),
             };
             assert_eq!(count.total, platform.count(&statement).await, "{} of {}", count.kind, node.organization.name);

@@ -159,12 +159,11 @@ async fn provision(db: &Db, organization: OrganizationId, name: &str) -> anyhow:
     let keys = sealing_keys()?;
     let mut tx = db.tenant(organization).await?;
     let known = credentials::list(&mut tx, gantry_schema::Window::new(gantry_schema::Order::Ascending, 1)).await?;
-    let credential = match known.first() {
-        Some(known) => known.id,
-        None => {
-            let credential = Credential::Sandbox { token: TOKEN.to_owned() };
-            credentials::insert(&mut tx, &keys, "sandbox", &credential).await?
-        }
+    let credential = if let Some(known) = known.first() {
+        known.id
+    } else {
+        let credential = Credential::Sandbox { token: TOKEN.to_owned() };
+        credentials::insert(&mut tx, &keys, "sandbox", &credential).await?
     };
     let ssh_key = keys::ensure(&mut tx, &keys).await?;
     let new = NewServer {
@@ -340,7 +339,7 @@ async fn dump(servers: &Servers) -> anyhow::Result<Vec<u8>> {
 
 /// Whether the credential is there: as it is, in hexadecimal digits or in base64.
 fn shows(bytes: &[u8]) -> bool {
-    let hex: String = TOKEN.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = gantry_schema::digest::hex(TOKEN.as_bytes());
     // The middle of it in base64, wherever it begins.
     let in_base64 =
         ["ZGJveC10b3J0dXJlLTdkMWYwYzVl", "bmRib3gtdG9ydHVyZS03ZDFmMGM1", "YW5kYm94LXRvcnR1cmUtN2QxZjBjNWU5"];

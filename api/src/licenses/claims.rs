@@ -244,11 +244,12 @@ impl LicenseClaims {
                 take_turn(tx, [organization]).await?;
                 let found = claiming::claim(tx, code, &caller.by().to_string()).await?;
                 let (claim, key) = found.ok_or_else(no_such)?;
-                if let Some(before) = queries::lock(tx).await?.filter(|before| before.status != Status::Active) {
-                    if claim.created_at <= before.decided_at {
-                        let detail = "the license in force was suspended or revoked since; ask whoever gives it for another code";
-                        return Err(Error::new(Code::WrongState, detail));
-                    }
+                if let Some(before) = queries::lock(tx).await?.filter(|before| before.status != Status::Active)
+                    && claim.created_at <= before.decided_at
+                {
+                    let detail =
+                        "the license in force was suspended or revoked since; ask whoever gives it for another code";
+                    return Err(Error::new(Code::WrongState, detail));
                 }
                 may_replace(tx, &anchors, claim.issuer).await?;
                 let license = put_in_force(tx, &anchors, &caller, &key, "code").await?;

@@ -125,6 +125,7 @@ impl LicenseRecords {
     /// Of each day and limit the most there was, however short, newest first unless told otherwise. It is looked at every hour, and
     /// kept for two years.
     #[oai(path = "/organizations/:organization/license/usage", method = "get", operation_id = "listLicenseUsage")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn usage(
         &self,
         caller: May<ReadUsage>,

@@ -382,7 +382,7 @@ impl Servers {
                 Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
             })?;
             let server = find(tx, id).await?;
-            let run = asked(tx, &server, RunKind::Provision, &by).await?;
+            let run = asked(tx, &server, RunKind::Provision, by).await?;
             let server = Server::from(server);
             tx.audit().on(&id).called(&name).became(None, server.to_json().as_ref());
             Ok(Asked::Asked(Json(AskedServer { server, run }), format!("/servers/{id}")))
@@ -418,7 +418,7 @@ impl Servers {
         let estimate = once.run(&caller, organization, async |tx| {
             let known = credentials::queries::find(tx, job.credential).await?;
             known.ok_or_else(|| Error::not_found(job.credential).at("credential_id"))?;
-            let asked_for = job.clone().request().enqueue(tx, &by).await?;
+            let asked_for = job.clone().request().enqueue(tx, by).await?;
             tx.audit().called(&job.name);
             Ok(asked_job(asked_for))
         });
@@ -459,7 +459,7 @@ impl Servers {
             if server.state == servers::ServerState::Destroyed {
                 return Err(Error::new(Code::WrongState, "the server is gone already"));
             }
-            let run = asked(tx, &server, RunKind::Destroy, &by).await?;
+            let run = asked(tx, &server, RunKind::Destroy, by).await?;
             tx.audit().called(&server.name);
             Ok(Begun::Begun(Json(run)))
         });
@@ -489,7 +489,7 @@ impl Servers {
             }
             not_under_way(tx, &server).await?;
             rows::set_state(tx, id, servers::ServerState::Provisioning).await?;
-            let run = asked(tx, &server, RunKind::Provision, &by).await?;
+            let run = asked(tx, &server, RunKind::Provision, by).await?;
             tx.audit().called(&server.name);
             Ok(Begun::Begun(Json(run)))
         });
@@ -519,7 +519,7 @@ impl Servers {
                 return Err(Error::new(Code::WrongState, "it is not ready; wait until it is"));
             }
             not_under_way(tx, &server).await?;
-            let run = asked(tx, &server, RunKind::Mend, &by).await?;
+            let run = asked(tx, &server, RunKind::Mend, by).await?;
             tx.audit().called(&server.name);
             Ok(Begun::Begun(Json(run)))
         });

@@ -1,5 +1,7 @@
 //! What may be wanted of a server besides where it is, how large it is and with what it begins.
 
+use std::ops::RangeInclusive;
+
 use gantry_schema::servers::options::{self as kept, Options};
 use ipnet::Ipv4Net;
 use poem_openapi::{Enum, Object};
@@ -10,6 +12,9 @@ use crate::error::Error;
 
 /// Sources of a rule, at most.
 const MOST_SOURCES: usize = 20;
+
+/// Rules, at most.
+const MOST_RULES: usize = 40;
 
 /// What else is wanted of a server. The sandbox takes it, and has none of it.
 #[derive(Debug, Default, Object, Deserialize)]
@@ -87,7 +92,13 @@ impl ServerOptions {
     /// # Errors
     /// Names the member that cannot be.
     pub(super) fn read(self) -> Result<Options, Error> {
-        let rules = self.rules.unwrap_or_default().into_iter().enumerate();
+        within("options.volume_gib", self.volume_gib, 10..=10_000)?;
+        within("options.disk_gib", self.disk_gib, 10..=2_000)?;
+        let rules = self.rules.unwrap_or_default();
+        if rules.len() > MOST_RULES {
+            return Err(Error::field("options.rules", format!("at most {MOST_RULES} rules can be listed")));
+        }
+        let rules = rules.into_iter().enumerate();
         let network = |at: PrivateNetwork| {
             Ok::<_, Error>(kept::Network {
                 range: network("options.network.range", &at.range)?,
@@ -108,6 +119,13 @@ impl ServerOptions {
             disk_gib: self.disk_gib,
         })
     }
+}
+
+fn within(field: &str, size: Option<u32>, gib: RangeInclusive<u32>) -> Result<(), Error> {
+    if size.is_some_and(|size| !gib.contains(&size)) {
+        return Err(Error::field(field, format!("write from {} to {} GiB", gib.start(), gib.end())));
+    }
+    Ok(())
 }
 
 fn network(field: &str, word: &str) -> Result<Ipv4Net, Error> {
@@ -136,10 +154,16 @@ impl FirewallRule {
             }
         };
         let description = self.description.unwrap_or_default();
-        if description.chars().any(char::is_control) {
+        if description.chars().count() > 100 || description.chars().any(char::is_control) {
             return Err(Error::field(
                 format!("{field}.description"),
-                "it is one line of text; leave control characters out",
+                "it is one line of up to 100 characters; shorten it, and leave control characters out",
+            ));
+        }
+        if self.sources.is_empty() {
+            return Err(Error::field(
+                format!("{field}.sources"),
+                "a rule names who is let in; write 0.0.0.0/0 for everybody",
             ));
         }
         let sources = read_networks(&format!("{field}.sources"), &self.sources, MOST_SOURCES)?;

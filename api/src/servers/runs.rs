@@ -252,7 +252,7 @@ impl ServerRuns {
                 return Err(Error::new(Code::WrongState, detail));
             }
             servers::queries::set_state(tx, server, servers::ServerState::Provisioning).await?;
-            let job = ProvisionServer { run: id, stack: before.stack }.request().enqueue(tx, &by).await?;
+            let job = ProvisionServer { run: id, stack: before.stack }.request().enqueue(tx, by).await?;
             rows::set_job(tx, id, job.id).await?;
             let (before, after) = (ServerRun::from(before), ServerRun::from(find(tx, server, id).await?));
             tx.audit().became(before.to_json().as_ref(), after.to_json().as_ref());

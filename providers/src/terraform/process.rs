@@ -251,10 +251,10 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_interrupted_first_so_that_it_may_save_what_it_did() {
-        let script = "trap 'echo saved; exit 0' INT; echo ready; while :; do sleep 0.05; done";
-        let (finished, lines) = shell(script, Duration::from_millis(300), std::future::pending()).await;
+        let script = "trap 'echo saved; exit 0' INT; echo ready; sleep 60 >/dev/null 2>&1 & wait";
+        let (finished, lines) = shell(script, Duration::from_secs(1), std::future::pending()).await;
         assert_eq!((finished.ended, lines), (Ended::TimedOut, vec!["ready".to_owned(), "saved".to_owned()]));
-        let stopped = tokio::time::sleep(Duration::from_millis(300));
+        let stopped = tokio::time::sleep(Duration::from_secs(1));
         let (finished, lines) = shell(script, Duration::from_mins(1), stopped).await;
         assert_eq!((finished.ended, lines.last().map(String::as_str)), (Ended::Stopped, Some("saved")));
     }

@@ -146,7 +146,7 @@ impl Credential {
             Self::Azure { subscription_id, .. } => subscription_id.clone(),
             Self::Digitalocean { token } | Self::Hetzner { token } | Self::Sandbox { token } => {
                 let last = token.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
-                format!("…{}", &token[last..])
+                format!("…{}", token.get(last..).unwrap_or_default())
             }
         }
     }
@@ -308,7 +308,7 @@ mod tests {
         let token = "aB".repeat(30) + "wxyz";
         let credential = Credential::Hetzner { token: token.clone() };
         assert_eq!(credential.hint(), "…wxyz");
-        assert!(!format!("{credential:?}").contains(&token[..8]));
+        assert!(!format!("{credential:?}").contains(token.get(..8).unwrap()));
     }
 
     proptest! {

@@ -162,10 +162,10 @@ pub fn verify(texts: &[&str], keys: &[PublicKey]) -> Result<Vec<Statement>, Stat
         if let Some(why) = statement.disorder() {
             return Err(StatementError::Unreadable { place, message: why.to_owned() });
         }
-        if let (Some(before), Some(text_before)) = (read.last(), texts.get(place.wrapping_sub(2))) {
-            if let Some(why) = statement.breaks(before, &digest(text_before)) {
-                return Err(StatementError::Broken { place, why });
-            }
+        if let (Some(before), Some(text_before)) = (read.last(), texts.get(place.wrapping_sub(2)))
+            && let Some(why) = statement.breaks(before, &digest(text_before))
+        {
+            return Err(StatementError::Broken { place, why });
         }
         read.push(statement);
     }
@@ -233,7 +233,8 @@ mod tests {
         let (key, other) = (SecretKey::from_seed(&[7; 32]), SecretKey::from_seed(&[8; 32]));
         let one = first().sign(&key);
         let two = after(&one).sign(&key);
-        let three = Statement { num: 3, prev: Some(digest(&two)), from: day(3), ..after(&one) }.sign(&key);
+        let marks = vec![mark(3, 4)];
+        let three = Statement { num: 3, prev: Some(digest(&two)), from: day(3), marks, ..after(&one) }.sign(&key);
         let broken = |texts: &[&str]| matches!(verify(texts, &[key.public()]), Err(StatementError::Broken { .. }));
         assert!(broken(&[&one, &three]) && broken(&[&two, &one]) && broken(&[&one, &one]));
         // The same days told otherwise: what follows names the other one.

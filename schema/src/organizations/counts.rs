@@ -16,6 +16,8 @@ pub const COUNTED: &[Counted] = &[
     Counted { kind: "api_keys", keeps: false },
     Counted { kind: "schedules", keeps: true },
     Counted { kind: "webhook_endpoints", keeps: false },
+    Counted { kind: "cloud_accounts", keeps: false },
+    Counted { kind: "servers", keeps: true },
 ];
 
 /// How many there are.

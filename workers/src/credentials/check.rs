@@ -30,19 +30,14 @@ async fn check(cx: &Context, job: &CheckCredential) -> Result<Done, Setback> {
     let (Some(known), Some(credential)) = (known, opened) else { return Ok(cx.complete(tx).await?) };
     tx.commit().await?;
 
-    let asked = match clouds::account(cx, &credential)? {
-        Some(account) => match account.validate().await {
-            Ok(identity) => {
-                let catalogue = account.catalogue(job.region.as_deref()).await?;
-                Ok((identity, catalogue))
-            }
+    let asked = if let Some(account) = clouds::account(cx, &credential)? {
+        match account.validate().await {
+            Ok(identity) => Ok((identity, account.catalogue(job.region.as_deref()).await?)),
             Err(error) => Err(error),
-        },
-        None => {
-            let identity =
-                Identity { account: "sandbox".to_owned(), name: "sandbox".to_owned(), permissions: Vec::new() };
-            Ok((identity, sandbox::catalogue()))
         }
+    } else {
+        let identity = Identity { account: "sandbox".to_owned(), name: "sandbox".to_owned(), permissions: Vec::new() };
+        Ok((identity, sandbox::catalogue()))
     };
     let mut tx = cx.begin().await?;
     match asked {

@@ -122,14 +122,12 @@ impl Work {
         let token: [u8; 32] = rand::rng().random();
         let token = URL_SAFE_NO_PAD.encode(token);
         let backend = Backend::start(Arc::new(store), Secret::new(token.clone())).await.map_err(Failure::retry)?;
-        let named = match self.credential.as_ref().map(clouds::key).transpose()?.flatten() {
-            Some(key) => key.environment(&self.server.region),
-            None => {
-                let members = self.credential.iter().flat_map(Credential::members);
-                members
-                    .map(|(name, value)| (format!("SANDBOX_{}", name.to_ascii_uppercase()), value.to_owned()))
-                    .collect()
-            }
+        let key = self.credential.as_ref().map(clouds::key).transpose()?.flatten();
+        let named = if let Some(key) = key {
+            key.environment(&self.server.region)
+        } else {
+            let members = self.credential.iter().flat_map(Credential::members);
+            members.map(|(name, value)| (format!("SANDBOX_{}", name.to_ascii_uppercase()), value.to_owned())).collect()
         };
         let given = template.environment.iter().cloned();
         let environment: Vec<(String, String)> = named.into_iter().chain(backend.environment()).chain(given).collect();
