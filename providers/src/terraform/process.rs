@@ -148,7 +148,12 @@ fn start(program: &Program<'_>) -> std::io::Result<Child> {
     let mut command = match find("setpriv") {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(program.path);
+            command.args(["--pdeathsig", "KILL", "--"]);
+            // Whatever a shell starts in its background begins with interrupts ignored, and so would this.
+            if let Some(env) = find("env") {
+                command.arg(env).arg("--default-signal=INT");
+            }
+            command.arg(program.path);
             command
         }
         None => Command::new(program.path),
