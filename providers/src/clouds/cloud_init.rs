@@ -119,7 +119,7 @@ pub(super) fn user_data(wanted: &Blueprint<'_>, first: &FirstKey, volume: Option
         USER,
         "-g",
         USER,
-        "/root/.gantry_authorized_keys",
+        "/etc/ssh/gantry_authorized_keys",
         format!("/home/{USER}/.ssh/authorized_keys"),
     ]));
     let file = |path: &str, mode: &str, content: &str| json!({ "path": path, "permissions": mode, "owner": "root:root", "content": content });
@@ -137,7 +137,7 @@ pub(super) fn user_data(wanted: &Blueprint<'_>, first: &FirstKey, volume: Option
             file("/etc/ssh/sshd_config.d/00-gantry.conf", "0644", SSHD),
             file("/etc/apt/apt.conf.d/20auto-upgrades", "0644", UPGRADES),
             file("/usr/local/sbin/gantry-host-key", "0700", HOST_KEY),
-            file("/root/.gantry_authorized_keys", "0600", &format!("{}\n", wanted.authorized_key.trim())),
+            file("/etc/ssh/gantry_authorized_keys", "0600", &format!("{}\n", wanted.authorized_key.trim())),
         ],
         "runcmd": then,
     });
