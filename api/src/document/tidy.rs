@@ -30,6 +30,7 @@ pub(super) fn tidy(tree: &mut Tree) {
             one_reference(tree);
             plain_media_type(tree);
             say_nothing_twice(tree);
+            fill_nothing_in(tree);
         }
     }
 }
@@ -64,6 +65,22 @@ fn say_nothing_twice(tree: &mut Tree) {
     }
 }
 
+/// Pages on which calls are tried fill examples in, and what need not be sent is then sent: somebody else's id, a cursor of
+/// nowhere, a key of idempotency for the second time. The description has them instead.
+fn fill_nothing_in(parameter: &mut Tree) {
+    let place = parameter.get("in").and_then(Tree::as_str);
+    let is_optional = parameter.get("required") != Some(&Tree::Leaf(Value::Bool(true)));
+    if !matches!(place, Some("query" | "header")) || !is_optional {
+        return;
+    }
+    let Some(example) = parameter.get_mut("schema").and_then(|schema| schema.remove("example")) else { return };
+    let (Some(example), Some(said)) = (example.as_str(), parameter.get("description").and_then(Tree::as_str)) else {
+        return;
+    };
+    let described = format!("{said} For example `{example}`.");
+    parameter.set("description", Tree::Leaf(Value::String(described)));
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -90,5 +107,14 @@ mod tests {
         assert_eq!(tidied(example), same.into());
         let parameter = json!({ "in": "query", "deprecated": false, "explode": true, "schema": { "type": "string" } });
         assert_eq!(tidied(parameter), json!({ "in": "query", "schema": { "type": "string" } }).into());
+    }
+
+    #[test]
+    fn an_example_of_what_need_not_be_sent_is_not_sent_by_whoever_tries_a_call() {
+        let parameter = |required: bool| json!({ "in": "query", "required": required, "description": "From where.", "schema": { "example": "xyz" } });
+        let said =
+            json!({ "in": "query", "required": false, "description": "From where. For example `xyz`.", "schema": {} });
+        assert_eq!(tidied(parameter(false)), said.into());
+        assert_eq!(tidied(parameter(true)), parameter(true).into());
     }
 }

@@ -63,6 +63,11 @@ impl FactorProof {
         };
         Self { method, code: Some(code), credential: None }
     }
+
+    /// What one of his passkeys signed.
+    pub(crate) const fn signed(credential: AnyJson) -> Self {
+        Self { method: ProofMethod::Passkey, code: None, credential: Some(credential) }
+    }
 }
 
 /// What was proven.

@@ -1,5 +1,5 @@
-//! The pages that people see: they sign in, and are asked. They load nothing from anywhere and run no script, nobody may
-//! show them in a frame, and their forms lead here and to the application, nowhere else.
+//! The pages that people see: they sign in, and are asked. They load nothing from anywhere and run no script but the one for
+//! passkeys, nobody may show them in a frame, and their forms lead here and to the application, nowhere else.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -14,6 +14,9 @@ use gantry_schema::oauth::scope::Scopes;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse as _, Response};
 
+use crate::factors::codes::hinted;
+use crate::sessions::sign_in::Pending;
+
 const STYLE: &str = "\
 :root{color-scheme:light dark;font:1rem/1.5 system-ui,sans-serif}\
 body{max-width:30rem;margin:10vh auto;padding:0 1rem}\
@@ -25,11 +28,26 @@ button{margin:1.5rem .75rem 0 0;padding:.5rem 1.25rem;display:inline-block;curso
 [role=alert]{border-left:.25rem solid #c22;padding-left:.75rem}\
 small{opacity:.8}";
 
-static STYLE_SOURCE: LazyLock<String> =
-    LazyLock::new(|| format!("'sha256-{}'", STANDARD.encode(sha256_alone(STYLE.as_bytes()))));
+static STYLE_SOURCE: LazyLock<String> = LazyLock::new(|| source(STYLE));
+
+/// Offers a passkey, which only a script can ask for.
+const PASSKEY: &str = include_str!("passkey.js");
+
+static PASSKEY_SOURCE: LazyLock<String> =
+    LazyLock::new(|| format!(" script-src {}; connect-src 'self';", source(PASSKEY)));
+
+/// This text and no other, as a policy names it.
+fn source(text: &str) -> String {
+    format!("'sha256-{}'", STANDARD.encode(sha256_alone(text.as_bytes())))
+}
 
 /// A page. Its forms lead here, and to `also`.
 pub(crate) fn page(status: StatusCode, title: &str, body: &str, also: &str) -> Response {
+    with_scripts(status, title, body, also, "")
+}
+
+/// A page that runs only what `scripts` names.
+fn with_scripts(status: StatusCode, title: &str, body: &str, also: &str, scripts: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head><body><main>\
@@ -37,7 +55,7 @@ pub(crate) fn page(status: StatusCode, title: &str, body: &str, also: &str) -> R
         title = escaped(title)
     );
     let policy = format!(
-        "default-src 'none'; style-src {}; form-action 'self'{also}; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src {};{scripts} form-action 'self'{also}; base-uri 'none'; frame-ancestors 'none'",
         &*STYLE_SOURCE
     );
     let mut response = html.with_content_type("text/html; charset=utf-8").with_status(status).into_response();
@@ -77,35 +95,74 @@ pub(super) fn leads_to(redirect_uri: Option<&str>) -> String {
 
 /// Asks who it is. `to` is where to go on, here.
 pub(super) fn sign_in(status: StatusCode, to: &str, alert: Option<&str>, also: &str) -> Response {
-    let alert = alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default();
     let body = format!(
         "{alert}<form method=\"post\" action=\"/oauth/sign-in\"><input type=\"hidden\" name=\"to\" value=\"{to}\">\
          <label>E-mail address<input type=\"email\" name=\"email\" autocomplete=\"username\" required autofocus></label>\
          <label>Password<input type=\"password\" name=\"password\" autocomplete=\"current-password\" required></label>\
-         <button>Sign in</button></form>",
-        to = escaped(to)
+         <button>Sign in</button>{passkey}</form>{script}",
+        alert = alerting(alert),
+        to = escaped(to),
+        passkey = passkey(None),
+        script = script(),
     );
-    page(status, "Sign in", &body, also)
+    with_scripts(status, "Sign in", &body, also, &PASSKEY_SOURCE)
 }
 
 /// Asks for the second factor of somebody who knew his password.
-pub(super) fn second_step(status: StatusCode, to: &str, token: &str, alert: Option<&str>, also: &str) -> Response {
-    let alert = alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default();
-    let body = format!(
+pub(super) fn second_step(
+    status: StatusCode,
+    to: &str,
+    pending: &Pending,
+    alert: Option<&str>,
+    also: &str,
+) -> Response {
+    let mut body = format!(
         "{alert}<p>Write the code that your device shows now, one that you were sent, or one of your recovery codes.</p>\
          <form method=\"post\" action=\"/oauth/sign-in\"><input type=\"hidden\" name=\"to\" value=\"{to}\">\
          <input type=\"hidden\" name=\"token\" value=\"{token}\"><label>Code<input name=\"code\" \
          autocomplete=\"one-time-code\" autocapitalize=\"characters\" spellcheck=\"false\" required autofocus></label>\
-         <button>Sign in</button></form>",
+         <button>Sign in</button>",
+        alert = alerting(alert),
         to = escaped(to),
-        token = escaped(token)
+        token = escaped(pending.token.expose()),
     );
-    page(status, "One more step", &body, also)
+    for factor in &pending.factors {
+        let Some(address) = &factor.address else { continue };
+        let _written = write!(
+            body,
+            "<button name=\"send\" value=\"{}\" formnovalidate>Send a code to {}</button>",
+            factor.id,
+            escaped(&hinted(address))
+        );
+    }
+    let Some(challenge) = &pending.passkey else {
+        body.push_str("</form>");
+        return page(status, "One more step", &body, also);
+    };
+    let _written = write!(body, "{}</form>{}", passkey(Some(&challenge.public_key.to_string())), script());
+    with_scripts(status, "One more step", &body, also, &PASSKEY_SOURCE)
+}
+
+fn alerting(alert: Option<&str>) -> String {
+    alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default()
+}
+
+/// The button that the script shows where the browser has passkeys, with what one is to sign, if that is known already.
+fn passkey(options: Option<&str>) -> String {
+    format!(
+        "<input type=\"hidden\" name=\"credential\"><button type=\"button\" id=\"passkey\" data-options=\"{}\" hidden>\
+         Use a passkey</button><p id=\"told\" role=\"status\"></p>",
+        escaped(options.unwrap_or_default())
+    )
+}
+
+fn script() -> String {
+    format!("<script>{PASSKEY}</script>")
 }
 
 /// Asks for the code that a device shows.
 pub(super) fn user_code(status: StatusCode, csrf_token: &str, code: &str, alert: Option<&str>) -> Response {
-    let alert = alert.map(|text| format!("<p role=\"alert\">{}</p>", escaped(text))).unwrap_or_default();
+    let alert = alerting(alert);
     let body = format!(
         "{alert}<p>Type the code that your device shows.</p><form method=\"post\" action=\"/oauth/device\">\
          <input type=\"hidden\" name=\"csrf_token\" value=\"{csrf}\"><label>Code<input name=\"user_code\" value=\"{code}\" \
@@ -189,6 +246,14 @@ mod tests {
     fn what_others_write_is_text() {
         assert_eq!(escaped("<b a=\"x\" b='y'>&amp;"), "&lt;b a=&quot;x&quot; b=&#39;y&#39;&gt;&amp;amp;");
         assert_eq!(escaped("\u{202e}evil\u{202c}"), "evil");
+    }
+
+    #[test]
+    fn where_a_passkey_is_offered_its_script_runs_and_nothing_else() {
+        let response = sign_in(StatusCode::OK, "/oauth/device", None, "");
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains(&format!("script-src {};", source(PASSKEY))) && !policy.contains("unsafe"), "{policy}");
+        assert!(!PASSKEY.contains("</") && !PASSKEY.contains("innerHTML"));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use super::{app_of, authenticate, page};
 use crate::app::App;
 use crate::error::{Code, Error};
 use crate::factors::proof::FactorProof;
-use crate::field::Secret;
+use crate::field::{AnyJson, Secret};
 use crate::sessions::hand_out::HandedOut;
-use crate::sessions::sign_in::{Asked, SignedIn, complete, sign_in as prove};
+use crate::sessions::sign_in::{Asked, SignedIn, by_passkey, complete, send_code, sign_in as prove, waiting};
 
 /// `POST /oauth/sign-in`.
 pub(crate) async fn sign_in(mut request: Request) -> poem::Result<Response> {
@@ -38,6 +38,15 @@ async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Re
     if let Some(token) = form.get("token") {
         return second_step(app, request, form, (to, &also), token).await;
     }
+    if let Some(credential) = form.get("credential") {
+        let Ok(credential) = serde_json::from_str::<AnyJson>(credential) else {
+            return again(StatusCode::BAD_REQUEST, "This is not what a passkey answers.", &also);
+        };
+        return match by_passkey(app, request, Kind::Browser, None, &credential).await {
+            Ok((_, handed)) => Ok(goes_on(to, &handed)),
+            Err(error) => again(error.code().status(), alert(error)?, &also),
+        };
+    }
     let (Some(Ok(email)), Some(password)) = (form.get("email").map(str::parse::<Email>), form.get("password")) else {
         return again(StatusCode::BAD_REQUEST, "Write your e-mail address and your password.", &also);
     };
@@ -47,23 +56,27 @@ async fn signed_in(app: &App, request: &Request, form: &Parameters) -> Result<Re
     };
     match prove(app, request, asked, &password).await {
         Ok(SignedIn::Open(_, handed)) => Ok(goes_on(to, &handed)),
-        Ok(SignedIn::Pending(pending)) => {
-            Ok(page::second_step(StatusCode::OK, to, pending.token.expose(), None, &also))
-        }
-        Err(error) => {
-            let alert = match error.code() {
-                Code::WrongCredentials => "The e-mail address or the password is wrong.",
-                Code::AccountSuspended => "This account was suspended; ask whoever runs the platform.",
-                Code::TooManyRequests => "There were too many attempts; wait a while.",
-                Code::WrongState => "Browsers are signed in over https:// only.",
-                _ => return Err(error),
-            };
-            again(error.code().status(), alert, &also)
-        }
+        Ok(SignedIn::Pending(pending)) => Ok(page::second_step(StatusCode::OK, to, &pending, None, &also)),
+        Err(error) => again(error.code().status(), alert(error)?, &also),
     }
 }
 
-/// The second step: a code that a device shows, that was sent by mail, or one of those that are left when it is lost.
+/// What somebody is told who was not signed in. What he can do nothing about is answered as it is.
+fn alert(error: Error) -> Result<&'static str, Error> {
+    Ok(match error.code() {
+        Code::WrongCredentials => "The e-mail address or the password is wrong.",
+        Code::WrongFactor => "This proves nothing: it is wrong, was used before, or took too long.",
+        Code::AccountSuspended => "This account was suspended; ask whoever runs the platform.",
+        Code::SignInRefused => {
+            "Your organization does not let you sign in from here, or as often; ask one of its owners."
+        }
+        Code::TooManyRequests => "There were too many attempts; wait a while.",
+        Code::WrongState => "Browsers are signed in over https:// only.",
+        _ => return Err(error),
+    })
+}
+
+/// The second step: a code that a device shows, that was sent, or one of those that are left when it is lost; or a passkey.
 async fn second_step(
     app: &App,
     request: &Request,
@@ -71,21 +84,36 @@ async fn second_step(
     (to, also): (&str, &str),
     token: &str,
 ) -> Result<Response, Error> {
-    let again = |status, alert: &str| Ok(page::second_step(status, to, token, Some(alert), also));
-    let (Ok(kept), Some(Ok(code))) = (token.parse::<Secret>(), form.get("code").map(str::parse::<Secret>)) else {
-        return again(StatusCode::BAD_REQUEST, "Write the code.");
+    let over = || {
+        let alert = "It took too long, or was tried too often. Sign in again.";
+        Ok(page::sign_in(Code::InvalidSignIn.status(), to, Some(alert), also))
     };
-    match complete(app, request, &kept, &FactorProof::typed(code), "").await {
-        Ok((_, handed)) => Ok(goes_on(to, &handed)),
-        Err(error) => match error.code() {
-            Code::WrongFactor => again(error.code().status(), "The code is wrong, or was used before."),
-            Code::TooManyRequests => again(error.code().status(), "There were too many attempts; wait a while."),
-            Code::InvalidSignIn => {
-                let alert = "It took too long, or was tried too often. Sign in again.";
-                Ok(page::sign_in(error.code().status(), to, Some(alert), also))
+    let Ok(token) = token.parse::<Secret>() else { return over() };
+    let again = async |status, alert: &str| match waiting(app, request, &token).await {
+        Ok(pending) => Ok(page::second_step(status, to, &pending, Some(alert), also)),
+        Err(error) if error.code() == Code::InvalidSignIn => over(),
+        Err(error) => Err(error),
+    };
+    if let Some(factor) = form.get("send") {
+        let Ok(factor) = factor.parse() else { return Ok(out_of_order("there is no such device")) };
+        return match send_code(app, request, &token, factor).await {
+            Ok(_) => {
+                again(StatusCode::OK, "A code is on its way. Those that were sent before are good for nothing.").await
             }
-            _ => Err(error),
-        },
+            Err(error) if error.code() == Code::InvalidSignIn => over(),
+            Err(error) => again(error.code().status(), alert(error)?).await,
+        };
+    }
+    let credential = form.get("credential").map(serde_json::from_str::<AnyJson>);
+    let proof = match (credential, form.get("code").map(str::parse::<Secret>)) {
+        (Some(Ok(credential)), _) => FactorProof::signed(credential),
+        (_, Some(Ok(code))) => FactorProof::typed(code),
+        _ => return again(StatusCode::BAD_REQUEST, "Write the code.").await,
+    };
+    match complete(app, request, &token, &proof, "").await {
+        Ok((_, handed)) => Ok(goes_on(to, &handed)),
+        Err(error) if error.code() == Code::InvalidSignIn => over(),
+        Err(error) => again(error.code().status(), alert(error)?).await,
     }
 }
 

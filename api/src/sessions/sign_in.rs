@@ -160,9 +160,34 @@ async fn wait(
         Ok(expires_at)
     });
     let expires_at = kept.await?;
-    let has_passkey = factors.iter().any(|factor| factor.kind == factors::Kind::Passkey);
-    let passkey = if has_passkey { passkeys::to_prove(app, person, Purpose::SecondStep).await? } else { None };
+    let passkey = to_sign(app, person, &factors).await?;
     Ok(Pending { token, expires_at, factors, recovery_codes, passkey, mailed_code: mailed_code.is_some() })
+}
+
+/// What one of the person's passkeys is to sign, if he has any.
+async fn to_sign(app: &App, person: PersonId, factors: &[Factor]) -> Result<Option<Challenge>, Error> {
+    if !factors.iter().any(|factor| factor.kind == factors::Kind::Passkey) {
+        return Ok(None);
+    }
+    passkeys::to_prove(app, person, Purpose::SecondStep).await
+}
+
+/// A sign-in that still waits for its second step. What a passkey is to sign is new.
+pub(crate) async fn waiting(app: &App, request: &Request, token: &Secret) -> Result<Pending, Error> {
+    let found = awaited(app, request, token).await?;
+    let token = SignInToken::parse(token.expose()).map_err(|_| cannot_go_on())?;
+    let mut tx = app.db.person(found.person).await?;
+    let factors = factors::confirmed(&mut tx, found.person).await?;
+    let left = recovery::left(&mut tx, found.person).await?;
+    drop(tx);
+    Ok(Pending {
+        token,
+        expires_at: found.expires_at,
+        recovery_codes: left.is_some_and(|left| left.count > 0),
+        passkey: to_sign(app, found.person, &factors).await?,
+        mailed_code: found.has_mailed_code(),
+        factors,
+    })
 }
 
 /// Completes a sign-in with a second factor.
@@ -198,7 +223,7 @@ pub(crate) async fn complete(
 }
 
 /// Sends a code to one of the factors of somebody whose sign-in waits for its second step.
-pub(super) async fn send_code(
+pub(crate) async fn send_code(
     app: &App,
     request: &Request,
     token: &Secret,

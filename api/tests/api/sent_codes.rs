@@ -17,7 +17,7 @@ fn credentials() -> Value {
 }
 
 /// The newest code that was sent to this number or address.
-async fn newest(platform: &Platform, to: &str) -> String {
+pub async fn newest(platform: &Platform, to: &str) -> String {
     let all = letters(platform, OrganizationId::PLATFORM).await;
     let letter = all.iter().rfind(|letter| letter.recipient == to && letter.kind == "second_factor_code").unwrap();
     let text = &letter.content.as_ref().unwrap().text;
@@ -30,7 +30,7 @@ async fn ada(platform: &Platform) -> Human {
     platform.signed_in(id, EMAIL).await
 }
 
-async fn with_phone(platform: &Platform, human: &Human) -> String {
+pub async fn with_phone(platform: &Platform, human: &Human) -> String {
     let begun = human.post("/me/factors/sms", &json!({ "name": "Telephone", "phone": "+43 660 1234567" })).await;
     let begun = begun.expect(201);
     assert_eq!((&begun["sent_to"], &begun["confirmed"]), (&json!("+43…67"), &json!(false)));

@@ -39,6 +39,12 @@ impl Pending {
         self.mailed_code.as_ref().map(|kept| constant_time_eq(kept, &code_digest(self.person, code)))
     }
 
+    /// Whether a code was sent by mail.
+    #[must_use]
+    pub const fn has_mailed_code(&self) -> bool {
+        self.mailed_code.is_some()
+    }
+
     /// Whether the client that began it goes on with it.
     #[must_use]
     pub fn is_of(&self, user_agent: Option<&str>) -> bool {

@@ -5,6 +5,7 @@ mod attacks;
 mod clients;
 mod code;
 mod device;
+mod second_step;
 mod tokens;
 
 use base64::Engine as _;
