@@ -13,14 +13,23 @@ async function asked() {
 
 async function sign() {
   told.textContent = "";
+  let options;
   try {
-    const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(await asked());
+    options = await asked();
+    const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(options);
     const credential = await navigator.credentials.get({ publicKey });
     form.elements.credential.value = JSON.stringify(credential.toJSON());
     form.submit();
   } catch (error) {
-    told.textContent = error.name === "NotAllowedError" ? "No passkey was used. Try again, or sign in otherwise." : error.message;
+    told.textContent = why(error, options);
   }
+}
+
+function why(error, options) {
+  // They are for the name of the platform, whatever else it is reached by.
+  if (error.name === "SecurityError") return `Passkeys are for ${options.rpId} only. Go on there, or sign in otherwise.`;
+  if (error.name === "NotAllowedError") return "No passkey was used. Try again, or sign in otherwise.";
+  return error.message;
 }
 
 if (window.PublicKeyCredential?.parseRequestOptionsFromJSON) {

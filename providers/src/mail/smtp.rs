@@ -5,7 +5,10 @@ use std::{error::Error as StdError, io, str::FromStr as _, time::Duration};
 use async_trait::async_trait;
 use lettre::{
     Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
-    message::{Mailbox, MultiPart},
+    message::{
+        Mailbox, MultiPart,
+        header::{HeaderName, HeaderValue},
+    },
     transport::smtp::{
         self,
         authentication::Credentials,
@@ -148,7 +151,11 @@ impl SmtpMail {
             builder = builder.reply_to(Mailbox::new(None, address(reply_to, "reply-to")?));
         }
         let parts = MultiPart::alternative_plain_html(letter.text.clone(), letter.html.clone());
-        builder.multipart(parts).map_err(|error| Error::Protocol(error.into()))
+        let mut message = builder.multipart(parts).map_err(|error| Error::Protocol(error.into()))?;
+        // Programs that answer letters leave it alone (RFC 3834).
+        let by_itself = HeaderName::new_from_ascii_str("Auto-Submitted");
+        message.headers_mut().insert_raw(HeaderValue::new(by_itself, "auto-generated".to_owned()));
+        Ok(message)
     }
 }
 
