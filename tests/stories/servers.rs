@@ -53,8 +53,7 @@ pub(crate) async fn asked_at(
     };
     let ssh_key = keys::ensure(&mut tx, live.sealing_keys()).await.unwrap();
     let (labels, options) = (BTreeMap::new(), Options::default());
-    let new =
-        NewServer { name, cloud, credential, region, size, image, labels: &labels, options: &options };
+    let new = NewServer { name, cloud, credential, region, size, image, labels: &labels, options: &options };
     let server = servers::insert(&mut tx, &new, ssh_key).await.unwrap();
     let stack = servers::find(&mut tx, server).await.unwrap().unwrap().stack;
     let run = runs::insert(&mut tx, stack, RunKind::Provision, "story").await.unwrap();

@@ -99,7 +99,11 @@ impl FromStr for User {
         if let Some((first, last)) = text.split_once('-')
             && let (Some(first), Some(last)) = (number(first.trim()), number(last.trim()))
         {
-            return if first <= last && last - first < MOST_USERS { Ok(Self::Each { first, last }) } else { Err(wrong()) };
+            return if first <= last && last - first < MOST_USERS {
+                Ok(Self::Each { first, last })
+            } else {
+                Err(wrong())
+            };
         }
         let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let found = known.lines().find_map(|line| {
@@ -263,7 +267,9 @@ impl Confinement {
     async fn works(&self, root: &Path) -> Result<(), String> {
         let what = match self.level {
             Level::Limits => return Ok(()),
-            Level::User if self.user.is_none() => return Err("the worker is not root, and nobody else can run".to_owned()),
+            Level::User if self.user.is_none() => {
+                return Err("the worker is not root, and nobody else can run".to_owned());
+            }
             Level::User => "nobody else can run here",
             Level::Sandbox if self.tools.bubblewrap.is_none() => return Err("bubblewrap is not installed".to_owned()),
             Level::Sandbox => "bubblewrap makes no sandbox here",
@@ -295,7 +301,12 @@ impl Confinement {
     pub(super) fn loosely(&self) -> Vec<String> {
         let mut through = self.limited();
         if let Some(setpriv) = &self.tools.setpriv {
-            through.extend([shown(setpriv), "--pdeathsig=KILL".to_owned(), "--no-new-privs".to_owned(), "--".to_owned()]);
+            through.extend([
+                shown(setpriv),
+                "--pdeathsig=KILL".to_owned(),
+                "--no-new-privs".to_owned(),
+                "--".to_owned(),
+            ]);
         }
         through.extend(self.interruptible());
         through

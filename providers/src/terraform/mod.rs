@@ -446,9 +446,17 @@ impl Workspace {
         events: &Sender<Event>,
         stop: impl Future<Output = ()> + Send,
     ) -> Result<(), Trouble> {
-        let mut wrong: Vec<Diagnostic> = Vec::new();
+        let (mut wrong, mut lines): (Vec<Diagnostic>, usize) = (Vec::new(), 0);
         let on_line = |line: &str| {
-            let Some(event) = stream::read(line) else { return };
+            let Some(mut event) = stream::read(line) else { return };
+            if let Event::Line(line) = &mut event {
+                lines += 1;
+                match lines.cmp(&LINES) {
+                    std::cmp::Ordering::Less => {}
+                    std::cmp::Ordering::Equal => "what it says further is not told".clone_into(line),
+                    std::cmp::Ordering::Greater => return,
+                }
+            }
             if let Event::Diagnostic(diagnostic) = &event
                 && diagnostic.is_error()
                 && wrong.len() < 20
@@ -530,11 +538,15 @@ impl Workspace {
     }
 }
 
+/// Lines for people that are told of one thing it does: there has to be room for what comes of it.
+const LINES: usize = 1_500;
+
 /// Bytes of a value that are read. It is one line.
 const LARGEST_VALUE: usize = 64 * 1024 * 1024;
 
 /// What Go says when it gets no memory.
-const OUT_OF_MEMORY: &[&str] = &["runtime: out of memory", "runtime: cannot allocate memory", "failed to create new OS thread"];
+const OUT_OF_MEMORY: &[&str] =
+    &["runtime: out of memory", "runtime: cannot allocate memory", "failed to create new OS thread"];
 
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,13 @@ fn write(part: &str, forms: &mut BTreeSet<String>) {
     }
 }
 
+/// A text in hexadecimal digits.
+#[cfg(test)]
+pub(super) fn in_hex(text: &str) -> String {
+    let digit = |number: u8| char::from_digit(number.into(), 16);
+    text.bytes().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +149,7 @@ mod tests {
                 for written in [
                     base64::engine::general_purpose::STANDARD.encode(&text),
                     URL_SAFE_NO_PAD.encode(&text),
-                    text.bytes().map(|byte| format!("{byte:02x}")).collect(),
+                    in_hex(&text),
                     text.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e"),
                 ] {
                     // No more of it than the rest of a byte is left at its ends.

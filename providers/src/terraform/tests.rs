@@ -93,7 +93,11 @@ fn backend_of(store: &Arc<InMemory>) -> Arc<dyn StateStore> {
 const TOKEN: &str = "a-token-of-one-run";
 
 /// A run that is confined.
-fn run_of<'a>(configuration: &'a Value, environment: &'a [(String, String)], secrets: &'a [String]) -> NewWorkspace<'a> {
+fn run_of<'a>(
+    configuration: &'a Value,
+    environment: &'a [(String, String)],
+    secrets: &'a [String],
+) -> NewWorkspace<'a> {
     NewWorkspace { name: "run_1", configuration, files: &[], environment, secrets, confined: true }
 }
 
@@ -248,7 +252,8 @@ async fn a_run_that_is_told_to_stop_saves_what_it_made_and_leaves_nothing_runnin
         workspace.init(&events, std::future::pending()).await.unwrap();
         let planned = workspace.plan(false, &events, std::future::pending()).await.unwrap();
         let sleeps = format!("sleep {nap}");
-        let stop = eventually("it sleeps", || running(&sleeps).iter().filter(|it| it.starts_with("sleep")).count() == 2);
+        let stop =
+            eventually("it sleeps", || running(&sleeps).iter().filter(|it| it.starts_with("sleep")).count() == 2);
         let stopped = workspace.apply(&planned.bytes, &events, stop).await.unwrap_err();
         assert!(matches!(stopped, Trouble::Stopped), "{stopped}");
         let state = String::from_utf8(store.state.lock().unwrap().clone().unwrap()).unwrap();
@@ -346,8 +351,8 @@ async fn what_is_confined_sees_and_changes_nothing_but_its_own() {
         let configuration = json!({});
         // As the worker it could do all of it.
         let harmless = if level == Level::Limits { "yes" } else { "" };
-        let environment =
-            [("SECRET_FILE", secret.to_str().unwrap()), ("HARMLESS", harmless)].map(|(name, value)| (name.into(), value.into()));
+        let environment = [("SECRET_FILE", secret.to_str().unwrap()), ("HARMLESS", harmless)]
+            .map(|(name, value)| (name.into(), value.into()));
         let workspace = terraform.workspace(run_of(&configuration, &environment, &[])).await.unwrap();
         let (events, told) = mpsc::channel(1_000);
         // What it cannot do is no error.
@@ -537,7 +542,10 @@ fn credentials() -> Vec<(Vendor, Vec<(&'static str, String)>)> {
             ],
         ),
         (Vendor::Digitalocean, vec![("token", "dop_v1_5f2d1cafe0ddba11decade5eed".to_owned())]),
-        (Vendor::Hetzner, vec![("token", "hCl0udT0kenThatN0b0dyMaySee42hCl0udT0kenThatN0b0dyMaySee42Abcdef".to_owned())]),
+        (
+            Vendor::Hetzner,
+            vec![("token", "hCl0udT0kenThatN0b0dyMaySee42hCl0udT0kenThatN0b0dyMaySee42Abcdef".to_owned())],
+        ),
     ]
 }
 
@@ -556,10 +564,10 @@ fn traces(members: &[(&str, String)]) -> Vec<String> {
     let mut traces = Vec::new();
     for part in parts.iter().filter(|part| members.iter().any(|(_, value)| value.contains(**part))) {
         traces.push((*part).to_owned());
-        traces.push(part.bytes().map(|byte| format!("{byte:02x}")).collect());
+        traces.push(scrub::in_hex(part));
         for before in 0..3 {
             let whole = base64::engine::general_purpose::STANDARD.encode([&[0; 2][..before], part.as_bytes()].concat());
-            traces.push(whole[4..20].to_owned());
+            traces.push(whole.chars().skip(4).take(16).collect());
         }
     }
     traces

@@ -96,7 +96,17 @@ impl Machine {
         for (own, there) in [("local", "/usr/local"), ("etc", "/etc"), ("run", "/run"), ("home", "/home")] {
             process.arg("--bind").arg(directory.join(own)).arg(there);
         }
-        process.args(["--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin", "--symlink", "usr/lib", "/lib"]);
+        process.args([
+            "--symlink",
+            "usr/bin",
+            "/bin",
+            "--symlink",
+            "usr/sbin",
+            "/sbin",
+            "--symlink",
+            "usr/lib",
+            "/lib",
+        ]);
         process.args(["--symlink", "usr/lib64", "/lib64", "--dir", "/var", "--symlink", "/run", "/var/run"]);
         process.args(["--dir", "/root", "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev"]);
         process.args(["/usr/sbin/sshd", "-D", "-e", "-p", &port.to_string()]).env_clear();

@@ -100,7 +100,9 @@ impl Cloud {
             };
             let answer = if answer.is_null() { String::new() } else { answer.to_string() };
             let length = answer.len();
-            let head = format!("HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            );
             stream.write_all(head.as_bytes()).await.ok()?;
             stream.write_all(answer.as_bytes()).await.ok()?;
         }
