@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::process::{getegid, geteuid};
+use rustix::process::{Resource, getegid, geteuid, getrlimit};
 use serde::Deserialize;
 use tracing::warn;
 
@@ -314,14 +314,16 @@ impl Confinement {
 
     fn limited(&self) -> Vec<String> {
         let Some(prlimit) = &self.tools.prlimit else { return Vec::new() };
+        // Nobody but root gets more than he has.
+        let most = |of: Resource, wanted: u64| getrlimit(of).maximum.map_or(wanted, |ours| ours.min(wanted));
         let limits = &self.limits;
         vec![
             shown(prlimit),
             "--core=0".to_owned(),
-            format!("--data={}", limits.memory),
-            format!("--fsize={}", limits.file),
-            format!("--nofile={}", limits.files),
-            format!("--nproc={}", limits.processes),
+            format!("--data={}", most(Resource::Data, limits.memory)),
+            format!("--fsize={}", most(Resource::Fsize, limits.file)),
+            format!("--nofile={}", most(Resource::Nofile, limits.files)),
+            format!("--nproc={}", most(Resource::Nproc, limits.processes)),
             "--".to_owned(),
         ]
     }
