@@ -30,6 +30,9 @@ const TOGETHER: usize = 20;
 /// The longest they may take.
 const LONGEST: Duration = Duration::from_mins(5);
 
+/// The longest an event may be on its way once nothing else is done.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
 /// Pause between two events.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -148,7 +151,12 @@ async fn together(target: &Target, credential: &str, figures: &mut Figures) -> a
     }
     figures.note("parallel_ready", TOGETHER as f64);
     figures.note("parallel_ready_s", begun.elapsed().as_secs_f64());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Those that were posted last may still be on their way.
+    let last = Instant::now();
+    while sink.noted() < posted.len() {
+        anyhow::ensure!(last.elapsed() < ARRIVAL, "{} of {} events have arrived", sink.noted(), posted.len());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let received = sink.times();
     let arrived = posted.iter().map(|(id, sent)| {
         let at = received.get(id).with_context(|| format!("{id} has not arrived"))?;

@@ -57,6 +57,11 @@ impl Sink {
         self.received.when.replace(Some(HashMap::new()));
     }
 
+    /// Of how many events it is noted so far when they were received.
+    pub fn noted(&self) -> usize {
+        self.received.when.borrow().as_ref().map_or(0, HashMap::len)
+    }
+
     /// When the events were received, by `webhook-id`.
     pub fn times(&self) -> HashMap<String, Instant> {
         self.received.when.take().unwrap_or_default()

@@ -25,32 +25,35 @@ use sqlx::PgPool;
 const TOKEN: &str = "sandbox-a-token-nobody-may-see";
 
 /// What is asked for.
-struct Asked {
-    server: ServerId,
-    run: RunId,
-    job: JobId,
+pub(crate) struct Asked {
+    pub server: ServerId,
+    pub run: RunId,
+    pub job: JobId,
 }
 
-async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
+pub(crate) async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
+    let credential = Credential::Sandbox { token: TOKEN.to_owned() };
+    asked_at(live, actor, name, &credential, ["sandbox-1", "small", "debian-12"]).await
+}
+
+/// Asks for a server of a region, a size and an image.
+pub(crate) async fn asked_at(
+    live: &Live,
+    actor: &Actor,
+    name: &str,
+    credential: &Credential,
+    [region, size, image]: [&str; 3],
+) -> Asked {
+    let cloud = credential.cloud();
     let mut tx = actor.begin().await;
     let known = credentials::list(&mut tx, Window::new(Order::Ascending, 1)).await.unwrap();
-    let credential = if let Some(known) = known.first() {
-        known.id
-    } else {
-        let credential = Credential::Sandbox { token: TOKEN.to_owned() };
-        credentials::insert(&mut tx, live.sealing_keys(), "sandbox", &credential).await.unwrap()
+    let credential = match known.first() {
+        Some(known) => known.id,
+        None => credentials::insert(&mut tx, live.sealing_keys(), cloud.as_str(), credential).await.unwrap(),
     };
     let ssh_key = keys::ensure(&mut tx, live.sealing_keys()).await.unwrap();
-    let new = NewServer {
-        name,
-        cloud: gantry_schema::credentials::Cloud::Sandbox,
-        credential,
-        region: "sandbox-1",
-        size: "small",
-        image: "debian-12",
-        labels: &BTreeMap::new(),
-        options: &Options::default(),
-    };
+    let (labels, options) = (BTreeMap::new(), Options::default());
+    let new = NewServer { name, cloud, credential, region, size, image, labels: &labels, options: &options };
     let server = servers::insert(&mut tx, &new, ssh_key).await.unwrap();
     let stack = servers::find(&mut tx, server).await.unwrap().unwrap().stack;
     let run = runs::insert(&mut tx, stack, RunKind::Provision, "story").await.unwrap();
@@ -60,7 +63,7 @@ async fn asked(live: &Live, actor: &Actor, name: &str) -> Asked {
     Asked { server, run, job }
 }
 
-async fn destroyed(actor: &Actor, id: ServerId) -> JobId {
+pub(crate) async fn destroyed(actor: &Actor, id: ServerId) -> JobId {
     let mut tx = actor.begin().await;
     let stack = servers::find(&mut tx, id).await.unwrap().unwrap().stack;
     let run = runs::insert(&mut tx, stack, RunKind::Destroy, "story").await.unwrap();
@@ -69,14 +72,14 @@ async fn destroyed(actor: &Actor, id: ServerId) -> JobId {
     job
 }
 
-async fn found(actor: &Actor, id: ServerId) -> Server {
+pub(crate) async fn found(actor: &Actor, id: ServerId) -> Server {
     let mut tx = actor.begin().await;
     let server = servers::find(&mut tx, id).await.unwrap().unwrap();
     tx.rollback().await.unwrap();
     server
 }
 
-async fn in_state(actor: &Actor, id: ServerId, state: ServerState) -> Server {
+pub(crate) async fn in_state(actor: &Actor, id: ServerId, state: ServerState) -> Server {
     eventually(&format!("the server is {state}"), async || {
         let server = found(actor, id).await;
         let given_up = server.state == ServerState::Failed && state == ServerState::Ready;
@@ -86,7 +89,7 @@ async fn in_state(actor: &Actor, id: ServerId, state: ServerState) -> Server {
     .await
 }
 
-async fn engine(live: &Live) -> Engine {
+pub(crate) async fn engine(live: &Live) -> Engine {
     live.engine_with(vec![(Queue::Provisioning, 8), (Queue::Default, 2), (Queue::Maintenance, 1)], |_| {}).await
 }
 
@@ -127,7 +130,7 @@ async fn silence(live: &Live, engine: Engine) {
         .unwrap();
 }
 
-fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let there = ["terraform", "tofu"].iter().any(|name| gantry_providers::terraform::process::find(name).is_some());
     if !there {
         println!("this story needs terraform or tofu in PATH, and is left out without");
@@ -136,7 +139,7 @@ fn is_there() -> bool {
 }
 
 /// Runs and machines that lie where Terraform works.
-fn left_behind(live: &Live) -> Vec<String> {
+pub(crate) fn left_behind(live: &Live) -> Vec<String> {
     let folders = ["runs", "machines"].map(|name| live.terraform.directory().join(name));
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     entries.map(|entry| entry.path().display().to_string()).collect()

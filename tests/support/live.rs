@@ -6,6 +6,7 @@ use std::time::Duration;
 use gantry_jobs::Queue;
 use gantry_jobs::doorbell::{self, Bell, Ringer};
 use gantry_providers::Providers;
+use gantry_providers::clouds::endpoints::Endpoints;
 use gantry_providers::hooks::SandboxHooks;
 use gantry_providers::terraform::{self, Terraform};
 use gantry_schema::db::Doorbell;
@@ -57,6 +58,7 @@ pub struct Live {
     pub namespace: String,
     /// What makes servers, in a directory of the test's own.
     pub terraform: Arc<Terraform>,
+    clouds: Arc<Endpoints>,
     redis_url: String,
     ids: Arc<IdMint>,
     sealing_keys: Arc<SealingKeys>,
@@ -77,6 +79,14 @@ impl Live {
     /// # Panics
     /// When a server does not answer.
     pub async fn new(owner: PgPool) -> Self {
+        Self::with(owner, |_| {}, Endpoints::default()).await
+    }
+
+    /// The same, with another Terraform than there is, and clouds elsewhere than they are.
+    ///
+    /// # Panics
+    /// When a server does not answer.
+    pub async fn with(owner: PgPool, adjust: impl FnOnce(&mut terraform::Config), clouds: Endpoints) -> Self {
         let redis_url = std::env::var("GANTRY_TEST_REDIS_URL")
             .or_else(|_| std::env::var("GANTRY_REDIS_URL"))
             .expect("GANTRY_TEST_REDIS_URL says where Redis is; scripts/test sets it");
@@ -90,9 +100,10 @@ impl Live {
         let db = Db::connect(options, 10, clock, ids.clone(), doorbell).await.expect("gantry_app may connect");
         let db = db.recording(sealing_keys.clone());
         let directory = Some(std::env::temp_dir().join(&namespace));
-        let terraform = terraform::Config { directory, sandbox: true, ..terraform::Config::default() };
-        let terraform = Arc::new(Terraform::new(terraform));
-        Self { owner, db, hooks: Arc::default(), redis, namespace, terraform, redis_url, ids, sealing_keys }
+        let mut config = terraform::Config { directory, sandbox: true, ..terraform::Config::default() };
+        adjust(&mut config);
+        let (terraform, clouds, hooks) = (Arc::new(Terraform::new(config)), Arc::new(clouds), Arc::default());
+        Self { owner, db, hooks, redis, namespace, terraform, clouds, redis_url, ids, sealing_keys }
     }
 
     /// What opens sealed secrets.
@@ -142,6 +153,7 @@ impl Live {
             options: (*self.owner.connect_options()).clone(),
             hooks: self.hooks.clone(),
             terraform: self.terraform.clone(),
+            clouds: self.clouds.clone(),
             sealing_keys: self.sealing_keys.clone(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -201,6 +213,7 @@ struct Own {
     options: PgConnectOptions,
     hooks: Arc<SandboxHooks>,
     terraform: Arc<Terraform>,
+    clouds: Arc<Endpoints>,
     sealing_keys: Arc<SealingKeys>,
 }
 
@@ -223,7 +236,7 @@ impl Own {
                 mail: Arc::new(gantry_providers::mail::SandboxMail::default()),
                 sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
                 terraform: self.terraform,
-                clouds: Arc::default(),
+                clouds: self.clouds,
             }),
             sealing_keys: self.sealing_keys,
             license_issuers: Arc::default(),

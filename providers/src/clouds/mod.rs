@@ -152,10 +152,14 @@ pub struct Template {
     pub patience: Duration,
     /// Whether it has to have Docker.
     pub needs_docker: bool,
+    /// Whether Terraform is confined to its directory. Clouds need nothing else, and their plugins are written by others. The
+    /// sandbox is not: it starts machines on the worker's own, which live on when the run has ended, and everything in it that
+    /// is run is the platform's own.
+    pub confined: bool,
 }
 
 impl Template {
-    /// One of which nothing comes: what is there is removed.
+    /// One of which nothing comes: what is there is removed. Nothing in it is run.
     #[must_use]
     pub fn of_nothing() -> Self {
         Self {
@@ -166,6 +170,7 @@ impl Template {
             currency: "USD",
             patience: Duration::ZERO,
             needs_docker: false,
+            confined: false,
         }
     }
 }

@@ -83,6 +83,7 @@ pub fn template(vendor: Vendor, wanted: &Blueprint<'_>, from: &Catalogue) -> Res
         currency: estimate.currency,
         patience: PATIENCE,
         needs_docker: true,
+        confined: true,
     })
 }
 
@@ -93,7 +94,7 @@ pub fn of_nothing(vendor: Vendor, region: &str) -> Template {
     if vendor == Vendor::Aws {
         configuration["provider"]["aws"]["region"] = literal(region).into();
     }
-    Template { configuration, ..Template::of_nothing() }
+    Template { configuration, confined: true, ..Template::of_nothing() }
 }
 
 fn frame(vendor: Vendor) -> Value {

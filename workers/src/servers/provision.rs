@@ -48,7 +48,7 @@ impl Run for ProvisionServer {
 
 async fn provision(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
     let template = work.template(cx).await?;
-    let place = work.place(cx, &template).await?;
+    let place = work.place(cx, teller, &template).await?;
     place.workspace.init(teller.events(), cx.stopped()).await?;
     let begun = match work.run.state {
         RunState::Approved => false,
