@@ -445,7 +445,7 @@ Y29tAQ==";
         let kept = seed(&openssh(OWN)).unwrap();
         assert_eq!(keys::public_key(kept.expose_secret()).as_deref(), Some(ED25519));
         assert!(seed(&openssh(OWN).replace('\n', "\r\n")).is_ok());
-        let changed = openssh(&OWN.replace("Kgx", "Kgy"));
+        let changed = openssh(&OWN.replace("KgXp", "KgYp"));
         for (text, wrong) in [
             (openssh(LOCKED), NotPrivate::Passphrase),
             ("-----BEGIN ENCRYPTED PRIVATE KEY-----".to_owned(), NotPrivate::Passphrase),
