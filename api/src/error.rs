@@ -142,6 +142,9 @@ codes! {
     /// Its state does not allow it.
     WrongState = "wrong_state", CONFLICT, "The state it is in does not allow this",
         "Get it again, and decide by the state it is in.";
+    /// Nobody made it.
+    NotMadeHere = "not_made_here", CONFLICT, "The platform did not make it",
+        "What was connected has nothing that was planned: leave this to what the platform made.";
     /// The caller could not go on.
     WouldLockOut = "would_lock_out", CONFLICT, "The caller would lock himself out",
         "Let in where you ask from, or send it with `force`.";
@@ -610,6 +613,15 @@ impl From<gantry_schema::credentials::queries::CredentialError> for Error {
 }
 
 impl AsDatabase for gantry_schema::credentials::queries::CredentialError {
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl AsDatabase for gantry_schema::servers::keys::SshKeyError {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) => Some(error),

@@ -53,6 +53,7 @@ mod scope;
 pub mod servers;
 pub mod sessions;
 pub mod sort;
+pub mod ssh_keys;
 mod standing;
 mod strict;
 pub mod tag;
@@ -113,7 +114,14 @@ type Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
+    (
+        credentials::CloudCredentials,
+        cloud_catalogues::CloudCatalogues,
+        ssh_keys::SshKeys,
+        servers::Servers,
+        servers::ConnectedServers,
+        servers::ServerRuns,
+    ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
@@ -162,7 +170,14 @@ const FEATURES: Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
+    (
+        credentials::CloudCredentials,
+        cloud_catalogues::CloudCatalogues,
+        ssh_keys::SshKeys,
+        servers::Servers,
+        servers::ConnectedServers,
+        servers::ServerRuns,
+    ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),

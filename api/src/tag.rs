@@ -46,7 +46,10 @@ pub enum Tag {
     /// What opens accounts at clouds.
     #[oai(rename = "Cloud credentials")]
     CloudCredentials,
-    /// Machines on the organization's own cloud accounts, and what is done with them.
+    /// With what the platform gets into servers.
+    #[oai(rename = "SSH keys")]
+    SshKeys,
+    /// Machines on the organization's own cloud accounts, machines that were there already, and what is done with them.
     Servers,
     /// What happened, and is told to receivers.
     Events,

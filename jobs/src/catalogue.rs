@@ -63,6 +63,7 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::messages::SendMessage>(),
         internal::<crate::servers::ProvisionServer>(),
         internal::<crate::credentials::CheckCredential>(),
+        internal::<crate::servers::ConnectServer>(),
         internal::<crate::servers::DestroyServer>(),
         internal::<crate::servers::EstimateServer>(),
         internal::<crate::servers::LookAtServer>(),

@@ -66,7 +66,7 @@ impl Job for EstimateServer {
     const POLICY: Policy = Policy::new(Queue::Default).attempts(3);
 }
 
-/// Removes a server and everything that was made for it.
+/// Removes a server and everything that was made for it. One that was connected is forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestroyServer {
     /// What is done.
@@ -78,6 +78,28 @@ pub struct DestroyServer {
 impl Job for DestroyServer {
     const KIND: &'static str = "servers.destroy";
     const POLICY: Policy = POLICY;
+
+    fn concurrency(&self) -> Option<Concurrency> {
+        Some(one_for(self.stack))
+    }
+}
+
+/// Connects a machine that is there: gets in, and looks whether it is as it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectServer {
+    /// What is done.
+    pub run: RunId,
+    /// With what.
+    pub stack: StackId,
+}
+
+impl Job for ConnectServer {
+    const KIND: &'static str = "servers.connect";
+    const POLICY: Policy = Policy::new(Queue::Provisioning)
+        .attempts(5)
+        .timeout(Duration::from_mins(15))
+        .retry(Retry::Exponential { base: Duration::from_secs(2), cap: Duration::from_mins(1) })
+        .adding(Limit::Servers);
 
     fn concurrency(&self) -> Option<Concurrency> {
         Some(one_for(self.stack))

@@ -51,6 +51,8 @@ pub struct Config {
     pub sms: sms::Config,
     /// Servers.
     pub terraform: terraform::Config,
+    /// Machines that are there already.
+    pub ssh: ssh::Config,
     /// Where clouds are, if elsewhere than where they really are.
     pub clouds: Endpoints,
 }
@@ -68,6 +70,8 @@ pub struct Providers {
     pub terraform: Arc<Terraform>,
     /// Opens accounts at clouds.
     pub clouds: Arc<Endpoints>,
+    /// Gets into machines that are there already.
+    pub machines: Arc<ssh::Guard>,
 }
 
 impl Providers {
@@ -79,6 +83,7 @@ impl Providers {
             sms: config.sms.build()?,
             terraform: Arc::new(Terraform::new(config.terraform.clone())),
             clouds: Arc::new(config.clouds.clone()),
+            machines: Arc::new(ssh::Guard::new(&config.ssh)?),
         })
     }
 }

@@ -5,6 +5,7 @@
 mod attempts;
 mod audit;
 mod backlogs;
+mod connected_servers;
 mod controls;
 mod enqueue;
 mod feed;

@@ -167,7 +167,7 @@ async fn a_server_is_made_looked_at_and_removed_and_nothing_is_left(pool: PgPool
     // A command is run there, by whoever has the organization's key, and only where the right one answers.
     let at = server.place.clone().unwrap();
     let mut tx = acme.begin().await;
-    let key = keys::open(&mut tx, live.sealing_keys(), server.ssh_key).await.unwrap().unwrap();
+    let key = keys::open(&mut tx, live.sealing_keys(), server.ssh_key.unwrap()).await.unwrap().unwrap();
     let run = runs::find(&mut tx, asked.run).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     assert_eq!((run.state, run.plan.map(|plan| plan.add)), (RunState::Succeeded, Some(3)));
@@ -195,7 +195,7 @@ async fn a_server_is_made_looked_at_and_removed_and_nothing_is_left(pool: PgPool
 
     destroyed(&acme, asked.server).await;
     let gone = in_state(&acme, asked.server, ServerState::Destroyed).await;
-    assert_eq!((gone.credential, gone.destroyed_at.is_some()), (None, true));
+    assert_eq!((gone.credential, gone.ssh_key, gone.destroyed_at.is_some()), (None, None, true));
     let refused = ssh::connect(place, key.seed.expose_secret(), Duration::from_secs(10)).await.unwrap_err();
     assert!(matches!(refused, ssh::SshError::Unreachable { .. }), "{refused}");
     live.settled().await;

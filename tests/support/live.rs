@@ -8,6 +8,7 @@ use gantry_jobs::doorbell::{self, Bell, Ringer};
 use gantry_providers::Providers;
 use gantry_providers::clouds::endpoints::Endpoints;
 use gantry_providers::hooks::SandboxHooks;
+use gantry_providers::ssh::{Config as Machines, Guard};
 use gantry_providers::terraform::{self, Terraform};
 use gantry_schema::db::Doorbell;
 use gantry_schema::organizations::{self, NewOrganization};
@@ -237,6 +238,7 @@ impl Own {
                 sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
                 terraform: self.terraform,
                 clouds: self.clouds,
+                machines: Arc::new(Guard::new(&Machines { allow: vec!["127.0.0.1".to_owned()] })?),
             }),
             sealing_keys: self.sealing_keys,
             license_issuers: Arc::default(),

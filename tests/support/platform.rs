@@ -10,6 +10,7 @@ use gantry_providers::Providers;
 use gantry_providers::hooks::{HookSender, SandboxHooks};
 use gantry_providers::mail::SandboxMail;
 use gantry_providers::sms::SandboxSms;
+use gantry_providers::ssh::{Config as Machines, Guard};
 use gantry_providers::terraform::{self, Terraform};
 use gantry_schema::db::Doorbell;
 use gantry_schema::jobs::claim::{self, Claimed, Paused};
@@ -97,6 +98,9 @@ impl Platform {
                 sms: sms.clone(),
                 terraform: Arc::new(Terraform::new(terraform::Config::default())),
                 clouds: Arc::default(),
+                machines: Arc::new(
+                    Guard::new(&Machines { allow: vec!["127.0.0.1".to_owned()] }).expect("the system resolves names"),
+                ),
             }),
             sealing_keys,
             license_issuers: Arc::default(),

@@ -15,7 +15,7 @@ use gantry_jobs::{Retry, schedule};
 use gantry_providers::clouds::endpoints::Endpoints;
 use gantry_providers::hooks::{self, client};
 use gantry_providers::terraform::{Isolation, User};
-use gantry_providers::{Providers, mail, sms, terraform};
+use gantry_providers::{Providers, mail, sms, ssh, terraform};
 use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared, engine, registry};
@@ -102,7 +102,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
-    let (program, plugins, directory, sandbox, clouds, isolation, user) = (
+    let (program, plugins, directory, sandbox, clouds, isolation, user, machines) = (
         settings.optional::<PathBuf>("TERRAFORM"),
         settings.optional::<PathBuf>("TERRAFORM_PLUGINS"),
         settings.optional::<PathBuf>("PROVISIONING_DIRECTORY"),
@@ -110,6 +110,7 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.optional::<Endpoints>("CLOUD_ENDPOINTS"),
         settings.required::<Isolation>("TERRAFORM_ISOLATION"),
         settings.optional::<User>("TERRAFORM_USER"),
+        settings.optional::<Receivers>("SERVERS_ALLOW"),
     )
         .together()?;
     let user = user.unwrap_or_default();
@@ -139,12 +140,13 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
 
     let allow = allow.unwrap_or_default().entries().to_vec();
     let hooks = hooks::Config::Http(client::Config { allow_private, allow, ..client::Config::default() });
+    let ssh = ssh::Config { allow: machines.unwrap_or_default().entries().to_vec() };
     let runtime = Runtime {
         worker: ids.mint(),
         db,
         ledger,
         registry: Arc::new(registry),
-        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform, clouds })?),
+        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform, ssh, clouds })?),
         sealing_keys,
         license_issuers: issuers.unwrap_or_default().0.into(),
         news: None,

@@ -85,6 +85,7 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::messages::SendMessage>()
         .with::<gantry_jobs::servers::ProvisionServer>()
         .with::<gantry_jobs::credentials::CheckCredential>()
+        .with::<gantry_jobs::servers::ConnectServer>()
         .with::<gantry_jobs::servers::DestroyServer>()
         .with::<gantry_jobs::servers::EstimateServer>()
         .with::<gantry_jobs::servers::LookAtServer>()

@@ -1,5 +1,6 @@
 //! Servers: asked for, looked at, destroyed. Jobs make them; see `runs` for how far those are.
 
+mod connect;
 mod options;
 mod runs;
 
@@ -7,14 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use gantry_jobs::servers::{DestroyServer, EstimateServer, ProvisionServer};
+use gantry_jobs::servers::{ConnectServer, DestroyServer, EstimateServer, ProvisionServer};
 use gantry_jobs::{By, Job as _};
 use gantry_schema::organizations::Slug;
 use gantry_schema::organizations::needed::{ManageServers, ReadServers};
 use gantry_schema::servers::queries::{self as rows, Filter, NewServer as New};
 use gantry_schema::servers::runs as run_rows;
 use gantry_schema::servers::{self, Problem, RunKind, keys, watch};
-use gantry_schema::{CloudCredentialId, ServerId, TenantTx, credentials};
+use gantry_schema::{CloudCredentialId, ServerId, SshKeyId, TenantTx, credentials};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
@@ -36,6 +37,7 @@ use crate::paging::{Paged, Paging};
 use crate::sort::Newest;
 use crate::tag::Tag;
 
+pub use connect::ConnectedServers;
 use options::ServerOptions;
 pub use runs::ServerRuns;
 use runs::{PlannedChange, ServerRun};
@@ -76,17 +78,17 @@ text_type!(HostLabel, "host-label", |schema| {
 #[oai(rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 enum ServerState {
-    /// It is being made.
+    /// It is being made, or connected.
     Provisioning,
     /// Somebody has to say that it may cost as much.
     AwaitingApproval,
     /// It was looked at, and everything was as it has to be.
     Ready,
-    /// It could not be made, or is not as it has to be.
+    /// It could not be made or connected, or is not as it has to be.
     Failed,
-    /// It is being removed.
+    /// It is being removed, or forgotten.
     Destroying,
-    /// It is gone.
+    /// It is gone, or forgotten.
     Destroyed,
 }
 
@@ -116,10 +118,38 @@ impl From<ServerState> for servers::ServerState {
     }
 }
 
+/// How the platform came by a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+enum ServerKind {
+    /// It was made by the platform, and is removed by it.
+    Made,
+    /// It was there before, and was connected.
+    Connected,
+}
+
+impl From<servers::ServerKind> for ServerKind {
+    fn from(kind: servers::ServerKind) -> Self {
+        match kind {
+            servers::ServerKind::Made => Self::Made,
+            servers::ServerKind::Connected => Self::Connected,
+        }
+    }
+}
+
+impl From<ServerKind> for servers::ServerKind {
+    fn from(kind: ServerKind) -> Self {
+        match kind {
+            ServerKind::Made => Self::Made,
+            ServerKind::Connected => Self::Connected,
+        }
+    }
+}
+
 /// Something that was looked at.
 #[derive(Debug, Object)]
 struct ServerCheck {
-    /// What: `system`, `disk`, `memory`, `clock`, `docker`, `docker_socket`.
+    /// What: `system`, `disk`, `memory`, `clock`, `docker`, `docker_socket`; `install` is what was missing and was installed.
     name: String,
     /// Whether it is as it has to be.
     passed: bool,
@@ -152,14 +182,20 @@ struct Server {
     id: ServerId,
     /// Its host name.
     name: String,
-    /// Where it is.
-    cloud: CloudName,
+    /// How the platform came by it. One that was connected has no cloud, region, size and image.
+    kind: ServerKind,
+    /// Where it was made.
+    #[oai(skip_serializing_if_is_none)]
+    cloud: Option<CloudName>,
     /// Where there.
-    region: String,
+    #[oai(skip_serializing_if_is_none)]
+    region: Option<String>,
     /// How large it is.
-    size: String,
+    #[oai(skip_serializing_if_is_none)]
+    size: Option<String>,
     /// What it began with.
-    image: String,
+    #[oai(skip_serializing_if_is_none)]
+    image: Option<String>,
     /// The organization's own words for it.
     labels: BTreeMap<String, String>,
     /// What else was wanted of it.
@@ -192,6 +228,9 @@ struct Server {
     /// With what it was made; absent: it is gone.
     #[oai(skip_serializing_if_is_none)]
     credential_id: Option<CloudCredentialId>,
+    /// With what the platform gets in, see `GET /ssh-keys`; absent: it is gone.
+    #[oai(skip_serializing_if_is_none)]
+    ssh_key_id: Option<SshKeyId>,
     /// Somebody works on it: nobody is told that it cannot be reached.
     maintenance: bool,
     /// When the platform was last in.
@@ -216,6 +255,7 @@ struct Server {
 example!(Server, {
     "id": "srv_01h455vb4pex5vsknk084sn02q",
     "name": "web-1",
+    "kind": "made",
     "cloud": "sandbox",
     "region": "sandbox-1",
     "size": "small",
@@ -231,6 +271,7 @@ example!(Server, {
     "monthly_cost": 500,
     "currency": "USD",
     "credential_id": "crd_01h455vb4pex5vsknk084sn02q",
+    "ssh_key_id": "ssk_01h455vb4pex5vsknk084sn02q",
     "maintenance": false,
     "reached_at": "2026-01-15T12:05:04Z",
     "created_at": "2026-01-15T12:00:00Z",
@@ -252,6 +293,8 @@ struct NewServer {
     size: Word,
     /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`.
     image: Word,
+    /// With what the platform gets in; left out: with the organization's default key, which is made if there is none.
+    ssh_key_id: Option<SshKeyId>,
     /// The organization's own words for it: up to 20, each with up to 40 characters and a text of up to 100.
     labels: Option<BTreeMap<String, String>>,
     /// What else is wanted of it.
@@ -316,8 +359,10 @@ impl Servers {
         app: Data<&App>,
         /// Only those in this state.
         state: Query<Option<ServerState>>,
-        /// Only those there.
+        /// Only those that were made there.
         cloud: Query<Option<CloudName>>,
+        /// Only those that the platform came by like this.
+        kind: Query<Option<ServerKind>>,
         /// Only those with this label: `team`, or `team=shop`.
         label: Query<Option<String>>,
         paging: Paging<Newest>,
@@ -331,6 +376,7 @@ impl Servers {
         let filter = Filter {
             state: state.0.map(Into::into),
             cloud: cloud.0.map(Into::into),
+            kind: kind.0.map(Into::into),
             label: match label.split_once('=') {
                 Some((label, text)) => Some((label, Some(text))),
                 None => Some((label.as_str(), None)).filter(|(label, _)| !label.is_empty()),
@@ -365,7 +411,7 @@ impl Servers {
         let create = once.run(&caller, organization, async |tx| {
             let credential = credentials::queries::find(tx, body.credential_id).await?;
             let credential = credential.ok_or_else(|| Error::not_found(body.credential_id).at("credential_id"))?;
-            let ssh_key = keys::ensure(tx, &app.sealing).await?;
+            let ssh_key = ssh_key(tx, &app, body.ssh_key_id).await?;
             let (name, region) = (body.name.to_string(), body.region.as_str());
             let new = New {
                 name: &name,
@@ -415,7 +461,9 @@ impl Servers {
             options: body.options.unwrap_or_default().read()?,
         };
         labels(body.labels.unwrap_or_default())?;
+        let key = body.ssh_key_id;
         let estimate = once.run(&caller, organization, async |tx| {
+            known_key(tx, key).await?;
             let known = credentials::queries::find(tx, job.credential).await?;
             known.ok_or_else(|| Error::not_found(job.credential).at("credential_id"))?;
             let asked_for = job.clone().request().enqueue(tx, by).await?;
@@ -440,7 +488,8 @@ impl Servers {
 
     /// Destroy a server
     ///
-    /// With everything that was made for it. Whatever else was to be done with it is not done any more.
+    /// With everything that was made for it. Whatever else was to be done with it is not done any more. One that was connected is
+    /// only forgotten: nothing on the machine is changed, and the public key that it was told to let in stays there.
     ///
     /// Refused as `wrong_state` when it is gone.
     #[oai(path = "/:server", method = "delete", operation_id = "destroyServer")]
@@ -459,14 +508,18 @@ impl Servers {
             if server.state == servers::ServerState::Destroyed {
                 return Err(Error::new(Code::WrongState, "the server is gone already"));
             }
-            let run = asked(tx, &server, RunKind::Destroy, by).await?;
+            let kind = match server.kind {
+                servers::ServerKind::Made => RunKind::Destroy,
+                servers::ServerKind::Connected => RunKind::Forget,
+            };
+            let run = asked(tx, &server, kind, by).await?;
             tx.audit().called(&server.name);
             Ok(Begun::Begun(Json(run)))
         });
         destroy.await
     }
 
-    /// Try again to make a server
+    /// Try again to make or connect a server
     ///
     /// From where it stands: what was made already stays, what is missing is made, and it is looked at once more.
     ///
@@ -484,12 +537,16 @@ impl Servers {
         let retry = once.run(&caller, organization, async |tx| {
             rows::lock(tx, id).await?;
             let server = find(tx, id).await?;
-            if server.state != servers::ServerState::Failed || server.credential.is_none() {
+            let (kind, is_there) = match server.kind {
+                servers::ServerKind::Made => (RunKind::Provision, server.credential.is_some()),
+                servers::ServerKind::Connected => (RunKind::Connect, true),
+            };
+            if server.state != servers::ServerState::Failed || !is_there {
                 return Err(Error::new(Code::WrongState, "it has not failed; only what failed is tried again"));
             }
             not_under_way(tx, &server).await?;
             rows::set_state(tx, id, servers::ServerState::Provisioning).await?;
-            let run = asked(tx, &server, RunKind::Provision, by).await?;
+            let run = asked(tx, &server, kind, by).await?;
             tx.audit().called(&server.name);
             Ok(Begun::Begun(Json(run)))
         });
@@ -501,7 +558,7 @@ impl Servers {
     /// As it is done once a day by itself. Where something differs, the run waits in `awaiting_approval` with a plan that puts it
     /// right; nothing is changed before somebody approves it.
     ///
-    /// Refused as `wrong_state` when it is not ready, or something is being done with it.
+    /// Refused as `wrong_state` when it is not ready, or something is being done with it; as `not_made_here` when it was connected.
     #[oai(path = "/:server/compare", method = "post", operation_id = "compareServer")]
     async fn compare(
         &self,
@@ -515,6 +572,10 @@ impl Servers {
         let compare = once.run(&caller, organization, async |tx| {
             rows::lock(tx, id).await?;
             let server = find(tx, id).await?;
+            if server.kind == servers::ServerKind::Connected {
+                let detail = "it was connected: nobody planned it, and there is nothing to compare it with";
+                return Err(Error::new(Code::NotMadeHere, detail));
+            }
             if server.state != servers::ServerState::Ready {
                 return Err(Error::new(Code::WrongState, "it is not ready; wait until it is"));
             }
@@ -561,10 +622,27 @@ async fn asked(tx: &mut TenantTx, server: &rows::Server, kind: RunKind, by: &By)
     let run = run_rows::insert(tx, stack, kind, &by.to_string()).await?;
     let asked = match kind {
         RunKind::Provision | RunKind::Mend => ProvisionServer { run, stack }.request().enqueue(tx, by).await?,
-        RunKind::Destroy => DestroyServer { run, stack }.request().enqueue(tx, by).await?,
+        RunKind::Destroy | RunKind::Forget => DestroyServer { run, stack }.request().enqueue(tx, by).await?,
+        RunKind::Connect => ConnectServer { run, stack }.request().enqueue(tx, by).await?,
     };
     run_rows::set_job(tx, run, asked.id).await?;
     Ok(runs::find(tx, server.id, run).await?.into())
+}
+
+/// The key with which the platform is to get in: the one that was chosen, or the default.
+async fn ssh_key(tx: &mut TenantTx, app: &App, chosen: Option<SshKeyId>) -> Result<SshKeyId, Error> {
+    known_key(tx, chosen).await?;
+    match chosen {
+        Some(id) => Ok(id),
+        None => Ok(keys::ensure(tx, &app.sealing).await?),
+    }
+}
+
+async fn known_key(tx: &mut TenantTx, chosen: Option<SshKeyId>) -> Result<(), Error> {
+    match chosen {
+        Some(id) if keys::find(tx, id).await?.is_none() => Err(Error::not_found(id).at("ssh_key_id")),
+        _ => Ok(()),
+    }
 }
 
 async fn not_under_way(tx: &mut TenantTx, server: &rows::Server) -> Result<(), Error> {
@@ -623,14 +701,16 @@ impl From<rows::Server> for Server {
             Some(at) => (Some(at.address), Some(at.port), Some(at.username), Some(at.host_key)),
             None => (None, None, None, None),
         };
+        let made = |word: String| (row.kind == servers::ServerKind::Made).then_some(word);
         let check = |it: rows::Check| ServerCheck { name: it.name, passed: it.passed, found: it.found };
         Self {
             id: row.id,
             name: row.name,
-            cloud: row.cloud.into(),
-            region: row.region,
-            size: row.size,
-            image: row.image,
+            kind: row.kind.into(),
+            cloud: row.cloud.map(Into::into),
+            region: made(row.region),
+            size: made(row.size),
+            image: made(row.image),
             labels: row.labels,
             options: row.options.into(),
             state: row.state.into(),
@@ -643,6 +723,7 @@ impl From<rows::Server> for Server {
             monthly_cost: row.monthly_cost,
             currency: row.currency,
             credential_id: row.credential,
+            ssh_key_id: row.ssh_key,
             maintenance: row.maintenance,
             reached_at: row.reached_at.map(Into::into),
             unreachable_since: row.unreachable_since.map(Into::into),

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use gantry_schema::servers::openssh::PublicKey;
 use gantry_schema::servers::options::{self as kept, Options};
 use ipnet::Ipv4Net;
 use poem_openapi::{Enum, Object};
@@ -16,7 +17,7 @@ const MOST_SOURCES: usize = 20;
 /// Rules, at most.
 const MOST_RULES: usize = 40;
 
-/// What else is wanted of a server. The sandbox takes it, and has none of it.
+/// What else is wanted of a server. The sandbox takes it, and has none of it but who gets in.
 #[derive(Debug, Default, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -39,6 +40,10 @@ pub(super) struct ServerOptions {
     /// How large its disk is, where that is not part of its size.
     #[oai(skip_serializing_if_is_none, validator(minimum(value = "10"), maximum(value = "2000")))]
     disk_gib: Option<u32>,
+    /// Public keys of people who get in beside the platform, up to 20 and 8192 characters together: lines of `.pub` files, of
+    /// the kinds ssh-ed25519, ecdsa-sha2-…, ssh-rsa with 2048 bits or more, and sk-….
+    #[oai(skip_serializing_if_is_none, validator(max_items = 20))]
+    authorized_keys: Option<Vec<String>>,
 }
 
 /// Something that is let in.
@@ -117,8 +122,28 @@ impl ServerOptions {
             static_address: self.static_address.unwrap_or_default(),
             volume_gib: self.volume_gib,
             disk_gib: self.disk_gib,
+            authorized_keys: authorized_keys(self.authorized_keys.unwrap_or_default())?,
         })
     }
+}
+
+/// Whoever gets in beside the platform.
+fn authorized_keys(lines: Vec<String>) -> Result<Vec<String>, Error> {
+    const FIELD: &str = "options.authorized_keys";
+    if lines.len() > kept::MOST_KEYS {
+        return Err(Error::field(FIELD, format!("at most {} keys can be listed", kept::MOST_KEYS)));
+    }
+    let read = |(index, line): (usize, String)| {
+        let key = PublicKey::parse(&line).map(|key| key.to_string());
+        key.map_err(|wrong| Error::field(format!("{FIELD}[{index}]"), wrong.to_string()))
+    };
+    let keys: Vec<String> = lines.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    if keys.iter().map(String::len).sum::<usize>() > kept::LONGEST_KEYS {
+        let detail =
+            format!("all keys together have at most {} characters; Ed25519 keys are short", kept::LONGEST_KEYS);
+        return Err(Error::field(FIELD, detail));
+    }
+    Ok(keys)
 }
 
 fn within(field: &str, size: Option<u32>, gib: RangeInclusive<u32>) -> Result<(), Error> {
@@ -193,6 +218,7 @@ impl From<Options> for ServerOptions {
             static_address: Some(kept.static_address),
             volume_gib: kept.volume_gib,
             disk_gib: kept.disk_gib,
+            authorized_keys: (!kept.authorized_keys.is_empty()).then_some(kept.authorized_keys),
         }
     }
 }

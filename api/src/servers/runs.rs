@@ -42,6 +42,10 @@ enum ServerRunKind {
     Mend,
     /// Everything is removed that is there.
     Destroy,
+    /// Somebody gets into a machine that is there already, and looks at it.
+    Connect,
+    /// A machine that was connected is looked after no more; nothing on it is changed.
+    Forget,
 }
 
 /// How far it is.
@@ -357,6 +361,8 @@ impl From<Run> for ServerRun {
                 servers::RunKind::Provision => ServerRunKind::Provision,
                 servers::RunKind::Mend => ServerRunKind::Mend,
                 servers::RunKind::Destroy => ServerRunKind::Destroy,
+                servers::RunKind::Connect => ServerRunKind::Connect,
+                servers::RunKind::Forget => ServerRunKind::Forget,
             },
             state: run.state.into(),
             job_id: run.job,

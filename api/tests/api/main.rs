@@ -6,6 +6,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod conditional;
+mod connected_servers;
 mod defence;
 mod document;
 mod documented;

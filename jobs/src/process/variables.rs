@@ -326,6 +326,12 @@ pub const VARIABLES: &[Variable] = &[
         "Clouds that are reached elsewhere than where they really are, with commas between them: by a proxy, or a server that stands in for one.",
     )
     .read_by(ReadBy::Worker),
+    Variable::optional(
+        "SERVERS_ALLOW",
+        "10.2.0.0/16,db.internal",
+        "Machines inside the network that organizations may connect all the same: networks, addresses and hosts.",
+    )
+    .read_by(ReadBy::Worker),
     Variable::with_default(
         "SANDBOX_CLOUD",
         "false",

@@ -137,7 +137,7 @@ pub(super) fn user_data(wanted: &Blueprint<'_>, first: &FirstKey, volume: Option
             file("/etc/ssh/sshd_config.d/00-gantry.conf", "0644", SSHD),
             file("/etc/apt/apt.conf.d/20auto-upgrades", "0644", UPGRADES),
             file("/usr/local/sbin/gantry-host-key", "0700", HOST_KEY),
-            file("/etc/ssh/gantry_authorized_keys", "0600", &format!("{}\n", wanted.authorized_key.trim())),
+            file("/etc/ssh/gantry_authorized_keys", "0600", &wanted.who_gets_in()),
         ],
         "runcmd": then,
     });
@@ -204,6 +204,31 @@ mod tests {
         let used = PrivateKey::read_openssh_file(at("ssh_host_ed25519_key")).unwrap();
         assert_eq!(*used.public_key(), PublicKey::from_openssh(prepared.trim()).unwrap());
         assert_eq!(std::fs::read_to_string(at("told")).unwrap(), "restart ssh\nrestart ssh\n");
+    }
+
+    #[test]
+    fn people_get_in_beside_the_platform_and_as_many_as_may_be_fit() {
+        let labels = BTreeMap::new();
+        let people: Vec<String> =
+            (0..20).map(|number| format!("ssh-rsa {} ada-{number:02}", "A".repeat(395))).collect();
+        assert!(people.iter().map(String::len).sum::<usize>() > 8 * 1024 - 200);
+        let wanted = Blueprint {
+            run: "",
+            label: "srv_1",
+            name: &"n".repeat(63),
+            region: "nbg1",
+            size: "cx23",
+            image: "debian-12",
+            authorized_key: "ssh-ed25519 AAAA",
+            labels: &labels,
+            options: Options { authorized_keys: people.clone(), ..Options::default() },
+        };
+        let first = FirstKey::of(&[7; 32], "srv_1").unwrap();
+        let data =
+            user_data(&wanted, &first, Some("/dev/disk/by-id/scsi-0DO_Volume_srv-01h455vb4pex5vsknk084sn02q")).unwrap();
+        let read: serde_json::Value = serde_json::from_str(data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+        let expected = format!("ssh-ed25519 AAAA\n{}\n", people.join("\n"));
+        assert_eq!(read["write_files"][3]["content"].as_str(), Some(expected.as_str()));
     }
 
     proptest! {

@@ -46,7 +46,7 @@ pub struct Blueprint<'a> {
     pub size: &'a str,
     /// What it begins with.
     pub image: &'a str,
-    /// Who gets in, as `authorized_keys` has it.
+    /// The platform's own key, as `authorized_keys` has it.
     pub authorized_key: &'a str,
     /// Words for it.
     pub labels: &'a BTreeMap<String, String>,
@@ -54,7 +54,15 @@ pub struct Blueprint<'a> {
     pub options: Options<'a>,
 }
 
-/// What else may be wanted of a server. Nothing of it concerns the sandbox.
+impl Blueprint<'_> {
+    /// Everybody who gets in, as `authorized_keys` has it.
+    pub(crate) fn who_gets_in(&self) -> String {
+        let keys = std::iter::once(self.authorized_key).chain(self.options.authorized_keys.iter().map(String::as_str));
+        keys.map(|key| format!("{}\n", key.trim())).collect()
+    }
+}
+
+/// What else may be wanted of a server. Nothing of it concerns the sandbox but who gets in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options<'a> {
     /// Whose it is; everything that is made carries this. Empty: nobody's.
@@ -75,6 +83,8 @@ pub struct Options<'a> {
     pub volume_gib: Option<u32>,
     /// How large its disk is, where that is not part of its size; `None`: the usual.
     pub disk_gib: Option<u32>,
+    /// Keys of people who get in beside the platform, as `authorized_keys` has them.
+    pub authorized_keys: Vec<String>,
     /// A secret of at least 32 bytes, from which its first host key is made: the same as long as the stack is.
     pub secret: &'a [u8],
     /// Addresses from which the platform comes, where they are known.

@@ -115,7 +115,7 @@ pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Templat
         configuration: configuration(wanted, size, &directory),
         files: vec![
             File { name: "machine.sh", contents: MACHINE.to_owned() },
-            File { name: "authorized_key", contents: format!("{}\n", wanted.authorized_key) },
+            File { name: "authorized_key", contents: wanted.who_gets_in() },
             File { name: "sshd", contents: sshd.display().to_string() },
             File { name: "ports", contents: free_ports() },
         ],

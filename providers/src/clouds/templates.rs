@@ -296,6 +296,20 @@ fn secrets_and_user_data_are_in_the_environment_and_not_in_the_configuration() {
 }
 
 #[test]
+fn people_get_in_beside_the_platform_on_every_cloud() {
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea ada's ${key}";
+    for vendor in Vendor::ALL {
+        let template = made(vendor, Options { authorized_keys: vec![other.to_owned()], ..everything() });
+        let data: Value =
+            serde_json::from_str(template.environment[0].1.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+        let files = data["write_files"].as_array().unwrap();
+        let keys = files.iter().find(|file| file["path"] == "/etc/ssh/gantry_authorized_keys").unwrap();
+        assert_eq!(keys["content"], format!("{KEY}\n{other}\n"), "{vendor}");
+        assert!(!template.configuration.to_string().contains("ada's"), "{vendor}");
+    }
+}
+
+#[test]
 fn everything_that_has_labels_carries_them() {
     let unlabelled = [
         "hcloud_network_subnet",

@@ -128,7 +128,7 @@ impl AddressPolicy {
 }
 
 fn not_listable(entry: &str, source: crate::error::Cause) -> Error {
-    Error::Configuration { what: format!("the allowed webhook address {entry:?}"), source }
+    Error::Configuration { what: format!("the allowed address {entry:?}"), source }
 }
 
 fn normal(host: &str) -> String {

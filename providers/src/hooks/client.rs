@@ -93,6 +93,15 @@ fn believing(options: &mut ResolverOpts, longest: Duration) {
     options.negative_max_ttl = Some(longest);
 }
 
+/// Resolves names as the system's configuration says, and asks again after a minute.
+pub(crate) fn system_resolver() -> Result<TokioResolver> {
+    let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+        believing(builder.options_mut(), LONGEST_BELIEF);
+        ResolverBuilder::build(builder)
+    });
+    resolver.map_err(|source| unusable("the system's resolver", source))
+}
+
 /// Delivers webhooks over HTTP, with one pool of connections for all receivers.
 pub struct HttpHookSender {
     client: Client<CheckingResolver>,
@@ -103,11 +112,7 @@ pub struct HttpHookSender {
 impl HttpHookSender {
     /// A sender that resolves names as the system's configuration says, and asks again after a minute.
     pub fn new(config: &Config) -> Result<Self> {
-        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
-            believing(builder.options_mut(), LONGEST_BELIEF);
-            ResolverBuilder::build(builder)
-        });
-        Self::with_lookup(config, Arc::new(resolver.map_err(|source| unusable("the system's resolver", source))?))
+        Self::with_lookup(config, Arc::new(system_resolver()?))
     }
 
     /// A sender that asks `lookup` for the addresses of names.

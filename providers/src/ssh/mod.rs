@@ -1,5 +1,7 @@
 //! Into servers, by SSH: with a key from memory, and only where the host key is the one that is believed.
 
+mod guard;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelMsg, Disconnect, Preferred};
 use tokio::time::timeout;
+
+pub use guard::{Config, Guard};
 
 /// Where a server is, and who has to answer.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +38,12 @@ pub enum SshError {
         port: u16,
         /// Why.
         why: String,
+    },
+    /// Nobody is to be contacted there.
+    #[error("{address} is an address that the platform does not contact, or leads to one")]
+    Address {
+        /// Where that was to be.
+        address: String,
     },
     /// Somebody else answers there.
     #[error("the host key there is {found}, and {believed} is believed")]
@@ -117,7 +127,9 @@ pub async fn connect(place: Place<'_>, seed: &[u8], within: Duration) -> Result<
     // A server has keys of several algorithms, and one of them is believed.
     let preferred = Preferred { key: vec![believed.algorithm()].into(), ..Preferred::DEFAULT };
     let inactivity_timeout = Some(Duration::from_mins(1));
-    let config = client::Config { inactivity_timeout, preferred, ..client::Config::default() };
+    // A command that says nothing for a while is no connection that is lost.
+    let keepalive_interval = Some(Duration::from_secs(15));
+    let config = client::Config { inactivity_timeout, keepalive_interval, preferred, ..client::Config::default() };
     let unreachable = |why: String| SshError::Unreachable { address: place.address.to_owned(), port: place.port, why };
     let entering = async {
         let pinned = Pinned { believed: believed.clone(), found: Arc::clone(&found) };

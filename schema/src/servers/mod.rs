@@ -1,6 +1,8 @@
 //! Servers: what is asked for, the stacks of Terraform behind them, what is run on those, and the states Terraform keeps.
 
+pub mod connected;
 pub mod keys;
+pub mod openssh;
 pub mod options;
 pub mod plans;
 pub mod problem;
@@ -20,18 +22,28 @@ use crate::words::words;
 words! {
     /// Where a server is in its life.
     ServerState {
-        /// It is being made.
+        /// It is being made, or connected.
         Provisioning = "provisioning",
         /// Somebody has to say that it may cost as much.
         AwaitingApproval = "awaiting_approval",
         /// It was looked at, and everything was as it has to be.
         Ready = "ready",
-        /// It could not be made, or is not as it has to be.
+        /// It could not be made or connected, or is not as it has to be.
         Failed = "failed",
-        /// It is being removed.
+        /// It is being removed, or forgotten.
         Destroying = "destroying",
-        /// It is gone.
+        /// It is gone, or forgotten.
         Destroyed = "destroyed",
+    }
+}
+
+words! {
+    /// How the platform came by a server.
+    ServerKind {
+        /// It was made by the platform, and is removed by it.
+        Made = "made",
+        /// It was there before, and was connected.
+        Connected = "connected",
     }
 }
 
@@ -44,6 +56,10 @@ words! {
         Mend = "mend",
         /// Everything is removed that is there.
         Destroy = "destroy",
+        /// Somebody gets into a machine that is there, and looks whether it is as it has to be.
+        Connect = "connect",
+        /// A machine that was connected is looked after no more; nothing on it is changed.
+        Forget = "forget",
     }
 }
 
@@ -76,7 +92,7 @@ impl RunKind {
     #[must_use]
     pub const fn may_spoil(self, state: RunState) -> bool {
         match self {
-            Self::Provision | Self::Destroy => true,
+            Self::Provision | Self::Destroy | Self::Connect | Self::Forget => true,
             Self::Mend => matches!(state, RunState::Approved | RunState::Applying | RunState::Verifying),
         }
     }
@@ -106,7 +122,7 @@ macro_rules! read_back {
         })*
     };
 }
-read_back!(ServerState, RunKind, RunState);
+read_back!(ServerState, ServerKind, RunKind, RunState);
 
 /// Reads a word of a row.
 pub(crate) fn read<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(word: &str) -> Result<T, sqlx::Error> {

@@ -19,7 +19,15 @@ pub struct Options {
     pub volume_gib: Option<u32>,
     /// How large its disk is, where that is not part of its size; `None`: the usual.
     pub disk_gib: Option<u32>,
+    /// Public keys of people who get in beside the platform, as `authorized_keys` has them.
+    pub authorized_keys: Vec<String>,
 }
+
+/// Keys of people, at most.
+pub const MOST_KEYS: usize = 20;
+
+/// Characters that all of them may have together: what a machine is told when it begins has its bounds.
+pub const LONGEST_KEYS: usize = 8 * 1024;
 
 /// Something that is let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

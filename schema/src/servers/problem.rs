@@ -91,13 +91,16 @@ problems! {
         "Try again: the state that is kept is the one that counts.";
     /// Nobody answered in time.
     SshUnreachable = "ssh_unreachable",
-        "Look at its console at the cloud, and whether its firewall lets the platform in; then DELETE it and ask for it again.";
+        "See at its console whether its SSH server runs, and whether its firewall lets the platform in; then POST /servers/{id}/retry.";
     /// Somebody else answered.
     HostKeyMismatch = "host_key_mismatch",
-        "Somebody may sit between the platform and the server: DELETE it, and find out who answers at its address.";
+        "Somebody may sit between the platform and the server. Find out who answers at its address, and read the host key again at its console; then DELETE it, and make or connect it anew.";
     /// It does not let the platform in.
     SshRefused = "ssh_refused",
-        "Its user data did not run as it should; DELETE the server and ask for it again.";
+        "Where it was connected, put the public key of GET /ssh-keys into ~/.ssh/authorized_keys of its user, and POST /servers/{id}/retry. Where it was made, its user data did not run as it should: DELETE it, and ask for it again.";
+    /// It is where nobody is to look.
+    RefusedAddress = "refused_address",
+        "Connect it at a public address, or have the operator list its network in GANTRY_SERVERS_ALLOW.";
     /// Somebody stopped the job.
     Cancelled = "cancelled",
         "What was made by then is there: DELETE the server, and ask for it again if it is wanted after all.";
@@ -106,7 +109,7 @@ problems! {
         "DELETE the server and ask for it again; where it happens again, the operator looks at the workers' log.";
     /// It is not as it has to be.
     ChecksFailed = "checks_failed",
-        "The message says which check failed and what was found; choose another size or image.";
+        "The message says which check failed and what was found. Put it right and POST /servers/{id}/retry, or choose another size or image.";
 }
 
 impl FromStr for Problem {

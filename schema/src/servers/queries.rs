@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plans::Summary;
-use super::{Options, Problem, ServerState, read, watch};
+use super::{Options, Problem, ServerKind, ServerState, read, watch};
 use crate::credentials::Cloud;
 use crate::window::in_order;
 use crate::{CloudCredentialId, JobTx as _, RunId, ServerId, SshKeyId, StackId, TenantTx, Window};
@@ -64,13 +64,15 @@ pub struct Server {
     pub id: ServerId,
     /// Its host name.
     pub name: String,
-    /// Where it is.
-    pub cloud: Cloud,
-    /// Where there.
+    /// How the platform came by it.
+    pub kind: ServerKind,
+    /// Where it was made; `None`: it was connected.
+    pub cloud: Option<Cloud>,
+    /// Where there; empty: it was connected.
     pub region: String,
-    /// How large it is.
+    /// How large it is; empty: it was connected.
     pub size: String,
-    /// What it began with.
+    /// What it began with; empty: it was connected.
     pub image: String,
     /// The organization's own words for it.
     pub labels: BTreeMap<String, String>,
@@ -94,8 +96,10 @@ pub struct Server {
     pub made_by: Option<RunId>,
     /// With what it was made; `None`: it is gone.
     pub credential: Option<CloudCredentialId>,
-    /// With what the platform gets in.
-    pub ssh_key: SshKeyId,
+    /// With what the platform gets in; `None`: it is gone.
+    pub ssh_key: Option<SshKeyId>,
+    /// What is missing on it may be installed.
+    pub install: bool,
     /// Somebody works on it.
     pub maintenance: bool,
     /// When somebody was last in.
@@ -115,10 +119,11 @@ pub struct Server {
 struct Row {
     id: ServerId,
     name: String,
-    cloud: String,
-    region: String,
-    size: String,
-    image: String,
+    kind: String,
+    cloud: Option<String>,
+    region: Option<String>,
+    size: Option<String>,
+    image: Option<String>,
     labels: Value,
     options: Value,
     state: String,
@@ -134,7 +139,8 @@ struct Row {
     stack: StackId,
     made_by: Option<RunId>,
     credential: Option<CloudCredentialId>,
-    ssh_key: SshKeyId,
+    ssh_key: Option<SshKeyId>,
+    install: bool,
     maintenance: bool,
     reached_at: Option<DateTime<Utc>>,
     unreachable_since: Option<DateTime<Utc>>,
@@ -161,10 +167,11 @@ impl Row {
         Ok(Server {
             id: self.id,
             name: self.name,
-            cloud: self.cloud.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
-            region: self.region,
-            size: self.size,
-            image: self.image,
+            kind: read(&self.kind)?,
+            cloud: self.cloud.map(|cloud| read(&cloud)).transpose()?,
+            region: self.region.unwrap_or_default(),
+            size: self.size.unwrap_or_default(),
+            image: self.image.unwrap_or_default(),
             labels: serde_json::from_value(self.labels).map_err(json)?,
             options: serde_json::from_value(self.options).map_err(json)?,
             state: read(&self.state)?,
@@ -177,6 +184,7 @@ impl Row {
             made_by: self.made_by,
             credential: self.credential,
             ssh_key: self.ssh_key,
+            install: self.install,
             maintenance: self.maintenance,
             reached_at: self.reached_at,
             unreachable_since: self.unreachable_since,
@@ -235,12 +243,12 @@ pub async fn find(tx: &mut TenantTx, id: ServerId) -> Result<Option<Server>, sql
     let organization = tx.organization();
     let row = sqlx::query_as!(
         Row,
-        r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address, v.port,
+        r#"select v.id as "id: ServerId", v.name, v.kind, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address, v.port,
                   v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
                   s.id as "stack: StackId",
                   (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
                   s.credential_id as "credential: CloudCredentialId",
-                  s.ssh_key_id as "ssh_key: SshKeyId", v.maintenance, v.reached_at, v.unreachable_since,
+                  s.ssh_key_id as "ssh_key: SshKeyId", v.install, v.maintenance, v.reached_at, v.unreachable_since,
                   v.drift, v.created_at, v.ready_at, v.destroyed_at
              from servers v join stacks s on s.server_id = v.id
             where v.organization_id = $1 and v.id = $2"#,
@@ -275,6 +283,8 @@ pub struct Filter<'a> {
     pub state: Option<ServerState>,
     /// Only there.
     pub cloud: Option<Cloud>,
+    /// Only those that the platform came by like this.
+    pub kind: Option<ServerKind>,
     /// Only those with this label, and with this value where one is said.
     pub label: Option<(&'a str, Option<&'a str>)>,
 }
@@ -290,17 +300,18 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
         ($order:literal) => {
             sqlx::query_as!(
                 Row,
-                r#"select v.id as "id: ServerId", v.name, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address,
+                r#"select v.id as "id: ServerId", v.name, v.kind, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address,
                           v.port, v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
                           s.id as "stack: StackId",
                           (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
                           s.credential_id as "credential: CloudCredentialId",
-                          s.ssh_key_id as "ssh_key: SshKeyId", v.maintenance, v.reached_at, v.unreachable_since,
+                          s.ssh_key_id as "ssh_key: SshKeyId", v.install, v.maintenance, v.reached_at, v.unreachable_since,
                           v.drift, v.created_at, v.ready_at, v.destroyed_at
                      from servers v join stacks s on s.server_id = v.id
                     where v.organization_id = $1 and v.id > $2 and v.id < $3
                       and ($5::text is null or v.state = $5) and ($6::text is null or v.cloud = $6)
                       and ($7::text is null or (v.labels ? $7 and ($8::text is null or v.labels ->> $7 = $8)))
+                      and ($9::text is null or v.kind = $9)
                     order by v.id "#
                     + $order
                     + " limit $4",
@@ -311,7 +322,8 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
                 filter.state.map(ServerState::as_str),
                 filter.cloud.map(Cloud::as_str),
                 label,
-                value
+                value,
+                filter.kind.map(ServerKind::as_str)
             )
             .fetch_all(tx.connection())
             .await
@@ -407,7 +419,7 @@ pub async fn checked(tx: &mut TenantTx, id: ServerId, checks: &[Check], ready: b
         "update servers set checks = $3, state = case when $4 then 'ready' else state end,
                 ready_at = case when $4 then coalesce(ready_at, $5) else ready_at end,
                 reached_at = $5, unreachable_since = null, misses = 0, watch_at = case when $4 then $6::timestamptz end,
-                compare_at = case when $4 then $7::timestamptz end, drift = null,
+                compare_at = case when $4 and kind = 'made' then $7::timestamptz end, drift = null,
                 problem_code = case when $4 then null else problem_code end, problem = case when $4 then null else problem end
           where organization_id = $1 and id = $2",
         organization.uuid(),
@@ -423,7 +435,7 @@ pub async fn checked(tx: &mut TenantTx, id: ServerId, checks: &[Check], ready: b
     .map(drop)
 }
 
-/// A server of the transaction's organization is gone; its name and its credential are free.
+/// A server of the transaction's organization is gone; its name, its credential and its key are free.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -440,7 +452,7 @@ pub async fn destroyed(tx: &mut TenantTx, id: ServerId) -> Result<(), sqlx::Erro
     .execute(tx.connection())
     .await?;
     sqlx::query!(
-        "update stacks set credential_id = null where organization_id = $1 and server_id = $2",
+        "update stacks set credential_id = null, ssh_key_id = null where organization_id = $1 and server_id = $2",
         organization.uuid(),
         id.uuid()
     )

@@ -291,7 +291,8 @@ pub async fn has_room(tx: &mut TenantTx, id: RunId, most: u64) -> Result<bool, s
         .await?;
     sqlx::query_scalar!(
         r#"select count(*) < $3 as "room!" from runs
-            where organization_id = $1 and id <> $2 and state in ('planning', 'applying', 'verifying')"#,
+            where organization_id = $1 and id <> $2 and state in ('planning', 'applying', 'verifying')
+              and kind not in ('connect', 'forget')"#,
         organization.uuid(),
         id.uuid(),
         most

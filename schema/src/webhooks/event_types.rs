@@ -426,7 +426,7 @@ impl PlatformEvent {
                         "detail": "the credential is refused with unauthorized: unable to authenticate" }),
             ),
             Self::ServerReady => about_server(
-                "A server was made or put right, and everything that was looked at is as it has to be.",
+                "A server was made, connected or put right, and everything that was looked at is as it has to be.",
                 json!({
                     "address": text("Where it is reached."),
                     "port": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "The port of its SSH server." },
@@ -434,7 +434,7 @@ impl PlatformEvent {
                 json!({ "address": "203.0.113.7", "port": 22 }),
             ),
             Self::ServerFailed => about_server(
-                "A server could not be made, put right or removed.",
+                "A server could not be made, connected, put right or removed.",
                 json!({
                     "code": text("Why, as a word that never changes."),
                     "detail": text("What was said about it."),
@@ -443,9 +443,11 @@ impl PlatformEvent {
                 json!({ "code": "cloud_quota_exceeded", "detail": "1 more server is needed, and 10 of 10 are used",
                         "remedy": "Remove what nobody needs, choose a smaller size, or have the cloud raise the quota." }),
             ),
-            Self::ServerDestroyed => {
-                about_server("A server is gone, with all that was made for it.", json!({}), json!({}))
-            }
+            Self::ServerDestroyed => about_server(
+                "A server is gone, with all that was made for it; or one that was connected is forgotten.",
+                json!({}),
+                json!({}),
+            ),
             Self::ServerUnreachable => about_server(
                 "Nobody got into a server three times in a row.",
                 json!({ "reason": text("What went wrong the last time.") }),

@@ -10,7 +10,7 @@ df -Pm / 2>/dev/null | tail -n 1; echo --; \
 grep MemTotal /proc/meminfo 2>/dev/null; echo --; \
 date +%s; echo --; \
 docker version --format '{{.Server.Version}}' 2>&1; echo --; \
-test -S /var/run/docker.sock && echo socket";
+s=${DOCKER_HOST:-unix:///var/run/docker.sock}; test -S \"${s#unix://}\" && echo socket";
 
 /// Free space that a deployment needs, in MiB.
 const DISK: u64 = 512;
@@ -21,8 +21,23 @@ const MEMORY: u64 = 256;
 /// Seconds by which its clock may be wrong: signatures and certificates are good for longer.
 const CLOCK: i64 = 60;
 
+/// The oldest Docker that will do: what Debian 12 ships.
+const DOCKER: (u32, u32) = (20, 10);
+
+/// What a server said, as it may be kept and shown: nobody knows who wrote it.
+pub(crate) fn plain(said: &str) -> String {
+    said.chars().filter(|it| !it.is_control() || *it == '\n').collect()
+}
+
+/// Whether a version is none that is too old.
+fn will_do(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) >= DOCKER)
+}
+
 /// Judges what was answered.
 pub(crate) fn judge(answer: &str, needs_docker: bool, now: DateTime<Utc>) -> Vec<Check> {
+    let answer = plain(answer);
     let mut parts = answer.split("--\n").map(str::trim);
     let mut next = || parts.next().unwrap_or_default();
     let (system, disk, memory, clock, docker, socket) = (next(), next(), next(), next(), next(), next());
@@ -48,7 +63,8 @@ pub(crate) fn judge(answer: &str, needs_docker: bool, now: DateTime<Utc>) -> Vec
         ),
     ];
     if needs_docker {
-        checks.push(check("docker", has_docker, first_line(docker)));
+        let wanted = if has_docker && !will_do(docker) { "; 20.10 or later is needed" } else { "" };
+        checks.push(check("docker", will_do(docker), format!("{}{wanted}", first_line(docker))));
         let found = if socket == "socket" { "it is there" } else { "there is none" };
         checks.push(check("docker_socket", socket == "socket", found.to_owned()));
     }
@@ -68,6 +84,11 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_says_can_be_kept_whoever_wrote_it() {
+        assert_eq!(plain("a\0b\u{1b}[31m\r\nc"), "ab[31m\nc");
+    }
+
+    #[test]
     fn a_server_is_ready_when_all_of_it_is_as_it_has_to_be() {
         assert!(failed(ANSWER, true).is_empty());
         assert_eq!(failed(&ANSWER.replace("15000", "100"), true), ["disk"]);
@@ -76,6 +97,10 @@ mod tests {
         let without = ANSWER.replace("20.10.24", "sh: docker: not found").replace("socket", "");
         assert_eq!(failed(&without, true), ["docker", "docker_socket"]);
         assert!(failed(&without, false).is_empty());
+        assert_eq!(failed(&ANSWER.replace("20.10.24", "19.03.15"), true), ["docker"]);
+        for newer in ["20.10.0+dfsg1", "24.0.7", "29.1"] {
+            assert!(failed(&ANSWER.replace("20.10.24", newer), true).is_empty(), "{newer}");
+        }
         assert_eq!(failed("", true).len(), 6);
     }
 }

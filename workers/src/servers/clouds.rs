@@ -109,6 +109,7 @@ pub(crate) fn options<'a>(wanted: &options::Options, whose: &'a str, run: &'a st
         static_address: wanted.static_address,
         volume_gib: wanted.volume_gib,
         disk_gib: wanted.disk_gib,
+        authorized_keys: wanted.authorized_keys.clone(),
         secret: key.seed.expose_secret(),
         ..Options::default()
     }

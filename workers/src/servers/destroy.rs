@@ -1,10 +1,11 @@
 use gantry_jobs::servers::DestroyServer;
 use gantry_schema::notices;
 use gantry_schema::servers::queries as servers;
-use gantry_schema::servers::{Problem, RunState, ServerState, runs};
+use gantry_schema::servers::{Problem, RunState, ServerKind, ServerState, runs};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use serde_json::json;
 
+use super::connect;
 use super::provision::left;
 use super::setback::Setback;
 use super::tell;
@@ -36,6 +37,9 @@ impl Run for DestroyServer {
 }
 
 async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
+    if work.server.kind == ServerKind::Connected {
+        return connect::forget(cx, work, teller).await;
+    }
     teller.stage("destroying");
     let mut tx = cx.begin().await?;
     runs::cancel_others(&mut tx, work.run.stack, work.run.id).await?;

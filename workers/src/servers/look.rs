@@ -1,19 +1,12 @@
-use std::time::Duration;
-
 use gantry_jobs::servers::LookAtServer;
-use gantry_providers::ssh;
 use gantry_schema::servers::watch::{self, Change};
 use gantry_schema::servers::{keys, queries as servers};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{TenantTx, notices};
-use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::tell;
+use super::{reach, tell};
 use crate::{Context, Done, Failure, Run};
-
-/// How long one look may take.
-const WITHIN: Duration = Duration::from_secs(15);
 
 impl Run for LookAtServer {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
@@ -23,16 +16,11 @@ impl Run for LookAtServer {
         let Some((server, place)) = server.and_then(|server| server.place.clone().map(|place| (server, place))) else {
             return cx.complete(tx).await;
         };
-        let key = keys::open(&mut tx, cx.sealing_keys(), server.ssh_key).await.map_err(Failure::retry)?;
+        let Some(key) = server.ssh_key else { return cx.complete(tx).await };
+        let key = keys::open(&mut tx, cx.sealing_keys(), key).await.map_err(Failure::retry)?;
         let key = key.ok_or_else(|| Failure::cancel("the SSH key of the stack is gone"))?;
         tx.commit().await?;
-        let at = ssh::Place {
-            address: &place.address,
-            port: place.port,
-            username: &place.username,
-            host_key: &place.host_key,
-        };
-        let why = match ssh::connect(at, key.seed.expose_secret(), WITHIN).await {
+        let why = match reach::enter(cx, &server, &place, &key).await {
             Ok(session) => {
                 session.leave().await;
                 None

@@ -3,10 +3,14 @@
 
 mod checks;
 pub(crate) mod clouds;
+mod connect;
 mod destroy;
 mod estimate;
+mod install;
 mod look;
 mod provision;
+mod reach;
+mod registration;
 pub(crate) mod setback;
 mod store;
 mod teller;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use gantry_jobs::servers::ProvisionServer;
 use gantry_providers::clouds::{Template, cloud_init, sandbox};
-use gantry_providers::ssh::{self, Session, SshError};
+use gantry_providers::ssh::{Session, SshError};
 use gantry_providers::terraform::Trouble;
 use gantry_schema::credentials::Cloud;
 use gantry_schema::licenses::{Limit, licensed};
@@ -13,14 +13,13 @@ use gantry_schema::servers::queries::{self as servers, Check, Place as Where};
 use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, needs_approval, runs, watch};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{JobTx as _, TenantTx, notices};
-use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::setback::Setback;
 use super::teller::Teller;
 use super::work::{Place, Work, settle, summary};
-use super::{checks, tell};
+use super::{install, reach, registration, tell};
 use crate::{Context, Done, Failure, Run};
 
 /// How long a run waits before it asks again whether it is its turn.
@@ -212,7 +211,7 @@ const ROUNDS: u32 = 10;
 
 /// Removes what Terraform has lost sight of, going by the cloud's own list.
 pub(super) async fn left(cx: &Context, work: &Work, teller: &Teller) -> Result<(), Setback> {
-    if work.server.cloud == Cloud::Sandbox {
+    if work.server.cloud == Some(Cloud::Sandbox) {
         let cleared = sandbox::clear_away(&cx.providers().terraform, &work.label()).map_err(Failure::retry)?;
         for what in cleared {
             teller.say(format!("{what} was left over, and is removed"));
@@ -267,7 +266,7 @@ async fn verify(
         return Err(Setback::Problem(Problem::ApplyFailed, said));
     }
     let mut first = None;
-    if work.server.cloud != Cloud::Sandbox {
+    if work.server.cloud != Some(Cloud::Sandbox) {
         let makes = |plan: &Summary| plan.add > 0;
         let is_new = work.server.ready_at.is_none() || work.run.plan.as_ref().is_some_and(makes);
         let host_key = at.host_key.clone();
@@ -281,27 +280,11 @@ async fn verify(
     runs::advance(&mut tx, work.run.id, RunState::Verifying).await?;
     tx.commit().await?;
     let begun = Instant::now();
-    let found = look(cx, work, template, &mut at, first).await?;
-    let by_ssh = begun.elapsed();
-    let wrong: Vec<&Check> = found.iter().filter(|check| !check.passed).collect();
-    let mut tx = cx.begin().await?;
-    servers::checked(&mut tx, work.server.id, &found, wrong.is_empty()).await?;
-    if !wrong.is_empty() {
-        tx.commit().await?;
-        let said: Vec<String> = wrong.iter().map(|check| format!("{}: {}", check.name, check.found)).collect();
-        return Err(Setback::Problem(Problem::ChecksFailed, said.join("; ")));
-    }
-    runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?;
-    tx.record("server.ready").on(&work.server.id).called(&work.server.name);
-    let said = [PlatformEvent::ServerDrifted, PlatformEvent::ServerUnreachable];
-    notices::settle(&mut tx, &said, &work.server.id.to_string()).await?;
-    let more = json!({ "address": at.address, "port": at.port });
-    tell(cx, &mut tx, PlatformEvent::ServerReady, &work.server, more).await?;
-    teller.say("ready");
+    let found = look(cx, work, teller, template, &mut at, first).await?;
     let result = json!({ "server": work.server.id, "address": at.address, "port": at.port,
                          "seconds_in_terraform": place.workspace.spent().as_secs_f64(),
-                         "seconds_by_ssh": by_ssh.as_secs_f64() });
-    Ok(cx.complete_with(tx, &result).await?)
+                         "seconds_by_ssh": begun.elapsed().as_secs_f64() });
+    registration::register(cx, work, teller, &at, &found, &result).await
 }
 
 /// How often a machine is told to use its own host key.
@@ -318,6 +301,7 @@ struct FirstKey {
 async fn look(
     cx: &Context,
     work: &Work,
+    teller: &Teller,
     template: &Template,
     at: &mut Where,
     first: Option<FirstKey>,
@@ -326,15 +310,19 @@ async fn look(
     let (mut wait, mut contacts) = (Duration::from_millis(100), 0);
     loop {
         let error = match &first {
-            Some(first) if at.host_key == first.host_key => match own_key(work, at).await {
+            Some(first) if at.host_key == first.host_key => match own_key(cx, work, at).await {
                 Ok(session) => {
                     take_own_key(cx, work, at, session).await?;
                     continue;
                 }
                 Err(error) => error,
             },
-            _ => match asked(work, at).await {
-                Ok(said) => return Ok(checks::judge(&said, template.needs_docker, cx.now())),
+            _ => match reach::ask(cx, &work.server, at, &work.ssh_key, template.needs_docker).await {
+                // It is installed when the machine begins, which may have gone wrong.
+                Ok(found) if install::is_needed(&found) => {
+                    return install::docker(cx, work, teller, at).await;
+                }
+                Ok(found) => return Ok(found),
                 Err(error) => error,
             },
         };
@@ -349,12 +337,7 @@ async fn look(
             continue;
         }
         if !error.may_pass() || Instant::now() + wait >= end {
-            let problem = match &error {
-                SshError::HostKey { .. } => Problem::HostKeyMismatch,
-                SshError::Refused(_) => Problem::SshRefused,
-                SshError::Unreachable { .. } | SshError::Key(_) | SshError::Command(_) => Problem::SshUnreachable,
-            };
-            return Err(Setback::Problem(problem, error.to_string()));
+            return Err(error.into());
         }
         tokio::select! {
             () = cx.stopped() => return Err(Failure::retry("it was told to stop").into()),
@@ -363,22 +346,9 @@ async fn look(
     }
 }
 
-async fn connect(work: &Work, at: &Where) -> Result<Session, SshError> {
-    let place = ssh::Place { address: &at.address, port: at.port, username: &at.username, host_key: &at.host_key };
-    ssh::connect(place, work.ssh_key.seed.expose_secret(), Duration::from_secs(15)).await
-}
-
-/// What the machine says of itself.
-async fn asked(work: &Work, at: &Where) -> Result<String, SshError> {
-    let session = connect(work, at).await?;
-    let said = session.run(checks::ASK, 64 * 1024, Duration::from_secs(30)).await?;
-    session.leave().await;
-    Ok(said.text)
-}
-
 /// Has a machine make a host key of its own. Answers its public half, and whoever is in.
-async fn own_key(work: &Work, at: &Where) -> Result<(Session, String), SshError> {
-    let session = connect(work, at).await?;
+async fn own_key(cx: &Context, work: &Work, at: &Where) -> Result<(Session, String), SshError> {
+    let session = reach::enter(cx, &work.server, at, &work.ssh_key).await?;
     let said = session.run(cloud_init::PREPARE, 4 * 1024, Duration::from_mins(1)).await?;
     let own = said.text.lines().find(|line| line.starts_with("ssh-ed25519 "));
     let own = own.ok_or_else(|| SshError::Command(format!("it says no host key: {}", said.text.trim())))?;

@@ -1,12 +1,14 @@
 //! Why a run does not go on: for good, as a word and what was said; or for now.
 
 use gantry_providers::clouds::{self, Because, Known, Refusal};
+use gantry_providers::ssh::SshError;
 use gantry_providers::terraform::Trouble;
 use gantry_schema::credentials::queries::CredentialError;
 use gantry_schema::servers::Problem;
 use gantry_schema::servers::keys::SshKeyError;
 use gantry_schema::servers::plans::PlanError;
 
+use super::checks::plain;
 use crate::Failure;
 
 /// Why a run does not go on.
@@ -65,6 +67,18 @@ impl From<gantry_providers::Error> for Setback {
             }
             error => Self::Failure(error.into()),
         }
+    }
+}
+
+impl From<SshError> for Setback {
+    fn from(error: SshError) -> Self {
+        let problem = match &error {
+            SshError::HostKey { .. } => Problem::HostKeyMismatch,
+            SshError::Refused(_) => Problem::SshRefused,
+            SshError::Address { .. } => Problem::RefusedAddress,
+            SshError::Unreachable { .. } | SshError::Key(_) | SshError::Command(_) => Problem::SshUnreachable,
+        };
+        Self::Problem(problem, plain(&error.to_string()))
     }
 }
 

@@ -53,7 +53,10 @@ impl Work {
             Some(id) => credentials::open(&mut tx, keys, id).await?,
             None => None,
         };
-        let ssh_key = keys::open(&mut tx, keys, server.ssh_key).await?;
+        let ssh_key = match server.ssh_key {
+            Some(id) => keys::open(&mut tx, keys, id).await?,
+            None => None,
+        };
         let ssh_key = ssh_key.ok_or_else(|| Failure::cancel("the SSH key of the stack is gone"))?;
         // Whoever worked on it before is no more, or is to write no more.
         let fence = states::take_over(&mut tx, stack).await?;
@@ -77,7 +80,7 @@ impl Work {
             labels: &self.server.labels,
             options: clouds::options(&self.server.options, &organization, &first, &self.ssh_key),
         };
-        let Some(vendor) = clouds::vendor(self.server.cloud) else {
+        let Some(vendor) = self.server.cloud.and_then(clouds::vendor) else {
             return Ok(sandbox::template(&cx.providers().terraform, &blueprint)?);
         };
         let (id, account) = self.account(cx)?;
@@ -98,7 +101,7 @@ impl Work {
 
     /// What is written for Terraform where nothing is to be.
     pub(crate) fn nothing(&self) -> Template {
-        match clouds::vendor(self.server.cloud) {
+        match self.server.cloud.and_then(clouds::vendor) {
             Some(vendor) => gantry_providers::clouds::of_nothing(vendor, &self.server.region),
             None => Template::of_nothing(),
         }

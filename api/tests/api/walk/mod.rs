@@ -80,7 +80,7 @@ pub const OF_STRANGERS: &[&str] = &[
 const OF_ISSUERS: &[&str] = &["installLicense", "claimLicense", "importLicenseRevocations"];
 
 /// What other examples use by the time it is to be removed, and is kept for that.
-pub const IN_USE: &[&str] = &["removeCloudCredential"];
+pub const IN_USE: &[&str] = &["removeCloudCredential", "removeSshKey"];
 
 fn walked() -> Vec<Operation> {
     all().into_iter().filter(|operation| !skipped(*operation)).collect()
