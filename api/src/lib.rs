@@ -11,6 +11,7 @@ pub mod body;
 pub mod caller;
 pub mod client;
 pub mod cloud_catalogues;
+pub mod cloud_orphans;
 pub mod compatible;
 pub mod conditional;
 pub mod cors;
@@ -113,7 +114,15 @@ type Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
+    (
+        credentials::CloudCredentials,
+        cloud_catalogues::CloudCatalogues,
+        cloud_orphans::CloudOrphans,
+        servers::Servers,
+        servers::ServerChanges,
+        servers::ServerRuns,
+        servers::ServerStates,
+    ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
@@ -162,7 +171,15 @@ const FEATURES: Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
+    (
+        credentials::CloudCredentials,
+        cloud_catalogues::CloudCatalogues,
+        cloud_orphans::CloudOrphans,
+        servers::Servers,
+        servers::ServerChanges,
+        servers::ServerRuns,
+        servers::ServerStates,
+    ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),

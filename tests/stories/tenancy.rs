@@ -47,7 +47,7 @@ const OF_PEOPLE: &[(&str, &str)] = &[
 /// Tables that name no tenant, and in which a process sees everything or nothing: which worker holds which claims,
 /// what the platform signs its record with, and sqlx's record of migrations.
 const WITHOUT_TENANT: &[&str] =
-    &["job_leases", "job_workers", "job_leaders", "audit_keys", "audit_sealing", "_sqlx_migrations"];
+    &["job_leases", "job_workers", "job_leaders", "audit_keys", "audit_sealing", "installation", "_sqlx_migrations"];
 
 /// What the engine may see beside the ledger of jobs and schedules: how organizations share a queue.
 const ENGINE_TABLES: &[&str] = &["organizations"];
@@ -318,6 +318,15 @@ async fn a_server(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys)
     let credential = credentials::queries::insert(tx, sealing, "a credential", &credential).await.unwrap();
     let catalogue = serde_json::json!({ "currency": "USD" });
     credentials::accounts::keep_catalogue(tx, credential, "", &catalogue).await.unwrap();
+    let orphan = credentials::orphans::Orphan {
+        kind: "machine".to_owned(),
+        id: "a thing".to_owned(),
+        name: String::new(),
+        region: String::new(),
+        server: "srv_01h455vb4pex5vsknk084sn02q".to_owned(),
+        found_at: tx.now(),
+    };
+    assert_eq!(credentials::orphans::keep(tx, credential, &[orphan]).await.unwrap(), Some(1));
     let ssh_key = keys::ensure(tx, sealing).await.unwrap();
     let new = servers::queries::NewServer {
         name: "web-1",

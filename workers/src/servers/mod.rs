@@ -6,10 +6,12 @@ pub(crate) mod clouds;
 mod destroy;
 mod estimate;
 mod look;
+mod orphans;
 mod provision;
 pub(crate) mod setback;
 mod store;
 mod teller;
+mod update;
 mod watch;
 mod work;
 
