@@ -491,19 +491,20 @@ async fn a_server_is_changed_in_place_and_replaced_only_when_that_is_approved(po
     }
     let live = Live::new(pool).await;
     let acme = live.organization("acme").await;
-    let engine = engine(&live).await;
     let asked = asked(&live, &acme, "web-1").await;
+    sqlx::query("update servers set size = 'medium'").execute(&live.owner).await.unwrap();
+    let engine = engine(&live).await;
     let before = in_state(&acme, asked.server, ServerState::Ready).await;
     let wanted = |size: &str, team: &str| Wanted {
         size: size.to_owned(),
         labels: BTreeMap::from([("team".to_owned(), team.to_owned())]),
         options: Options { volume_gib: Some(10), ..Options::default() },
     };
-    let larger = changed(&live, &acme, asked.server, wanted("medium", "shop")).await;
+    let larger = changed(&live, &acme, asked.server, wanted("large", "shop")).await;
     let plan = larger.plan.clone().unwrap();
     assert_eq!((larger.state, plan.add, plan.remove), (RunState::Succeeded, 1, 0), "{:?} {plan:?}", larger.problem);
     let after = found(&acme, asked.server).await;
-    assert_eq!((after.state, after.size.as_str(), after.monthly_cost), (ServerState::Ready, "medium", Some(2_000)));
+    assert_eq!((after.state, after.size.as_str(), after.monthly_cost), (ServerState::Ready, "large", Some(9_600)));
     assert_eq!((after.place.as_ref(), after.labels["team"].as_str()), (before.place.as_ref(), "shop"));
     // What Terraform said of it is kept, and nothing of what opens the account is in it.
     let mut tx = acme.begin().await;
@@ -518,7 +519,7 @@ async fn a_server_is_changed_in_place_and_replaced_only_when_that_is_approved(po
         (RunState::AwaitingApproval, Some(true))
     );
     let still = found(&acme, asked.server).await;
-    assert_eq!((still.state, still.size.as_str(), still.monthly_cost), (ServerState::Ready, "medium", Some(2_000)));
+    assert_eq!((still.state, still.size.as_str(), still.monthly_cost), (ServerState::Ready, "large", Some(9_600)));
     let smaller = approved(&live, &acme, &smaller).await;
     assert_eq!(smaller.state, RunState::Succeeded, "{:?}", smaller.problem);
     let replaced = found(&acme, asked.server).await;
@@ -679,7 +680,7 @@ async fn a_state_goes_forward_under_its_lock_and_whoever_was_overtaken_writes_no
     assert!(!states::restore(&mut tx, &sealing, stack, 1).await.unwrap(), "it is not kept any more");
     assert!(states::restore(&mut tx, &sealing, stack, 30).await.unwrap());
     let newest = states::versions(&mut tx, stack, Window::new(Order::Descending, 1)).await.unwrap().remove(0);
-    assert_eq!((newest.version, newest.serial, newest.restored_from, newest.run), (70, 71, Some(30), None));
+    assert_eq!((newest.version, newest.serial, newest.restored_from, newest.run), (71, 71, Some(30), None));
     let back = states::current(&mut tx, &sealing, stack).await.unwrap().unwrap();
     let back: serde_json::Value = serde_json::from_slice(&back).unwrap();
     assert_eq!((&back["serial"], &back["resources"][0]["name"]), (&json!(71), &json!("x".repeat(1_000))));

@@ -187,6 +187,7 @@ impl ServerStates {
             let after = newest(tx, server.stack).await?.map(ServerStateVersion::from);
             let after = after.ok_or_else(|| Error::not_found(format!("version {version}")))?;
             tx.audit()
+                .on(&id)
                 .called(&server.name)
                 .became(before.and_then(|before| before.to_json()).as_ref(), after.to_json().as_ref());
             Ok(Json(after))
