@@ -127,8 +127,16 @@ impl IfMatch {
     /// # Errors
     /// 412 when it looks otherwise.
     pub fn check(&self, current: &impl ToJSON) -> Result<(), Error> {
+        self.check_tag(&Etag::of(current))
+    }
+
+    /// As [`Self::check`], of a thing whose tag does not say everything about it.
+    ///
+    /// # Errors
+    /// 412 when its tag is another.
+    pub fn check_tag(&self, current: &Etag) -> Result<(), Error> {
         match &self.0 {
-            Some(condition) if !condition.holds(&Etag::of(current)) => Err(Error::new(
+            Some(condition) if !condition.holds(current) => Err(Error::new(
                 Code::PreconditionFailed,
                 "it was changed since the answer with this ETag; get it again, and decide anew",
             )
@@ -198,6 +206,12 @@ impl IfNoneMatch {
     #[must_use]
     pub fn answer<T: ToJSON>(&self, thing: T) -> Tagged<T> {
         let etag = Etag::of(&thing);
+        self.answer_as(thing, etag)
+    }
+
+    /// As [`Self::answer`], of a thing whose tag does not say everything about it.
+    #[must_use]
+    pub fn answer_as<T: ToJSON>(&self, thing: T, etag: Etag) -> Tagged<T> {
         match &self.0 {
             Some(condition) if condition.holds(&etag) => Tagged::Unchanged(etag),
             _ => Tagged::Thing(thing, etag),

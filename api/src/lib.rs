@@ -11,6 +11,7 @@ pub mod body;
 pub mod caller;
 pub mod client;
 pub mod cloud_catalogues;
+pub mod cloud_orphans;
 pub mod compatible;
 pub mod conditional;
 pub mod cors;
@@ -117,10 +118,13 @@ type Features = (
     (
         credentials::CloudCredentials,
         cloud_catalogues::CloudCatalogues,
+        cloud_orphans::CloudOrphans,
         ssh_keys::SshKeys,
         servers::Servers,
         servers::ConnectedServers,
+        servers::ServerChanges,
         servers::ServerRuns,
+        servers::ServerStates,
     ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
@@ -173,10 +177,13 @@ const FEATURES: Features = (
     (
         credentials::CloudCredentials,
         cloud_catalogues::CloudCatalogues,
+        cloud_orphans::CloudOrphans,
         ssh_keys::SshKeys,
         servers::Servers,
         servers::ConnectedServers,
+        servers::ServerChanges,
         servers::ServerRuns,
+        servers::ServerStates,
     ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,

@@ -68,6 +68,8 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::servers::EstimateServer>(),
         internal::<crate::servers::LookAtServer>(),
         internal::<crate::servers::WatchServers>(),
+        internal::<crate::servers::FindOrphans>(),
+        internal::<crate::servers::WatchOrphans>(),
         internal::<crate::personal::ExportPerson>(),
         internal::<crate::personal::ErasePerson>(),
         internal::<crate::webhooks::DeliverWebhook>(),

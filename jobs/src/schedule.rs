@@ -134,6 +134,7 @@ fn standing() -> Vec<Standing> {
         every("sign where the record ends", "3 * * * *", &crate::audit::CheckpointRecord::default()),
         every("drop old entries of records", "57 2 * * *", &crate::audit::DropRecord::default()),
         every("watch servers", "*/20 * * * * *", &crate::servers::WatchServers::default()),
+        every("look for what servers left behind", "23 1 * * *", &crate::servers::WatchOrphans::default()),
         every("watch licenses", "11 * * * *", &crate::licenses::WatchLicenses::default()),
         every("count what licenses limit", "17 2 * * *", &crate::licenses::RecountLicenses::default()),
         every("purge deleted organizations", "37 2 * * *", &crate::maintenance::PurgeOrganizations::default()),

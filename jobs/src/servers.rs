@@ -135,3 +135,40 @@ impl Job for WatchServers {
         Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
     }
 }
+
+/// Compares an account with the record: what carries our labels there, and belongs to no server any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindOrphans {
+    /// Which account.
+    pub credential: CloudCredentialId,
+    /// Whether what is found is removed; without, the organization's settings say so.
+    #[serde(default)]
+    pub remove: bool,
+}
+
+impl Job for FindOrphans {
+    const KIND: &'static str = "servers.find_orphans";
+    const POLICY: Policy = Policy::new(Queue::Default).attempts(5).timeout(Duration::from_mins(30));
+
+    fn unique(&self) -> Option<Unique> {
+        let key = format!("{} {}", self.credential, self.remove);
+        Some(Unique { key, held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+
+    fn concurrency(&self) -> Option<Concurrency> {
+        Some(Concurrency { key: format!("servers.orphans:{}", self.credential), limit: 1 })
+    }
+}
+
+/// Has all accounts compared with the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchOrphans {}
+
+impl Job for WatchOrphans {
+    const KIND: &'static str = "servers.orphans";
+    const POLICY: Policy = Policy::new(Queue::Maintenance).timeout(Duration::from_mins(30));
+
+    fn unique(&self) -> Option<Unique> {
+        Some(Unique { key: "all".to_owned(), held: Held::Alive, on_conflict: OnConflict::Existing })
+    }
+}

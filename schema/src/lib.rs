@@ -17,6 +17,7 @@ pub mod factors;
 pub mod id;
 pub mod idempotency;
 pub mod inspector;
+pub mod installation;
 pub mod jobs;
 pub mod licenses;
 pub mod limits;

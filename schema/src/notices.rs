@@ -80,6 +80,13 @@ impl Notice {
         } else if of(PlatformEvent::CloudCredentialRefused) {
             let (name, said) = (fact("name"), fact("detail"));
             format!("The cloud does not take the credential {name}: {said}. Put another in its place.")
+        } else if of(PlatformEvent::CloudCredentialOrphansFound) {
+            format!(
+                "The cloud of the credential {} has {} things of ours that belong to no server any more, and may cost something. \
+                 Look at them, and remove them.",
+                fact("name"),
+                self.facts["found"]
+            )
         } else if of(PlatformEvent::ServerDrifted) {
             format!(
                 "The server {} is not what is to be there; approve the run {} to put it right.",

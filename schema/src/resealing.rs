@@ -55,6 +55,7 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + cloud_credentials(tx, keys, limit).await?
         + ssh_keys(tx, keys, limit).await?
         + terraform_plans(tx, keys, limit).await?
+        + texts_of_plans(tx, keys, limit).await?
         + terraform_states(tx, keys, limit).await?
         + totp_secrets(tx, keys, limit).await?
         + copies_for_people(tx, keys, limit).await?)
@@ -302,6 +303,27 @@ async fn terraform_plans(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> R
     for row in &older {
         let sealed = again(keys, &plans::place(organization, row.id), row.id, &row.plan)?;
         sqlx::query!("update runs set plan = $2 where id = $1", row.id.uuid(), sealed).execute(tx.connection()).await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn texts_of_plans(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: RunId", plan_text as "text!" from runs
+            where organization_id = $1 and plan_text is not null and substring(plan_text from 3 for get_byte(plan_text, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &plans::place_of_text(organization, row.id), row.id, &row.text)?;
+        sqlx::query!("update runs set plan_text = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
     }
     Ok(older.len() as u64)
 }

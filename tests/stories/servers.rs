@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use gantry_jobs::servers::{DestroyServer, ProvisionServer, WatchServers};
+use gantry_jobs::servers::{DestroyServer, FindOrphans, ProvisionServer, WatchOrphans, WatchServers};
 use gantry_jobs::{Job as _, Queue};
+use gantry_providers::clouds::sandbox;
 use gantry_providers::ssh;
-use gantry_schema::credentials::{Credential, queries as credentials};
+use gantry_schema::credentials::{Credential, orphans, queries as credentials};
 use gantry_schema::organizations::settings::{self, Setting};
+use gantry_schema::servers::change::Wanted;
 use gantry_schema::servers::queries::{self as servers, NewServer, Server};
 use gantry_schema::servers::runs::{self, Run};
 use gantry_schema::servers::state::Refused;
 use gantry_schema::servers::states::{self, StateError, Writer};
 use gantry_schema::servers::watch;
-use gantry_schema::servers::{Options, Problem, RunKind, RunState, ServerState, keys};
+use gantry_schema::servers::{OnFailure, Options, Problem, RunKind, RunState, ServerState, keys, plans};
 use gantry_schema::{JobId, Order, RunId, ServerId, Window};
 use gantry_tests::live::{Engine, eventually};
 use gantry_tests::{Actor, Live, Platform};
@@ -276,7 +278,7 @@ async fn a_worker_that_dies_in_the_middle_loses_nothing_and_another_goes_on(pool
         let server = in_state(&acme, asked.server, ServerState::Ready).await;
         assert!(server.place.is_some());
         let mut tx = acme.begin().await;
-        let versions = states::versions(&mut tx, stack).await.unwrap();
+        let versions = states::versions(&mut tx, stack, Window::new(Order::Descending, 100)).await.unwrap();
         tx.commit().await.unwrap();
         assert!(versions.windows(2).all(|pair| pair[0].serial > pair[1].serial), "{versions:?}");
         serial += versions[0].serial;
@@ -456,6 +458,179 @@ async fn as_many_are_made_at_once_as_the_license_allows_and_the_others_wait(pool
     engine.stop().await;
 }
 
+/// Somebody wants a server to be otherwise; the run when everything has come to rest.
+async fn changed(live: &Live, actor: &Actor, id: ServerId, wanted: Wanted) -> Run {
+    let mut tx = actor.begin().await;
+    let stack = servers::find(&mut tx, id).await.unwrap().unwrap().stack;
+    let run = runs::insert(&mut tx, stack, RunKind::Update, "story").await.unwrap();
+    runs::set_wanted(&mut tx, run, &wanted).await.unwrap();
+    ProvisionServer { run, stack }.request().enqueue(&mut tx, &actor.by()).await.unwrap();
+    tx.commit().await.unwrap();
+    live.settled().await;
+    run_of(actor, run).await
+}
+
+async fn run_of(actor: &Actor, run: RunId) -> Run {
+    let mut tx = actor.begin().await;
+    let run = runs::find(&mut tx, run).await.unwrap().unwrap();
+    tx.rollback().await.unwrap();
+    run
+}
+
+async fn approved(live: &Live, actor: &Actor, run: &Run) -> Run {
+    let mut tx = actor.begin().await;
+    let (planned, cost) = (run.plan_sha256.clone().unwrap(), run.monthly_cost.unwrap());
+    assert!(runs::approve(&mut tx, run.id, "story", &planned, cost).await.unwrap());
+    ProvisionServer { run: run.id, stack: run.stack }.request().enqueue(&mut tx, &actor.by()).await.unwrap();
+    tx.commit().await.unwrap();
+    live.settled().await;
+    run_of(actor, run.id).await
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn a_server_is_changed_in_place_and_replaced_only_when_that_is_approved(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let asked = asked(&live, &acme, "web-1").await;
+    sqlx::query("update servers set size = 'medium'").execute(&live.owner).await.unwrap();
+    let engine = engine(&live).await;
+    let before = in_state(&acme, asked.server, ServerState::Ready).await;
+    let wanted = |size: &str, team: &str| Wanted {
+        size: size.to_owned(),
+        labels: BTreeMap::from([("team".to_owned(), team.to_owned())]),
+        options: Options { volume_gib: Some(10), ..Options::default() },
+    };
+    let larger = changed(&live, &acme, asked.server, wanted("large", "shop")).await;
+    let plan = larger.plan.clone().unwrap();
+    assert_eq!((larger.state, plan.add, plan.remove), (RunState::Succeeded, 1, 0), "{:?} {plan:?}", larger.problem);
+    let after = found(&acme, asked.server).await;
+    assert_eq!((after.state, after.size.as_str(), after.monthly_cost), (ServerState::Ready, "large", Some(9_600)));
+    assert_eq!((after.place.as_ref(), after.labels["team"].as_str()), (before.place.as_ref(), "shop"));
+    // What Terraform said of it is kept, and nothing of what opens the account is in it.
+    let mut tx = acme.begin().await;
+    let text = plans::text(&mut tx, live.sealing_keys(), larger.id).await.unwrap().unwrap();
+    tx.rollback().await.unwrap();
+    assert!(text.contains("terraform_data.machine will be updated in-place") && !text.contains(TOKEN), "{text}");
+
+    // A disk does not shrink: another machine would take its place.
+    let smaller = changed(&live, &acme, asked.server, wanted("small", "shop")).await;
+    assert_eq!(
+        (smaller.state, smaller.plan.as_ref().map(|plan| plan.loses_machine)),
+        (RunState::AwaitingApproval, Some(true))
+    );
+    let still = found(&acme, asked.server).await;
+    assert_eq!((still.state, still.size.as_str(), still.monthly_cost), (ServerState::Ready, "large", Some(9_600)));
+    let smaller = approved(&live, &acme, &smaller).await;
+    assert_eq!(smaller.state, RunState::Succeeded, "{:?}", smaller.problem);
+    let replaced = found(&acme, asked.server).await;
+    assert_eq!(
+        (replaced.state, replaced.size.as_str(), replaced.monthly_cost),
+        (ServerState::Ready, "small", Some(500))
+    );
+    assert_ne!(replaced.place.map(|at| at.host_key), before.place.map(|at| at.host_key));
+    assert_eq!(compared(&live, &acme, asked.server).await.state, RunState::Succeeded, "nothing differs");
+
+    // What cannot be is not done, and the server goes on.
+    let wrong = changed(&live, &acme, asked.server, wanted("smal", "shop")).await;
+    let (problem, said) = wrong.problem.unwrap();
+    assert_eq!((wrong.state, problem), (RunState::Failed, Problem::UnknownSize));
+    assert!(said.contains("did you mean small"), "{said}");
+    let same = changed(&live, &acme, asked.server, wanted("small", "shop")).await;
+    assert_eq!((same.state, same.plan.map(|plan| plan.changes.len())), (RunState::Succeeded, Some(0)));
+    assert_eq!(found(&acme, asked.server).await.state, ServerState::Ready);
+    destroyed(&acme, asked.server).await;
+    in_state(&acme, asked.server, ServerState::Destroyed).await;
+    live.settled().await;
+    engine.stop().await;
+    assert_eq!(left_behind(&live), Vec::<String>::new());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_is_half_made_is_kept_when_that_is_wanted_and_accounted_for(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let asked = asked(&live, &acme, "fail-apply").await;
+    let mut tx = acme.begin().await;
+    servers::set_on_failure(&mut tx, asked.server, OnFailure::Keep).await.unwrap();
+    tx.commit().await.unwrap();
+    let engine = engine(&live).await;
+    let failed = in_state(&acme, asked.server, ServerState::Failed).await;
+    let (problem, said) = failed.problem.unwrap();
+    assert_eq!(problem, Problem::ApplyFailed);
+    assert!(said.contains("is kept: terraform_data.firewall, terraform_data.machine"), "{said}");
+    live.settled().await;
+    assert_eq!(left_behind(&live).len(), 1, "its machine is there");
+    destroyed(&acme, asked.server).await;
+    in_state(&acme, asked.server, ServerState::Destroyed).await;
+    live.settled().await;
+    engine.stop().await;
+    assert_eq!(left_behind(&live), Vec::<String>::new());
+}
+
+#[sqlx::test(migrator = "gantry_schema::MIGRATOR")]
+async fn what_was_left_behind_is_found_and_removed_and_nothing_that_may_be_somebody_elses(pool: PgPool) {
+    if !is_there() {
+        return;
+    }
+    let live = Live::new(pool).await;
+    let acme = live.organization("acme").await;
+    let engine = engine(&live).await;
+    let mut all = Vec::new();
+    for name in ["web-1", "web-2", "web-3"] {
+        all.push(asked(&live, &acme, name).await.server);
+    }
+    for server in &all {
+        in_state(&acme, *server, ServerState::Ready).await;
+    }
+    let machine = |server: &ServerId| live.terraform.directory().join("machines").join(server.to_string());
+    let counted = async || {
+        let mut tx = acme.begin().await;
+        let credential = credentials::list(&mut tx, Window::new(Order::Ascending, 1)).await.unwrap()[0].id;
+        let (looked_at, orphans) = orphans::list(&mut tx, credential).await.unwrap();
+        tx.rollback().await.unwrap();
+        (credential, looked_at.is_some(), orphans.into_iter().map(|it| it.server).collect::<Vec<_>>())
+    };
+    let (credential, looked, _) = counted().await;
+    assert!(!looked);
+    let valid = "update cloud_credentials set state = 'valid', check_at = now() + interval '1 day'";
+    sqlx::query(valid).execute(&live.owner).await.unwrap();
+    // Of the first nobody knows any more, of the second another installation knows, and the third is there.
+    let gone = "update servers set state = 'destroyed', destroyed_at = now() - interval '2 hours' where name in ('web-1', 'web-2')";
+    sqlx::query(gone).execute(&live.owner).await.unwrap();
+    let other = format!("another-installation {}\n", acme.id);
+    std::fs::write(machine(&all[1]).join("owner"), other).unwrap();
+    live.operator().enqueue(WatchOrphans::default()).await;
+    live.settled().await;
+    assert_eq!(counted().await, (credential, true, vec![all[0].to_string()]));
+    assert!(machine(&all[0]).exists(), "nothing is removed before somebody says so");
+    let told = "select count(*) from events where type = 'cloud_credential.orphans_found'";
+    let count = async || sqlx::query_scalar::<_, i64>(told).fetch_one(&live.owner).await.unwrap();
+    assert_eq!(count().await, 1);
+    assert!(acme.notices().await.iter().any(|notice| notice.message().contains("1 things of ours")));
+    acme.enqueue(FindOrphans { credential, remove: true }).await;
+    live.settled().await;
+    assert_eq!(counted().await.2, Vec::<String>::new());
+    assert!(!machine(&all[0]).exists() && machine(&all[1]).exists() && machine(&all[2]).exists());
+    assert_eq!(count().await, 1, "it is told once");
+    // By itself, where that is wanted.
+    let gone = "update servers set state = 'destroyed', destroyed_at = now() - interval '2 hours' where name = 'web-3'";
+    sqlx::query(gone).execute(&live.owner).await.unwrap();
+    let mut tx = acme.begin().await;
+    settings::set(&mut tx, Setting::ServersRemoveOrphans, &json!(true), false).await.unwrap();
+    tx.commit().await.unwrap();
+    acme.enqueue(FindOrphans { credential, remove: false }).await;
+    live.settled().await;
+    assert!(!machine(&all[2]).exists() && count().await == 2);
+    engine.stop().await;
+    sandbox::clear_away(&live.terraform, &all[1].to_string()).unwrap();
+}
+
 fn state(serial: i64, lineage: &str) -> Vec<u8> {
     json!({ "version": 4, "terraform_version": "1.11.4", "serial": serial, "lineage": lineage, "outputs": {},
             "resources": [{ "name": "x".repeat(1_000) }] })
@@ -501,11 +676,37 @@ async fn a_state_goes_forward_under_its_lock_and_whoever_was_overtaken_writes_no
         states::write(&mut tx, &sealing, by(second, Some("two")), &state(serial, "a")).await.unwrap();
     }
     states::unlock(&mut tx, stack, second, Some("two")).await.unwrap();
-    let versions = states::versions(&mut tx, stack).await.unwrap();
+    let versions = states::versions(&mut tx, stack, Window::new(Order::Descending, 100)).await.unwrap();
     assert_eq!((versions.len(), versions[0].serial, versions[49].serial), (50, 70, 21));
+
+    // Somebody goes back: what it says is there again, under a serial above all before, and whoever worked on it is overtaken.
+    assert!(!states::restore(&mut tx, &sealing, stack, 1).await.unwrap(), "it is not kept any more");
+    assert!(states::restore(&mut tx, &sealing, stack, 30).await.unwrap());
+    let newest = states::versions(&mut tx, stack, Window::new(Order::Descending, 1)).await.unwrap().remove(0);
+    assert_eq!((newest.version, newest.serial, newest.restored_from, newest.run), (71, 71, Some(30), None));
+    let back = states::current(&mut tx, &sealing, stack).await.unwrap().unwrap();
+    let back: serde_json::Value = serde_json::from_slice(&back).unwrap();
+    assert_eq!((&back["serial"], &back["resources"][0]["name"]), (&json!(71), &json!("x".repeat(1_000))));
+    let late = states::write(&mut tx, &sealing, by(second, None), &state(72, "a")).await.unwrap_err();
+    assert!(matches!(late, StateError::Overtaken));
+    // A lock counts as long as its holder does, and is broken by its id.
+    let third = states::take_over(&mut tx, stack).await.unwrap();
+    states::lock(&mut tx, stack, third, "three", &json!({ "ID": "three", "Who": "ada" })).await.unwrap();
+    assert_eq!(states::held(&mut tx, stack).await.unwrap().unwrap().info["Who"], "ada");
+    assert!(!states::force_unlock(&mut tx, stack, "two").await.unwrap());
+    assert!(states::force_unlock(&mut tx, stack, "three").await.unwrap());
+    assert_eq!(states::held(&mut tx, stack).await.unwrap(), None);
+    let late = states::write(&mut tx, &sealing, by(third, Some("three")), &state(72, "a")).await.unwrap_err();
+    assert!(matches!(late, StateError::Overtaken));
+    // Fewer are kept where somebody says so.
+    settings::set(&mut tx, Setting::ServersStateVersions, &json!(3), false).await.unwrap();
+    let fence = states::take_over(&mut tx, stack).await.unwrap();
+    states::write(&mut tx, &sealing, by(fence, None), &state(72, "a")).await.unwrap();
+    let kept = states::versions(&mut tx, stack, Window::new(Order::Descending, 100)).await.unwrap();
+    assert_eq!(kept.iter().map(|it| it.serial).collect::<Vec<_>>(), [72, 71, 70]);
     tx.commit().await.unwrap();
 
-    let damaged = "update terraform_states set sha256 = sha256('x') where serial = 70";
+    let damaged = "update terraform_states set sha256 = sha256('x') where serial = 72";
     sqlx::query(damaged).execute(&platform.owner).await.unwrap();
     let mut tx = acme.begin().await;
     assert!(matches!(states::current(&mut tx, &sealing, stack).await, Err(StateError::Damaged)));

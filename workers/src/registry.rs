@@ -90,6 +90,8 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::servers::EstimateServer>()
         .with::<gantry_jobs::servers::LookAtServer>()
         .with::<gantry_jobs::servers::WatchServers>()
+        .with::<gantry_jobs::servers::FindOrphans>()
+        .with::<gantry_jobs::servers::WatchOrphans>()
         .with::<gantry_jobs::personal::ExportPerson>()
         .with::<gantry_jobs::personal::ErasePerson>()
         .with::<gantry_jobs::webhooks::DeliverWebhook>()

@@ -223,7 +223,7 @@ impl ConnectedServers {
                 Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
             })?;
             let server = find(tx, id).await?;
-            let run = asked(tx, &server, RunKind::Connect, by).await?;
+            let run = asked(tx, &server, RunKind::Connect, by, None).await?;
             let server = Server::from(server);
             tx.audit().on(&id).called(&name).became(None, server.to_json().as_ref());
             let answer = ConnectedServer { server, run, public_key: known.public_key };

@@ -1,8 +1,11 @@
 //! Servers: asked for, looked at, destroyed. Jobs make them; see `runs` for how far those are.
 
 mod connect;
+mod offered;
 mod options;
 mod runs;
+mod states;
+mod update;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +15,10 @@ use gantry_jobs::servers::{ConnectServer, DestroyServer, EstimateServer, Provisi
 use gantry_jobs::{By, Job as _};
 use gantry_schema::organizations::Slug;
 use gantry_schema::organizations::needed::{ManageServers, ReadServers};
+use gantry_schema::servers::change::Wanted;
 use gantry_schema::servers::queries::{self as rows, Filter, NewServer as New};
 use gantry_schema::servers::runs as run_rows;
-use gantry_schema::servers::{self, Problem, RunKind, keys, watch};
+use gantry_schema::servers::{self, Problem, RunKind, keys, warnings, watch};
 use gantry_schema::{CloudCredentialId, ServerId, SshKeyId, TenantTx, credentials};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
@@ -22,14 +26,16 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::{Example, ToJSON as _};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
+use crate::conditional::{Etag, IfNoneMatch, Tagged};
 use crate::credentials::CloudName;
 use crate::error::{Code, Error, OnConstraint as _};
 use crate::example::example;
-use crate::field::{Moment, Word, Wrong, text_type};
+use crate::field::{Moment, Wrong, text_type};
 use crate::jobs::{Asked as AskedJob, Prefer, Receipt, asked as asked_job};
 use crate::once::{Answered, Once};
 use crate::page::Place;
@@ -38,8 +44,12 @@ use crate::sort::Newest;
 use crate::tag::Tag;
 
 pub use connect::ConnectedServers;
-use options::ServerOptions;
 pub use runs::ServerRuns;
+pub use states::ServerStates;
+pub use update::ServerChanges;
+
+use offered::CloudWord;
+use options::ServerOptions;
 use runs::{PlannedChange, ServerRun};
 
 /// The operations on servers.
@@ -118,6 +128,26 @@ impl From<ServerState> for servers::ServerState {
     }
 }
 
+/// What becomes of what was half made when something goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum ServerOnFailure {
+    /// It is removed again.
+    Remove,
+    /// It stays: `POST /servers/{id}/retry` goes on from there, `DELETE /servers/{id}` removes it.
+    Keep,
+}
+
+impl From<servers::OnFailure> for ServerOnFailure {
+    fn from(kept: servers::OnFailure) -> Self {
+        match kept {
+            servers::OnFailure::Remove => Self::Remove,
+            servers::OnFailure::Keep => Self::Keep,
+        }
+    }
+}
+
 /// How the platform came by a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
@@ -133,6 +163,15 @@ impl From<servers::ServerKind> for ServerKind {
         match kind {
             servers::ServerKind::Made => Self::Made,
             servers::ServerKind::Connected => Self::Connected,
+        }
+    }
+}
+
+impl From<ServerOnFailure> for servers::OnFailure {
+    fn from(wanted: ServerOnFailure) -> Self {
+        match wanted {
+            ServerOnFailure::Remove => Self::Remove,
+            ServerOnFailure::Keep => Self::Keep,
         }
     }
 }
@@ -200,6 +239,8 @@ struct Server {
     labels: BTreeMap<String, String>,
     /// What else was wanted of it.
     options: ServerOptions,
+    /// What becomes of it when it is half made and something goes wrong.
+    on_failure: ServerOnFailure,
     /// Where it is in its life.
     state: ServerState,
     /// Its address, when that is known.
@@ -262,6 +303,7 @@ example!(Server, {
     "image": "debian-12",
     "labels": { "team": "shop" },
     "options": { "ssh_sources": ["203.0.113.0/24"], "static_address": false },
+    "on_failure": "remove",
     "state": "ready",
     "address": "127.0.0.1",
     "port": 40_022,
@@ -288,17 +330,19 @@ struct NewServer {
     /// With what it is made; the credential says on which cloud.
     credential_id: CloudCredentialId,
     /// Where there: in the sandbox `sandbox-1` or `sandbox-2`.
-    region: Word,
+    region: CloudWord,
     /// How large: in the sandbox `small`, `medium` or `large`.
-    size: Word,
+    size: CloudWord,
     /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`.
-    image: Word,
+    image: CloudWord,
     /// With what the platform gets in; left out: with the organization's default key, which is made if there is none.
     ssh_key_id: Option<SshKeyId>,
     /// The organization's own words for it: up to 20, each with up to 40 characters and a text of up to 100.
     labels: Option<BTreeMap<String, String>>,
     /// What else is wanted of it.
     options: Option<ServerOptions>,
+    /// What becomes of what was half made when something goes wrong; left out: it is removed again.
+    on_failure: Option<ServerOnFailure>,
 }
 
 example!(NewServer, {
@@ -391,7 +435,8 @@ impl Servers {
     ///
     /// A job plans it with Terraform, makes it, and looks at it by SSH; then it is `ready`. Where it costs more than the
     /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan. What is half made when
-    /// something goes wrong is removed again, and `problem` says why.
+    /// something goes wrong is removed again, unless `on_failure` says that it is kept, and `problem` says why. `warnings` of the run
+    /// say what is to be thought about.
     ///
     /// Refused as `name_taken` when there is a server of that name, as `license_limit` when the license allows no more, as
     /// `license_state` when it is not in force.
@@ -411,6 +456,12 @@ impl Servers {
         let create = once.run(&caller, organization, async |tx| {
             let credential = credentials::queries::find(tx, body.credential_id).await?;
             let credential = credential.ok_or_else(|| Error::not_found(body.credential_id).at("credential_id"))?;
+            let wanted = offered::Wanted {
+                region: body.region.as_str(),
+                size: body.size.as_str(),
+                image: Some(body.image.as_str()),
+            };
+            offered::check(tx, credential.id, wanted).await?;
             let ssh_key = ssh_key(tx, &app, body.ssh_key_id).await?;
             let (name, region) = (body.name.to_string(), body.region.as_str());
             let new = New {
@@ -427,8 +478,11 @@ impl Servers {
             let id = made.on_constraint("servers_name_key", || {
                 Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
             })?;
+            if let Some(wanted) = body.on_failure {
+                rows::set_on_failure(tx, id, wanted.into()).await?;
+            }
             let server = find(tx, id).await?;
-            let run = asked(tx, &server, RunKind::Provision, by).await?;
+            let run = asked(tx, &server, RunKind::Provision, by, None).await?;
             let server = Server::from(server);
             tx.audit().on(&id).called(&name).became(None, server.to_json().as_ref());
             Ok(Asked::Asked(Json(AskedServer { server, run }), format!("/servers/{id}")))
@@ -479,11 +533,14 @@ impl Servers {
         &self,
         caller: May<ReadServers>,
         app: Data<&App>,
+        if_none_match: IfNoneMatch,
         /// The server.
         server: Path<ServerId>,
-    ) -> Result<Json<Server>, Error> {
+    ) -> Result<Tagged<Server>, Error> {
         let mut tx = app.db.tenant(caller.organization()).await?;
-        Ok(Json(find(&mut tx, server.0).await?.into()))
+        let server = Server::from(find(&mut tx, server.0).await?);
+        let etag = server.etag();
+        Ok(if_none_match.answer_as(server, etag))
     }
 
     /// Destroy a server
@@ -500,21 +557,10 @@ impl Servers {
         /// The server.
         server: Path<ServerId>,
     ) -> Result<Answered<Begun>, Error> {
-        let (organization, id) = (caller.organization(), server.0);
-        let by = caller.by();
-        let destroy = once.run(&caller, organization, async |tx| {
-            rows::lock(tx, id).await?;
-            let server = find(tx, id).await?;
-            if server.state == servers::ServerState::Destroyed {
-                return Err(Error::new(Code::WrongState, "the server is gone already"));
-            }
-            let kind = match server.kind {
-                servers::ServerKind::Made => RunKind::Destroy,
-                servers::ServerKind::Connected => RunKind::Forget,
-            };
-            let run = asked(tx, &server, kind, by).await?;
-            tx.audit().called(&server.name);
-            Ok(Begun::Begun(Json(run)))
+        let destroy = begin(&caller, once, server.0, |server| match (server.state, server.kind) {
+            (servers::ServerState::Destroyed, _) => Err(Error::new(Code::WrongState, "the server is gone already")),
+            (_, servers::ServerKind::Made) => Ok(RunKind::Destroy),
+            (_, servers::ServerKind::Connected) => Ok(RunKind::Forget),
         });
         destroy.await
     }
@@ -532,23 +578,10 @@ impl Servers {
         /// The server.
         server: Path<ServerId>,
     ) -> Result<Answered<Begun>, Error> {
-        let (organization, id) = (caller.organization(), server.0);
-        let by = caller.by();
-        let retry = once.run(&caller, organization, async |tx| {
-            rows::lock(tx, id).await?;
-            let server = find(tx, id).await?;
-            let (kind, is_there) = match server.kind {
-                servers::ServerKind::Made => (RunKind::Provision, server.credential.is_some()),
-                servers::ServerKind::Connected => (RunKind::Connect, true),
-            };
-            if server.state != servers::ServerState::Failed || !is_there {
-                return Err(Error::new(Code::WrongState, "it has not failed; only what failed is tried again"));
-            }
-            not_under_way(tx, &server).await?;
-            rows::set_state(tx, id, servers::ServerState::Provisioning).await?;
-            let run = asked(tx, &server, kind, by).await?;
-            tx.audit().called(&server.name);
-            Ok(Begun::Begun(Json(run)))
+        let retry = begin(&caller, once, server.0, |server| match (server.state, server.kind, server.credential) {
+            (servers::ServerState::Failed, servers::ServerKind::Made, Some(_)) => Ok(RunKind::Provision),
+            (servers::ServerState::Failed, servers::ServerKind::Connected, _) => Ok(RunKind::Connect),
+            _ => Err(Error::new(Code::WrongState, "it has not failed; only what failed is tried again")),
         });
         retry.await
     }
@@ -567,22 +600,12 @@ impl Servers {
         /// The server.
         server: Path<ServerId>,
     ) -> Result<Answered<Begun>, Error> {
-        let (organization, id) = (caller.organization(), server.0);
-        let by = caller.by();
-        let compare = once.run(&caller, organization, async |tx| {
-            rows::lock(tx, id).await?;
-            let server = find(tx, id).await?;
-            if server.kind == servers::ServerKind::Connected {
-                let detail = "it was connected: nobody planned it, and there is nothing to compare it with";
-                return Err(Error::new(Code::NotMadeHere, detail));
+        let compare = begin(&caller, once, server.0, |server| {
+            made_here(server, "nobody planned it, and there is nothing to compare it with")?;
+            match server.state {
+                servers::ServerState::Ready => Ok(RunKind::Mend),
+                _ => Err(Error::new(Code::WrongState, "it is not ready; wait until it is")),
             }
-            if server.state != servers::ServerState::Ready {
-                return Err(Error::new(Code::WrongState, "it is not ready; wait until it is"));
-            }
-            not_under_way(tx, &server).await?;
-            let run = asked(tx, &server, RunKind::Mend, by).await?;
-            tx.audit().called(&server.name);
-            Ok(Begun::Begun(Json(run)))
         });
         compare.await
     }
@@ -616,14 +639,64 @@ impl Servers {
     }
 }
 
-/// Has a job do something with a server.
-async fn asked(tx: &mut TenantTx, server: &rows::Server, kind: RunKind, by: &By) -> Result<ServerRun, Error> {
+/// Refuses what is done with servers that were made, where one was connected.
+fn made_here(server: &rows::Server, because: &str) -> Result<(), Error> {
+    match server.kind {
+        servers::ServerKind::Made => Ok(()),
+        servers::ServerKind::Connected => Err(Error::new(Code::NotMadeHere, format!("it was connected: {because}"))),
+    }
+}
+
+/// Has a job do something with a server, where that may be done as it is.
+async fn begin(
+    caller: &May<ManageServers>,
+    once: Once,
+    id: ServerId,
+    what: fn(&rows::Server) -> Result<RunKind, Error>,
+) -> Result<Answered<Begun>, Error> {
+    let by = caller.by();
+    let begin = once.run(caller, caller.organization(), async |tx| {
+        rows::lock(tx, id).await?;
+        let server = find(tx, id).await?;
+        let kind = what(&server)?;
+        // Whatever else was to be done with what is removed is not done any more.
+        if !matches!(kind, RunKind::Destroy | RunKind::Forget) {
+            not_under_way(tx, &server).await?;
+        }
+        if matches!(kind, RunKind::Provision | RunKind::Connect) {
+            rows::set_state(tx, id, servers::ServerState::Provisioning).await?;
+        }
+        let run = asked(tx, &server, kind, by, None).await?;
+        tx.audit().called(&server.name);
+        Ok(Begun::Begun(Json(run)))
+    });
+    begin.await
+}
+
+/// Has a job do something with a server, which is to be like this from then on where that is something else.
+async fn asked(
+    tx: &mut TenantTx,
+    server: &rows::Server,
+    kind: RunKind,
+    by: &By,
+    wanted: Option<&Wanted>,
+) -> Result<ServerRun, Error> {
     let stack = server.stack;
     let run = run_rows::insert(tx, stack, kind, &by.to_string()).await?;
+    if let Some(wanted) = wanted {
+        run_rows::set_wanted(tx, run, wanted).await?;
+    }
+    if matches!(kind, RunKind::Provision | RunKind::Update) {
+        let options = wanted.map_or(&server.options, |wanted| &wanted.options);
+        let warned = warnings::of_server(tx, server.id, server.cloud, options).await?;
+        run_rows::set_warnings(tx, run, &warned).await?;
+    }
     let asked = match kind {
-        RunKind::Provision | RunKind::Mend => ProvisionServer { run, stack }.request().enqueue(tx, by).await?,
         RunKind::Destroy | RunKind::Forget => DestroyServer { run, stack }.request().enqueue(tx, by).await?,
         RunKind::Connect => ConnectServer { run, stack }.request().enqueue(tx, by).await?,
+        RunKind::Provision | RunKind::Update | RunKind::Mend => {
+            ProvisionServer { run, stack }.request().enqueue(tx, by).await?
+        }
     };
     run_rows::set_job(tx, run, asked.id).await?;
     Ok(runs::find(tx, server.id, run).await?.into())
@@ -695,6 +768,18 @@ fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, 
     Ok(labels)
 }
 
+impl Server {
+    /// The tag of what can be changed about it and what became of it. When the platform was last in is not part of it: that is
+    /// another time every minute.
+    fn etag(&self) -> Etag {
+        let mut shown = self.to_json();
+        if let Some(Value::Object(members)) = &mut shown {
+            members.remove("reached_at");
+        }
+        Etag::of(&shown)
+    }
+}
+
 impl From<rows::Server> for Server {
     fn from(row: rows::Server) -> Self {
         let (address, port, username, host_key) = match row.place {
@@ -713,6 +798,7 @@ impl From<rows::Server> for Server {
             image: made(row.image),
             labels: row.labels,
             options: row.options.into(),
+            on_failure: row.on_failure.into(),
             state: row.state.into(),
             address,
             port,

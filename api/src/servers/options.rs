@@ -17,7 +17,7 @@ const MOST_SOURCES: usize = 20;
 /// Rules, at most.
 const MOST_RULES: usize = 40;
 
-/// What else is wanted of a server. The sandbox takes it, and has none of it but who gets in.
+/// What else is wanted of a server. The sandbox keeps it, and does nothing about it but for who gets in.
 #[derive(Debug, Default, Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
@@ -44,6 +44,50 @@ pub(super) struct ServerOptions {
     /// the kinds ssh-ed25519, ecdsa-sha2-…, ssh-rsa with 2048 bits or more, and sk-….
     #[oai(skip_serializing_if_is_none, validator(max_items = 20))]
     authorized_keys: Option<Vec<String>>,
+}
+
+/// What else is wanted of a server from now on; what is left out stays as it is. Its network and its disk stay.
+#[derive(Debug, Default, Object, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[oai(deny_unknown_fields)]
+pub(super) struct ServerOptionsChange {
+    /// Addresses and networks from which it is reached by SSH, up to 20: `0.0.0.0/0` and `::/0` for everywhere.
+    #[oai(validator(max_items = 20))]
+    ssh_sources: Option<Vec<String>>,
+    /// What else is let in besides SSH, HTTP and HTTPS, all of it.
+    #[oai(validator(max_items = 40))]
+    rules: Option<Vec<FirewallRule>>,
+    /// Whether its address is to stay when the machine is another.
+    static_address: Option<bool>,
+    /// How large a volume it has: no smaller than it is.
+    #[oai(validator(minimum(value = "10"), maximum(value = "10000")))]
+    volume_gib: Option<u32>,
+}
+
+impl ServerOptionsChange {
+    /// What is kept of it, changed so.
+    ///
+    /// # Errors
+    /// Names the member that cannot be.
+    pub(super) fn of(self, kept: Options) -> Result<Options, Error> {
+        let Self { ssh_sources, rules, static_address, volume_gib } = self;
+        let (new_sources, new_rules) = (ssh_sources.is_some(), rules.is_some());
+        let given =
+            ServerOptions { ssh_sources, rules, static_address, volume_gib, ..ServerOptions::default() }.read()?;
+        if let (Some(wanted), Some(now)) = (volume_gib, kept.volume_gib)
+            && wanted < now
+        {
+            let detail = format!("it has {now} GiB, and a volume only grows; write {now} or more");
+            return Err(Error::field("options.volume_gib", detail));
+        }
+        Ok(Options {
+            ssh_sources: if new_sources { given.ssh_sources } else { kept.ssh_sources },
+            rules: if new_rules { given.rules } else { kept.rules },
+            static_address: static_address.unwrap_or(kept.static_address),
+            volume_gib: given.volume_gib.or(kept.volume_gib),
+            ..kept
+        })
+    }
 }
 
 /// Something that is let in.

@@ -6,6 +6,7 @@ use gantry_schema::digest::hex;
 use gantry_schema::jobs::control::{self, Change};
 use gantry_schema::organizations::needed::{ApproveServers, ManageServers, ReadServers};
 use gantry_schema::servers::runs::{self as rows, Run};
+use gantry_schema::servers::warnings::Warned;
 use gantry_schema::servers::{RunState as State, plans};
 use gantry_schema::{JobId, RunId, ServerId, TenantTx, servers};
 use poem::web::Data;
@@ -38,6 +39,8 @@ pub struct ServerRuns;
 enum ServerRunKind {
     /// Everything is made that is to be there.
     Provision,
+    /// It becomes what somebody wants it to be from now on.
+    Update,
     /// What differs from what is to be there is found, and put right when somebody approves it.
     Mend,
     /// Everything is removed that is there.
@@ -114,7 +117,41 @@ struct ServerPlan {
     monthly_cost: i64,
     /// ISO 4217.
     currency: String,
+    /// The server itself is removed, or another takes its place: its disk is lost.
+    loses_machine: bool,
+    /// A volume is removed, or another takes its place: what is on it is lost.
+    loses_volume: bool,
 }
+
+/// Something to be thought about, for which nothing is refused.
+#[derive(Debug, Object)]
+pub(super) struct ServerWarning {
+    /// What, as a word that never changes: `no_ssh`, `platform_locked_out`, `private_ssh_only`, `open_ssh`, `network_overlap`.
+    code: String,
+    /// In words.
+    detail: String,
+}
+
+impl From<Warned> for ServerWarning {
+    fn from(Warned { code, detail }: Warned) -> Self {
+        Self { code, detail }
+    }
+}
+
+/// What Terraform says of a plan.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ServerPlanText {
+    /// Of which run.
+    run_id: RunId,
+    /// What is done, in Terraform's own words, without secrets: up to 256 KiB.
+    text: String,
+}
+
+example!(ServerPlanText, {
+    "run_id": "run_01h455vb4pex5vsknk084sn02q",
+    "text": "Terraform will perform the following actions:\n\n  # terraform_data.machine will be created",
+});
 
 /// Something that is done with a server.
 #[derive(Debug, Object)]
@@ -133,6 +170,8 @@ pub(super) struct ServerRun {
     job_id: Option<JobId>,
     /// Who asked for it.
     requested_by: String,
+    /// What is to be thought about.
+    warnings: Vec<ServerWarning>,
     /// What there is to do, when that is known.
     #[oai(skip_serializing_if_is_none)]
     plan: Option<ServerPlan>,
@@ -159,6 +198,7 @@ example!(ServerRun, {
     "state": "awaiting_approval",
     "job_id": "job_01h455vb4pex5vsknk084sn02q",
     "requested_by": "api_key:key_01h455vb4pex5vsknk084sn02q",
+    "warnings": [],
     "plan": {
         "add": 1,
         "change": 0,
@@ -167,6 +207,8 @@ example!(ServerRun, {
         "sha256": "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
         "monthly_cost": 500,
         "currency": "USD",
+        "loses_machine": false,
+        "loses_volume": false,
     },
     "created_at": "2026-01-15T12:00:00Z",
     "started_at": "2026-01-15T12:00:00Z",
@@ -226,6 +268,28 @@ impl ServerRuns {
         Ok(Json(find(&mut tx, server.0, run.0).await?.into()))
     }
 
+    /// Get what Terraform says of a plan
+    ///
+    /// It stays when the run has ended. What is sensitive is not in it.
+    ///
+    /// Refused as `not_found` when nothing was planned, or not yet.
+    #[oai(path = "/:server/runs/:run/plan", method = "get", operation_id = "getServerPlan")]
+    async fn plan(
+        &self,
+        caller: May<ReadServers>,
+        app: Data<&App>,
+        /// The server.
+        server: Path<ServerId>,
+        /// What was, or is to be, done.
+        run: Path<RunId>,
+    ) -> Result<Json<ServerPlanText>, Error> {
+        let mut tx = app.db.tenant(caller.organization()).await?;
+        let run = find(&mut tx, server.0, run.0).await?;
+        let text = plans::text(&mut tx, &app.sealing, run.id).await.map_err(Error::internal)?;
+        let text = text.ok_or_else(|| Error::not_found(format!("plan of {}", run.id)))?;
+        Ok(Json(ServerPlanText { run_id: run.id, text }))
+    }
+
     /// Approve what is planned for a server
     ///
     /// Exactly this plan at this cost: its digest and its cost are those that `plan` showed.
@@ -255,7 +319,10 @@ impl ServerRuns {
                 };
                 return Err(Error::new(Code::WrongState, detail));
             }
-            servers::queries::set_state(tx, server, servers::ServerState::Provisioning).await?;
+            // What is there already goes on as it is until it is really changed.
+            if before.kind == servers::RunKind::Provision {
+                servers::queries::set_state(tx, server, servers::ServerState::Provisioning).await?;
+            }
             let job = ProvisionServer { run: id, stack: before.stack }.request().enqueue(tx, by).await?;
             rows::set_job(tx, id, job.id).await?;
             let (before, after) = (ServerRun::from(before), ServerRun::from(find(tx, server, id).await?));
@@ -308,7 +375,7 @@ impl ServerRuns {
 
 /// Ends a run that no worker has, with what it was for.
 async fn cancelled(tx: &mut TenantTx, run: &Run) -> Result<(), Error> {
-    if rows::advance(tx, run.id, State::Cancelled).await? && run.kind != servers::RunKind::Mend {
+    if rows::advance(tx, run.id, State::Cancelled).await? && run.kind.may_spoil(run.state) {
         let said = "the run was cancelled before it came to its end";
         servers::queries::failed(tx, run.server, servers::Problem::Cancelled, said).await?;
     }
@@ -351,6 +418,8 @@ impl From<Run> for ServerRun {
                 sha256: hex(&sha256),
                 monthly_cost,
                 currency,
+                loses_machine: plan.loses_machine,
+                loses_volume: plan.loses_volume,
             }),
             _ => None,
         };
@@ -359,6 +428,7 @@ impl From<Run> for ServerRun {
             server_id: run.server,
             kind: match run.kind {
                 servers::RunKind::Provision => ServerRunKind::Provision,
+                servers::RunKind::Update => ServerRunKind::Update,
                 servers::RunKind::Mend => ServerRunKind::Mend,
                 servers::RunKind::Destroy => ServerRunKind::Destroy,
                 servers::RunKind::Connect => ServerRunKind::Connect,
@@ -367,6 +437,7 @@ impl From<Run> for ServerRun {
             state: run.state.into(),
             job_id: run.job,
             requested_by: run.requested_by,
+            warnings: run.warnings.into_iter().map(Into::into).collect(),
             plan,
             approved_by: run.approved_by,
             problem: run.problem.map(Into::into),

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::plausible::USUAL_DISK;
 use super::price::Price;
+use super::template::{INSTALLATION, LABEL, ORGANIZATION};
 use super::{Because, Blueprint, Refusal, aws, azure, digitalocean, gcp, hetzner};
 use crate::error::Cause;
 use crate::{Error, Result, Secret};
@@ -291,6 +292,10 @@ pub trait Account: Send + Sync {
     /// templates make.
     async fn tagged(&self, region: &str, label: &str) -> Result<Vec<Thing>>;
 
+    /// What is there in a region that was made for an organization by an installation, whatever the server, in the order in
+    /// which it can be removed. Of kinds that have no labels, what is called as templates call things.
+    async fn marked(&self, region: &str, mark: Mark<'_>) -> Result<Vec<Marked>>;
+
     /// Removes one of those. What something else still holds cannot be removed yet: that is an error that passes.
     async fn remove(&self, thing: &Thing) -> Result<Removal>;
 }
@@ -518,7 +523,7 @@ impl Headroom {
 }
 
 /// Something of ours at a cloud.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thing {
     /// What it is, in the cloud's word.
     pub kind: String,
@@ -534,6 +539,55 @@ impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.id)?;
         if self.name.is_empty() { Ok(()) } else { write!(f, " ({})", self.name) }
+    }
+}
+
+/// Who made something, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark<'a> {
+    /// The installation.
+    pub installation: &'a str,
+    /// The organization.
+    pub organization: &'a str,
+}
+
+impl<'a> Mark<'a> {
+    /// The one that is made for a server with these options.
+    #[must_use]
+    pub const fn of(options: &super::Options<'a>) -> Self {
+        Self { installation: options.installation, organization: options.organization }
+    }
+}
+
+/// Something at a cloud that looks like ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    /// What it is.
+    pub thing: Thing,
+    /// The label of the server it was made for.
+    pub server: String,
+    /// It says itself who made it, and for whom. Without, it is only called like something of ours.
+    pub by_label: bool,
+}
+
+impl Marked {
+    /// Something with labels, if they are those of the mark.
+    pub(super) fn of_labels<'a>(thing: Thing, mark: Mark<'_>, label: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let is = |name: &str, wanted: &str| label(name).is_some_and(|it| it.eq_ignore_ascii_case(wanted));
+        let ours = is(INSTALLATION, mark.installation) && is(ORGANIZATION, mark.organization);
+        let server = label(LABEL).filter(|_| ours)?.to_ascii_lowercase();
+        Some(Self { thing, server, by_label: true })
+    }
+
+    /// Something without labels, if it is called as templates call things: `gantry-srv-01h455vb4pex5vsknk084sn02q`.
+    pub(super) fn of_name(thing: Thing) -> Option<Self> {
+        let rest = thing.name.strip_prefix("gantry-srv-")?;
+        let is_id = |id: &&str| id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let (id, rest) = (rest.get(..26).filter(is_id)?, rest.get(26..)?);
+        if !(rest.is_empty() || rest.starts_with('-')) {
+            return None;
+        }
+        Some(Self { server: format!("srv_{id}"), by_label: false, thing })
     }
 }
 

@@ -17,6 +17,10 @@ pub enum Known {
     NameTaken,
     /// Too much was asked in too little time.
     RateLimit,
+    /// Its network overlaps another one, or cannot be there.
+    Network,
+    /// What it is called is no name there.
+    InvalidName,
 }
 
 /// The first that fits counts: what is said more exactly comes first. Codes are the clouds' own.
@@ -108,6 +112,21 @@ const SAID: &[(Known, &[&str])] = &[
     (Known::Permission, &["AuthorizationFailed", "LinkedAuthorizationFailed", "does not have authorization"]),
     (Known::NameTaken, &["StorageAccountAlreadyTaken", "already exists - to be managed via Terraform"]),
     (Known::RateLimit, &["TooManyRequests", "SubscriptionRequestsThrottled"]),
+    // Networks and names.
+    (
+        Known::Network,
+        &[
+            "InvalidSubnet.Conflict",
+            "InvalidSubnet.Range",
+            "InvalidVpc.Range",
+            "overlaps with another VPC network",
+            "overlaps with another subnet",
+            "conflicts with existing subnetwork",
+            "NetcfgSubnetRangesOverlap",
+            "NetcfgInvalidSubnet",
+        ],
+    ),
+    (Known::InvalidName, &["InvalidResourceName", "InvalidDomainNameLabel", "is not a valid hostname"]),
     // Words that several of them use.
     (Known::Credential, &["unauthorized", "Unauthorized"]),
 ];
@@ -116,6 +135,22 @@ const SAID: &[(Known, &[&str])] = &[
 #[must_use]
 pub fn known(said: &str) -> Option<Known> {
     SAID.iter().find(|(_, texts)| texts.iter().any(|text| said.contains(text))).map(|(known, _)| *known)
+}
+
+/// What comes before and after the name of a permission that is missing, where clouds say it.
+const MISSING: &[(&str, &[char])] = &[
+    ("is not authorized to perform: ", &[' ', '\n', ',', '"']),
+    ("does not have authorization to perform action '", &['\'']),
+    ("Required '", &['\'']),
+    ("Permission '", &['\'']),
+    ("missing the required permission ", &[' ', '\n', ',', '"', '.']),
+];
+
+/// Which permission is missing, where the cloud says it.
+#[must_use]
+pub fn missing_permission(said: &str) -> Option<&str> {
+    let found = MISSING.iter().find_map(|(before, after)| Some(said.split_once(before)?.1.split(*after).next()?));
+    found.map(str::trim).filter(|name| (1..=200).contains(&name.len()))
 }
 
 #[cfg(test)]
@@ -142,9 +177,35 @@ mod tests {
             ("AuthorizationFailed: The client does not have authorization", Some(Known::Permission)),
             ("server name is already used (uniqueness_error)", Some(Known::NameTaken)),
             ("Error acquiring the state lock: 423", Some(Known::State)),
+            ("InvalidSubnet.Conflict: The CIDR '10.0.1.0/24' conflicts with another subnet", Some(Known::Network)),
+            ("This range/size overlaps with another VPC network in your account", Some(Known::Network)),
+            ("InvalidResourceName: Resource name x_ is invalid", Some(Known::InvalidName)),
             ("Invalid reference", None),
         ] {
             assert_eq!(known(said), found, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_permission_that_is_missing_is_named_where_the_cloud_names_it() {
+        for (said, name) in [
+            (
+                "UnauthorizedOperation: You are not authorized to perform this operation. User: arn:aws:iam::1:user/x is not \
+                 authorized to perform: ec2:RunInstances on resource: arn",
+                Some("ec2:RunInstances"),
+            ),
+            (
+                "Error 403: Required 'compute.instances.create' permission for 'projects/p'",
+                Some("compute.instances.create"),
+            ),
+            (
+                "AuthorizationFailed: The client 'x' does not have authorization to perform action \
+                 'Microsoft.Compute/virtualMachines/write' over scope",
+                Some("Microsoft.Compute/virtualMachines/write"),
+            ),
+            ("token_readonly", None),
+        ] {
+            assert_eq!(missing_permission(said), name, "{said}");
         }
     }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts or stops a machine of the sandbox: an OpenSSH server of its own, on a port of loopback.
-# usage: machine.sh start DIRECTORY NAME MADE_AS
+# usage: machine.sh start DIRECTORY NAME MADE_AS DISK_GIB
 #        machine.sh stop DIRECTORY NAME
 set -eu
 verb=$1 dir=$2 name=$3
@@ -13,6 +13,8 @@ start)
     umask 077
     mkdir -p "$dir"
     echo "$4" >"$dir/made_as"
+    echo "$5" >"$dir/disk_gib"
+    cp owner "$dir/owner"
     case $name in slow*) sleep 30 ;; esac
     rm -f "$dir/pid" "$dir/port"
     if ! [ -s "$dir/host_key" ]; then ssh-keygen -q -t ed25519 -N '' -C '' -f "$dir/host_key"; fi
@@ -79,7 +81,7 @@ stop)
             tries=$((tries + 1))
         done
     fi
-    # What it was made as is asked for again by whatever takes its place; whoever made it removes the rest.
-    find "$dir" -mindepth 1 ! -name made_as -delete 2>/dev/null || true
+    # What it was made as, and with, is asked for again by whatever takes its place; whoever made it removes the rest.
+    find "$dir" -mindepth 1 ! -name made_as ! -name disk_gib ! -name owner -delete 2>/dev/null || true
     ;;
 esac

@@ -18,6 +18,7 @@ mod template;
 mod templates;
 #[cfg(test)]
 mod testing;
+mod weight;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -28,8 +29,9 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
 pub use account::{Account, Vendor};
-pub use known::{Known, known};
+pub use known::{Known, known, missing_permission};
 pub use template::{of_nothing, template};
+pub use weight::{Loss, loss};
 
 /// A server that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +64,13 @@ impl Blueprint<'_> {
     }
 }
 
-/// What else may be wanted of a server. Nothing of it concerns the sandbox but who gets in.
+/// What else may be wanted of a server. The sandbox keeps it, and does nothing about it but for who gets in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options<'a> {
     /// Whose it is; everything that is made carries this. Empty: nobody's.
     pub organization: &'a str,
+    /// Who makes it; everything that is made carries this. Empty: nobody in particular.
+    pub installation: &'a str,
     /// The run that makes it, not one that changes it later: everything that is made carries this. Empty: none.
     pub run: &'a str,
     /// From where it is reached by SSH; `None`: from everywhere.
@@ -202,6 +206,8 @@ pub enum Because {
     Network,
     /// The cloud has none at the moment.
     Capacity,
+    /// The cloud does not say what it costs.
+    Price,
     /// This installation makes none there.
     Off,
 }

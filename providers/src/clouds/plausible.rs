@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 use super::account::{Catalogue, Image, Offer, Region, Size};
 use super::{Because, Blueprint, Network, Protocol, Refusal, Vendor};
@@ -51,49 +51,6 @@ pub struct Plausible<'a> {
     pub image: &'a Image,
     /// In which network.
     pub network: Network,
-}
-
-/// Something that may be meant, and probably is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Warning {
-    /// Nobody gets in by SSH.
-    NoSsh,
-    /// The platform does not get in by SSH from where it is known to come.
-    PlatformLockedOut,
-    /// Only private addresses get in by SSH.
-    PrivateSshOnly,
-    /// SSH is open to everybody.
-    OpenSsh,
-}
-
-impl Warning {
-    /// The word programs compare with.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoSsh => "no_ssh",
-            Self::PlatformLockedOut => "platform_locked_out",
-            Self::PrivateSshOnly => "private_ssh_only",
-            Self::OpenSsh => "open_ssh",
-        }
-    }
-
-    /// In words.
-    #[must_use]
-    pub const fn said(self) -> &'static str {
-        match self {
-            Self::NoSsh => {
-                "no source may reach port 22: the platform will not get in, and the server will not become ready"
-            }
-            Self::PlatformLockedOut => {
-                "the platform's own addresses may not reach port 22: the server will not become ready"
-            }
-            Self::PrivateSshOnly => {
-                "only private addresses may reach port 22: the platform gets in only if it is in the same network"
-            }
-            Self::OpenSsh => "port 22 is open to everybody; name the sources that need it",
-        }
-    }
 }
 
 /// Whether a server can be made as it is wanted, going by a catalogue.
@@ -206,37 +163,6 @@ fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 
-/// What is to be thought about before it is made.
-#[must_use]
-pub fn warnings(wanted: &Blueprint<'_>) -> Vec<Warning> {
-    let options = &wanted.options;
-    let to_ssh = options.rules.iter().filter(|rule| {
-        rule.protocol == Protocol::Tcp && rule.ports.is_some_and(|(first, last)| (first..=last).contains(&22))
-    });
-    let everywhere = [IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))];
-    let chosen = options.ssh_sources.as_deref().unwrap_or(&everywhere);
-    let sources: Vec<IpNet> = chosen.iter().chain(to_ssh.flat_map(|rule| &rule.sources)).copied().collect();
-    if sources.is_empty() {
-        return vec![Warning::NoSsh];
-    }
-    let mut warnings = Vec::new();
-    let gets_in = |address: &std::net::IpAddr| sources.iter().any(|source| source.contains(address));
-    if !options.platform.is_empty() && !options.platform.iter().any(gets_in) && options.ssh_sources.is_some() {
-        warnings.push(Warning::PlatformLockedOut);
-    }
-    let is_private = |source: &IpNet| match source {
-        IpNet::V4(source) => PRIVATE.iter().any(|private| private.contains(source)),
-        IpNet::V6(source) => source.addr().is_unique_local() || source.addr().is_unicast_link_local(),
-    };
-    if sources.iter().all(is_private) {
-        warnings.push(Warning::PrivateSshOnly);
-    }
-    if sources.iter().any(|source| source.prefix_len() == 0) {
-        warnings.push(Warning::OpenSsh);
-    }
-    warnings
-}
-
 fn is_host_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
@@ -245,7 +171,12 @@ fn is_host_name(name: &str) -> bool {
 fn unknown<'a>(vendor: Vendor, what: &str, wanted: &str, all: impl Iterator<Item = &'a str>) -> String {
     let near = nearest(wanted, all);
     let wanted: String = wanted.chars().take(80).collect();
-    format!("{} has no {what} {wanted:?}; {}", vendor.title(), there_are("the nearest are", &near))
+    format!("{} has no {what} {wanted:?}; {}", vendor.title(), meant(&near))
+}
+
+/// What may have been meant.
+pub(super) fn meant(near: &[&str]) -> String {
+    if near.is_empty() { "there is none".to_owned() } else { format!("did you mean {}?", near.join(", ")) }
 }
 
 fn there_are(lead: &str, names: &[&str]) -> String {

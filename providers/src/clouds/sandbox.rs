@@ -13,9 +13,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::account::{self, Architecture, Catalogue, Extras, Image, Offer, Region};
+use super::account::{self, Architecture, Catalogue, Extras, Image, Mark, Marked, Offer, Region, Thing};
+use super::plausible::{meant, nearest};
 use super::price::{HOURS, Price};
-use super::{Because, Blueprint, File, Refusal, Template};
+use super::{Because, Blueprint, File, Refusal, Rule, Template};
 use crate::terraform::{Terraform, process};
 
 /// Where servers can be made.
@@ -116,6 +117,7 @@ pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Templat
         files: vec![
             File { name: "machine.sh", contents: MACHINE.to_owned() },
             File { name: "authorized_key", contents: wanted.who_gets_in() },
+            File { name: "owner", contents: owner(Mark::of(&wanted.options)) },
             File { name: "sshd", contents: sshd.display().to_string() },
             File { name: "ports", contents: free_ports() },
         ],
@@ -129,7 +131,38 @@ pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Templat
 }
 
 fn unknown(because: Because, what: &str, wanted: &str, there_are: &[&str]) -> Refusal {
-    Refusal { because, said: format!("the sandbox has no {what} {wanted:?}; there are {}", there_are.join(", ")) }
+    let near = nearest(wanted, there_are.iter().copied());
+    Refusal { because, said: format!("the sandbox has no {what} {wanted:?}; {}", meant(&near)) }
+}
+
+/// What a machine says of who made it, and for whom.
+fn owner(mark: Mark<'_>) -> String {
+    format!("{} {}\n", mark.installation, mark.organization)
+}
+
+/// Machines that are looked at, at most.
+const MOST_MACHINES: usize = 10_000;
+
+/// Machines that were made on this host for an organization by an installation.
+///
+/// # Errors
+/// When it cannot be read what there is.
+pub fn marked(terraform: &Terraform, mark: Mark<'_>) -> std::io::Result<Vec<Marked>> {
+    let entries = match std::fs::read_dir(terraform.directory().join("machines")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let owner = owner(mark);
+    let ours = entries.flatten().take(MOST_MACHINES).filter_map(|entry| {
+        let server = entry.file_name().into_string().ok()?;
+        if std::fs::read_to_string(entry.path().join("owner")).ok()? != owner {
+            return None;
+        }
+        let thing = Thing { kind: "machine".to_owned(), id: server.clone(), ..Thing::default() };
+        Some(Marked { thing, server, by_label: true })
+    });
+    Ok(ours.collect())
 }
 
 /// Where a machine lies.
@@ -149,13 +182,19 @@ fn configuration(wanted: &Blueprint<'_>, size: &Size, directory: &Path) -> Value
         "input": { "directory": directory, "name": wanted.name, "image": wanted.image, "size": size.name,
                    "cores": size.cores, "memory_mib": size.memory_mib, "disk_gib": size.disk_gib,
                    "network": "${terraform_data.network.id}", "firewall": "${terraform_data.firewall.id}" },
-        // What the machine says it was made as. Where it says something else, or is gone, another takes its place.
+        // What the machine says it was made as. Where it says something else, or is gone, another takes its place; and so it
+        // does where its disk is larger than it is to be, because disks do not shrink.
         "triggers_replace": format!(
-            "${{fileexists(\"{directory}/made_as\") ? trimspace(file(\"{directory}/made_as\")) : \"{}\"}}",
-            wanted.run
+            "${{fileexists(\"{directory}/disk_gib\") && try(tonumber(trimspace(file(\"{directory}/disk_gib\"))), 0) > {disk} ? \
+             \"shrunk to {disk} GiB\" : \
+             fileexists(\"{directory}/made_as\") ? trimspace(file(\"{directory}/made_as\")) : \"{run}\"}}",
+            disk = size.disk_gib,
+            run = wanted.run
         ),
         "provisioner": [
-            { "local-exec": { "command": format!("{} '${{self.triggers_replace}}'", local("start")) } },
+            { "local-exec": {
+                "command": format!("{} '${{self.triggers_replace}}' '${{self.input.disk_gib}}'", local("start")),
+            } },
             { "local-exec": { "when": "destroy", "command": local("stop") } },
         ],
     });
@@ -168,9 +207,18 @@ fn configuration(wanted: &Blueprint<'_>, size: &Size, directory: &Path) -> Value
     let mut resources = json!({
         "network": { "input": { "name": wanted.name, "region": wanted.region, "range": "10.0.0.0/16",
                                 "server": wanted.label, "labels": wanted.labels } },
-        "firewall": { "input": { "server": wanted.label, "open": [22, 80, 443] } },
+        "firewall": { "input": {
+            "server": wanted.label,
+            "open": [22, 80, 443],
+            "ssh_sources": wanted.options.ssh_sources.as_ref().map(|all| texts(all)),
+            "rules": wanted.options.rules.iter().map(rule).collect::<Vec<Value>>(),
+            "static_address": wanted.options.static_address,
+        } },
         "machine": machine,
     });
+    if let Some(gib) = wanted.options.volume_gib {
+        resources["storage"] = json!({ "input": { "server": wanted.label, "gib": gib } });
+    }
     if wanted.name.starts_with("fail-apply") {
         resources["volume"] = json!({
             "input": { "machine": "${terraform_data.machine.id}" },
@@ -189,6 +237,14 @@ fn configuration(wanted: &Blueprint<'_>, size: &Size, directory: &Path) -> Value
             "host_key": output("host_key.pub", ""),
         },
     })
+}
+
+fn texts(networks: &[ipnet::IpNet]) -> Vec<String> {
+    networks.iter().map(ToString::to_string).collect()
+}
+
+fn rule(rule: &Rule) -> Value {
+    json!({ "protocol": rule.protocol.as_str(), "ports": rule.ports.map(<[u16; 2]>::from), "sources": texts(&rule.sources) })
 }
 
 /// Ports that nobody listens on at the moment.

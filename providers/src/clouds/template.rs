@@ -20,6 +20,12 @@ const PATIENCE: Duration = Duration::from_mins(15);
 /// The label by which everything that is made for a server is found.
 pub(super) const LABEL: &str = "gantry-server";
 
+/// The label that says for whom it was made.
+pub(super) const ORGANIZATION: &str = "gantry-organization";
+
+/// The label that says who made it: several installations may work on one account.
+pub(super) const INSTALLATION: &str = "gantry-installation";
+
 /// What a template is made of.
 pub(super) struct Parts<'a> {
     pub(super) wanted: &'a Blueprint<'a>,
@@ -47,7 +53,7 @@ pub fn template(vendor: Vendor, wanted: &Blueprint<'_>, from: &Catalogue) -> Res
     let estimate = from.estimate(wanted);
     let Some(monthly) = estimate.monthly else {
         let said = format!("{} does not say what {} costs, and no limit could be kept", vendor.title(), of.size.id);
-        return Err(Refusal { because: Because::Off, said });
+        return Err(Refusal { because: Because::Price, said });
     };
     let parts = Parts { wanted, of, name: name(wanted.label) };
     let first = FirstKey::of(wanted.options.secret, wanted.label)?;
@@ -159,8 +165,12 @@ impl Parts<'_> {
             literal(&if lower { text.to_ascii_lowercase() } else { text })
         };
         let options = &self.wanted.options;
-        let ours =
-            [(LABEL, self.wanted.label), ("gantry-organization", options.organization), ("gantry-run", options.run)];
+        let ours = [
+            (LABEL, self.wanted.label),
+            (ORGANIZATION, options.organization),
+            (INSTALLATION, options.installation),
+            ("gantry-run", options.run),
+        ];
         let ours = ours.into_iter().filter(|(_, text)| !text.is_empty());
         let mut labels: BTreeMap<String, String> = BTreeMap::new();
         for (name, text) in self.wanted.labels.iter().take(20) {

@@ -414,8 +414,8 @@ fn what_cannot_be_is_refused_with_what_could_be() {
     };
     let plain = |change: &dyn Fn(&mut Blueprint<'_>)| refused(Vendor::Hetzner, Options::default(), change);
     for (refusal, because, said) in [
-        (plain(&|it| it.region = "plaec-1"), Because::Region, "the nearest are place-1, place-2"),
-        (plain(&|it| it.size = "smalls"), Because::Size, "the nearest are small"),
+        (plain(&|it| it.region = "plaec-1"), Because::Region, "did you mean place-1, place-2?"),
+        (plain(&|it| it.size = "smalls"), Because::Size, "did you mean small"),
         (plain(&|it| it.size = "medium"), Because::Capacity, "it has large"),
         (plain(&|it| it.region = "place-2"), Because::Size, "it is in place-1"),
         (plain(&|it| it.image = "debian-21"), Because::Image, "the nearest are debian-12"),
@@ -457,33 +457,6 @@ fn what_cannot_be_is_refused_with_what_could_be() {
     ] {
         assert_eq!(refused(Vendor::Gcp, rule(protocol, ports), &|_| {}).because, Because::Network);
     }
-}
-
-#[test]
-fn who_locks_himself_out_is_warned() {
-    use plausible::Warning;
-    let labels = BTreeMap::new();
-    let warned = |sources: Option<&[&str]>, rules: Vec<Rule>, platform: &[&str]| {
-        let options = Options {
-            ssh_sources: sources.map(|all| all.iter().map(|it| it.parse().unwrap()).collect()),
-            platform: platform.iter().map(|it| it.parse().unwrap()).collect(),
-            rules,
-            ..Options::default()
-        };
-        with(Vendor::Aws, options, &labels, |wanted| plausible::warnings(&wanted))
-    };
-    assert_eq!(warned(None, vec![], &["192.0.2.1"]), [Warning::OpenSsh]);
-    assert_eq!(warned(Some(&[]), vec![], &[]), [Warning::NoSsh]);
-    assert_eq!(warned(Some(&["198.51.100.0/24"]), vec![], &["192.0.2.1"]), [Warning::PlatformLockedOut]);
-    assert_eq!(warned(Some(&["10.0.0.0/8", "fd00::/8"]), vec![], &[]), [Warning::PrivateSshOnly]);
-    assert_eq!(warned(Some(&["192.0.2.0/24"]), vec![], &["192.0.2.1"]), []);
-    let rule = Rule {
-        protocol: Protocol::Tcp,
-        ports: Some((20, 30)),
-        sources: vec!["192.0.2.0/24".parse().unwrap()],
-        description: String::new(),
-    };
-    assert_eq!(warned(Some(&[]), vec![rule], &["192.0.2.1"]), []);
 }
 
 #[test]

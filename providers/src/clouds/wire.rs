@@ -132,7 +132,9 @@ impl Kind {
         match super::known(code).or_else(|| super::known(said)) {
             Some(Known::Credential) => Self::Credential,
             Some(Known::RateLimit) => Self::Moment,
-            Some(Known::Quota | Known::Permission | Known::NameTaken) => Self::Refused,
+            Some(Known::Quota | Known::Permission | Known::NameTaken | Known::Network | Known::InvalidName) => {
+                Self::Refused
+            }
             Some(Known::Capacity | Known::State) | None => Self::of(status),
         }
     }

@@ -338,7 +338,12 @@ pub struct Planned {
     /// What is done with each resource of which something is done: its address, and `create`, `update`, `delete` or
     /// `replace`.
     pub changes: BTreeMap<String, String>,
+    /// What Terraform says of it to people, without secrets. No more than [`LARGEST_TEXT`] of it.
+    pub text: String,
 }
+
+/// Bytes that are kept of what Terraform says of a plan to people.
+pub const LARGEST_TEXT: usize = 256 * 1024;
 
 /// A value that Terraform answers.
 pub type Outputs = BTreeMap<String, String>;
@@ -403,7 +408,28 @@ impl Workspace {
             };
             Some((address, action.to_owned()))
         });
-        Ok(Planned { bytes, changes: changes.collect() })
+        Ok(Planned { bytes, changes: changes.collect(), text: self.text(&["show", "-no-color", PLAN]).await? })
+    }
+
+    /// Runs it, and keeps what it says to people, up to [`LARGEST_TEXT`].
+    async fn text(&self, arguments: &[&str]) -> Result<String, Trouble> {
+        let mut text = String::new();
+        let on_line = |line: &str| {
+            if text.len() < LARGEST_TEXT {
+                text.push_str(line);
+                text.push('\n');
+            }
+        };
+        let program = self.program(arguments, Duration::from_mins(2));
+        let begun = Instant::now();
+        let finished = process::run(&program, &self.scrubber, on_line, std::future::pending()).await?;
+        self.spend(begun);
+        text.truncate(text.floor_char_boundary(LARGEST_TEXT));
+        match finished.ended {
+            Ended::With(0) => Ok(text.trim().to_owned()),
+            Ended::With(_) => Err(Trouble::Failed { stage: "show", said: finished.complaint.trim().to_owned() }),
+            Ended::TimedOut | Ended::Stopped => Err(Trouble::Hung("show")),
+        }
     }
 
     /// Carries out what was planned, byte for byte.

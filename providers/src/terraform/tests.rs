@@ -187,6 +187,7 @@ async fn what_is_planned_is_made_and_removed_and_the_state_is_ours_to_keep() {
         workspace.init(&events, std::future::pending()).await.unwrap();
         let planned = workspace.plan(false, &events, std::future::pending()).await.unwrap();
         assert_eq!(planned.changes, [("terraform_data.thing".to_owned(), "create".to_owned())].into());
+        assert!(planned.text.contains("terraform_data.thing will be created"), "{}", planned.text);
         assert!(!planned.bytes.windows(TOKEN.len()).any(|part| part == TOKEN.as_bytes()));
         workspace.apply(&planned.bytes, &events, std::future::pending()).await.unwrap();
         assert_eq!(workspace.outputs().await.unwrap()["name"], "a thing");

@@ -1,6 +1,7 @@
 //! What opens an organization's accounts at clouds: which kinds there are, and what each looks like.
 
 pub mod accounts;
+pub mod orphans;
 pub mod queries;
 
 use std::fmt;

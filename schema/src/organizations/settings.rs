@@ -93,6 +93,10 @@ settings! {
     ApiKeysMaxDays = "api_keys.max_days", Shape::Number(1, 3_650), null;
     /// What a server may cost in a month, in the smallest unit of its currency, to be made without an approval; `null`: anything.
     ServersUnapprovedCost = "servers.unapproved_cost", Shape::Number(0, 1_000_000_000), null;
+    /// Versions of the state of each server that are kept: with an old one somebody can go back.
+    ServersStateVersions = "servers.state_versions", Shape::Number(2, 1_000), 50;
+    /// Whether what a cloud has of ours that belongs to no server any more is removed without asking.
+    ServersRemoveOrphans = "servers.remove_orphans", Shape::Flag, false;
 }
 
 /// The word names no setting.

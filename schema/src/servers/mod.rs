@@ -1,5 +1,6 @@
 //! Servers: what is asked for, the stacks of Terraform behind them, what is run on those, and the states Terraform keeps.
 
+pub mod change;
 pub mod connected;
 pub mod keys;
 pub mod openssh;
@@ -10,6 +11,7 @@ pub mod queries;
 pub mod runs;
 pub mod state;
 pub mod states;
+pub mod warnings;
 pub mod watch;
 
 use std::str::FromStr;
@@ -48,10 +50,22 @@ words! {
 }
 
 words! {
+    /// What becomes of what was half made when something goes wrong.
+    OnFailure {
+        /// It is removed again.
+        Remove = "remove",
+        /// It stays, to be looked at, gone on with or removed.
+        Keep = "keep",
+    }
+}
+
+words! {
     /// What is done with a stack.
     RunKind {
         /// Everything is made that is to be there.
         Provision = "provision",
+        /// It becomes what somebody wants it to be from now on.
+        Update = "update",
         /// What differs from what is to be there is found, and put right when somebody says so.
         Mend = "mend",
         /// Everything is removed that is there.
@@ -93,7 +107,7 @@ impl RunKind {
     pub const fn may_spoil(self, state: RunState) -> bool {
         match self {
             Self::Provision | Self::Destroy | Self::Connect | Self::Forget => true,
-            Self::Mend => matches!(state, RunState::Approved | RunState::Applying | RunState::Verifying),
+            Self::Update | Self::Mend => matches!(state, RunState::Applying | RunState::Verifying),
         }
     }
 }
@@ -122,7 +136,7 @@ macro_rules! read_back {
         })*
     };
 }
-read_back!(ServerState, ServerKind, RunKind, RunState);
+read_back!(ServerState, ServerKind, OnFailure, RunKind, RunState);
 
 /// Reads a word of a row.
 pub(crate) fn read<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(word: &str) -> Result<T, sqlx::Error> {

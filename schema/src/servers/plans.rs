@@ -28,6 +28,17 @@ pub struct Summary {
     pub remove: u32,
     /// Which, by their addresses.
     pub changes: Vec<Change>,
+    /// The server itself is removed, or another takes its place: its disk is lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub loses_machine: bool,
+    /// A volume is removed, or another takes its place: what is on it is lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub loses_volume: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Summary {
@@ -123,6 +134,49 @@ pub async fn open(tx: &mut TenantTx, keys: &SealingKeys, run: RunId) -> Result<O
     let opened = keys.open(&place(organization, run), &sealed)?;
     let plan = state::unpacked(opened.expose_secret(), LARGEST).ok_or(PlanError::Damaged)?;
     if sha256_alone(&plan)[..] == sha256 { Ok(Some(plan)) } else { Err(PlanError::Damaged) }
+}
+
+/// The one place where what Terraform says of a plan opens.
+#[must_use]
+pub fn place_of_text(organization: OrganizationId, run: RunId) -> SealContext<'static> {
+    SealContext { column: "plan_text", ..place(organization, run) }
+}
+
+/// Keeps what Terraform says of the plan of a run of the transaction's organization. It stays when the run has ended.
+///
+/// # Errors
+/// When it cannot be sealed, or the database refuses.
+pub async fn keep_text(tx: &mut TenantTx, keys: &SealingKeys, run: RunId, text: &str) -> Result<(), PlanError> {
+    let organization = tx.organization();
+    let sealed = keys.seal(&place_of_text(organization, run), &state::packed(text.as_bytes()))?;
+    sqlx::query!(
+        "update runs set plan_text = $3 where organization_id = $1 and id = $2",
+        organization.uuid(),
+        run.uuid(),
+        sealed
+    )
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// What Terraform said of the plan of a run of the transaction's organization; `None`: nothing was planned.
+///
+/// # Errors
+/// When it does not open, or the database refuses.
+pub async fn text(tx: &mut TenantTx, keys: &SealingKeys, run: RunId) -> Result<Option<String>, PlanError> {
+    let organization = tx.organization();
+    let sealed = sqlx::query_scalar!(
+        "select plan_text from runs where organization_id = $1 and id = $2",
+        organization.uuid(),
+        run.uuid()
+    )
+    .fetch_optional(tx.connection())
+    .await?;
+    let Some(sealed) = sealed.flatten() else { return Ok(None) };
+    let opened = keys.open(&place_of_text(organization, run), &sealed)?;
+    let text = state::unpacked(opened.expose_secret(), LARGEST).ok_or(PlanError::Damaged)?;
+    String::from_utf8(text).map(Some).map_err(|_| PlanError::Damaged)
 }
 
 #[cfg(test)]

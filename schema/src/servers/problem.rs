@@ -74,6 +74,24 @@ problems! {
     /// The cloud does not take the credential.
     CredentialRefused = "credential_refused",
         "Check at the cloud that it is still there and what it allows, and replace it with POST /cloud-credentials/{id}/rotate.";
+    /// The cloud knows the credential, and does not permit something.
+    PermissionMissing = "permission_missing",
+        "Permit at the cloud what the message names, and try again; GET /cloud-credentials/{id} says what else is missing.";
+    /// The cloud does not answer as often as it was asked.
+    CloudRateLimit = "cloud_rate_limit",
+        "It was tried again for a quarter of an hour. Try again later, and have less done at the same time with this account.";
+    /// Something else is called the same there.
+    NameTaken = "name_taken",
+        "Remove at the cloud what the message names, or ask for a server with another name.";
+    /// Its name is none there.
+    InvalidName = "invalid_name",
+        "Choose another name: 1 to 63 of a-z, 0-9 and -, with - at neither end.";
+    /// Its network cannot be, or overlaps another one.
+    NetworkConflict = "network_conflict",
+        "Choose another range in options.network: a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16 that nothing else has.";
+    /// The cloud does not say what it costs.
+    PriceUnknown = "price_unknown",
+        "Permit at the cloud that prices are read, or choose another size: no limit of cost could be kept.";
     /// The cloud has none left of what was wanted.
     CapacityUnavailable = "capacity_unavailable",
         "Choose another region or size, or try again later.";
@@ -82,7 +100,7 @@ problems! {
         "See what it says, and ask for the server again with what it wants.";
     /// It began, and did not come to its end.
     ApplyFailed = "apply_failed",
-        "What was made was removed again. See what it says, and ask for the server again.";
+        "What was made was removed again, unless it was to be kept: then POST /servers/{id}/retry goes on. See what it says.";
     /// It could not all be removed.
     DestroyFailed = "destroy_failed",
         "DELETE the server again; where it fails again, look at the cloud for what holds it.";

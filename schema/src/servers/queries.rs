@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plans::Summary;
-use super::{Options, Problem, ServerKind, ServerState, read, watch};
+use super::{OnFailure, Options, Problem, ServerKind, ServerState, read, watch};
 use crate::credentials::Cloud;
 use crate::window::in_order;
 use crate::{CloudCredentialId, JobTx as _, RunId, ServerId, SshKeyId, StackId, TenantTx, Window};
@@ -78,6 +78,8 @@ pub struct Server {
     pub labels: BTreeMap<String, String>,
     /// What else is wanted of it.
     pub options: Options,
+    /// What becomes of it when it is half made and something goes wrong.
+    pub on_failure: OnFailure,
     /// Where it is in its life.
     pub state: ServerState,
     /// Where it is reached; `None`: that is not known yet.
@@ -126,6 +128,7 @@ struct Row {
     image: Option<String>,
     labels: Value,
     options: Value,
+    on_failure: String,
     state: String,
     address: Option<String>,
     port: Option<i32>,
@@ -174,6 +177,7 @@ impl Row {
             image: self.image.unwrap_or_default(),
             labels: serde_json::from_value(self.labels).map_err(json)?,
             options: serde_json::from_value(self.options).map_err(json)?,
+            on_failure: read(&self.on_failure)?,
             state: read(&self.state)?,
             place,
             checks: self.checks.map(serde_json::from_value).transpose().map_err(json)?.unwrap_or_default(),
@@ -235,6 +239,23 @@ pub async fn insert(tx: &mut TenantTx, new: &NewServer<'_>, ssh_key: SshKeyId) -
     Ok(id)
 }
 
+/// Says what becomes of a server of the transaction's organization when it is half made and something goes wrong.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn set_on_failure(tx: &mut TenantTx, id: ServerId, on_failure: OnFailure) -> Result<(), sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query!(
+        "update servers set on_failure = $3 where organization_id = $1 and id = $2",
+        organization.uuid(),
+        id.uuid(),
+        on_failure.as_str()
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
 /// A server of the transaction's organization.
 ///
 /// # Errors
@@ -243,7 +264,8 @@ pub async fn find(tx: &mut TenantTx, id: ServerId) -> Result<Option<Server>, sql
     let organization = tx.organization();
     let row = sqlx::query_as!(
         Row,
-        r#"select v.id as "id: ServerId", v.name, v.kind, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address, v.port,
+        r#"select v.id as "id: ServerId", v.name, v.kind, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.on_failure, v.state,
+                  v.address, v.port,
                   v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
                   s.id as "stack: StackId",
                   (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
@@ -300,8 +322,8 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
         ($order:literal) => {
             sqlx::query_as!(
                 Row,
-                r#"select v.id as "id: ServerId", v.name, v.kind, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.state, v.address,
-                          v.port, v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
+                r#"select v.id as "id: ServerId", v.name, v.kind, v.cloud, v.region, v.size, v.image, v.labels, v.options, v.on_failure, v.state,
+                          v.address, v.port, v.username, v.host_key, v.checks, v.problem_code, v.problem, v.monthly_cost, v.currency,
                           s.id as "stack: StackId",
                           (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
                           s.credential_id as "credential: CloudCredentialId",

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::change::Wanted;
 use super::plans::Summary;
+use super::warnings::Warned;
 use super::{Problem, RunKind, RunState, read};
 use crate::window::in_order;
 use crate::{JobId, JobTx as _, RunId, ServerId, StackId, TenantTx, Window};
@@ -25,6 +27,10 @@ pub struct Run {
     pub job: Option<JobId>,
     /// Who asked for it.
     pub requested_by: String,
+    /// What the server is to be like, where it is changed.
+    pub wanted: Option<Wanted>,
+    /// What is to be thought about before it is done.
+    pub warnings: Vec<Warned>,
     /// What there is to do; `None`: that is not known yet.
     pub plan: Option<Summary>,
     /// The digest of what is carried out.
@@ -53,6 +59,8 @@ struct Row {
     state: String,
     job: Option<JobId>,
     requested_by: String,
+    wanted: Option<Value>,
+    warnings: Option<Value>,
     plan_summary: Option<Value>,
     plan_sha256: Option<Vec<u8>>,
     monthly_cost: Option<i64>,
@@ -80,6 +88,8 @@ impl Row {
             state: read(&self.state)?,
             job: self.job,
             requested_by: self.requested_by,
+            wanted: self.wanted.map(serde_json::from_value).transpose().map_err(json)?,
+            warnings: self.warnings.map(serde_json::from_value).transpose().map_err(json)?.unwrap_or_default(),
             plan: self.plan_summary.map(serde_json::from_value).transpose().map_err(json)?,
             plan_sha256: self.plan_sha256,
             monthly_cost: self.monthly_cost,
@@ -119,6 +129,40 @@ pub async fn insert(
     Ok(id)
 }
 
+/// What a server is to be like when a run of the transaction's organization has changed it.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn set_wanted(tx: &mut TenantTx, id: RunId, wanted: &Wanted) -> Result<(), sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query!(
+        "update runs set wanted = $3 where organization_id = $1 and id = $2",
+        organization.uuid(),
+        id.uuid(),
+        serde_json::to_value(wanted).unwrap_or_default()
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
+/// What is to be thought about before a run of the transaction's organization is done.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn set_warnings(tx: &mut TenantTx, id: RunId, warnings: &[Warned]) -> Result<(), sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query!(
+        "update runs set warnings = $3 where organization_id = $1 and id = $2",
+        organization.uuid(),
+        id.uuid(),
+        serde_json::to_value(warnings).unwrap_or_default()
+    )
+    .execute(tx.connection())
+    .await
+    .map(drop)
+}
+
 /// This job does a run of the transaction's organization.
 ///
 /// # Errors
@@ -145,8 +189,8 @@ pub async fn find(tx: &mut TenantTx, id: RunId) -> Result<Option<Run>, sqlx::Err
     let row = sqlx::query_as!(
         Row,
         r#"select r.id as "id: RunId", r.stack_id as "stack: StackId", s.server_id as "server: ServerId", r.kind, r.state,
-                  r.job_id as "job: JobId", r.requested_by, r.plan_summary, r.plan_sha256, r.monthly_cost, r.currency,
-                  r.approved_by, r.problem_code, r.problem, r.created_at, r.started_at, r.finished_at
+                  r.job_id as "job: JobId", r.requested_by, r.wanted, r.warnings, r.plan_summary, r.plan_sha256, r.monthly_cost,
+                  r.currency, r.approved_by, r.problem_code, r.problem, r.created_at, r.started_at, r.finished_at
              from runs r join stacks s on s.id = r.stack_id
             where r.organization_id = $1 and r.id = $2"#,
         organization.uuid(),
@@ -168,8 +212,8 @@ pub async fn list(tx: &mut TenantTx, stack: StackId, window: Window) -> Result<V
             sqlx::query_as!(
                 Row,
                 r#"select r.id as "id: RunId", r.stack_id as "stack: StackId", s.server_id as "server: ServerId", r.kind,
-                          r.state, r.job_id as "job: JobId", r.requested_by, r.plan_summary, r.plan_sha256, r.monthly_cost,
-                          r.currency, r.approved_by, r.problem_code, r.problem, r.created_at, r.started_at, r.finished_at
+                          r.state, r.job_id as "job: JobId", r.requested_by, r.wanted, r.warnings, r.plan_summary,
+                          r.plan_sha256, r.monthly_cost, r.currency, r.approved_by, r.problem_code, r.problem, r.created_at, r.started_at, r.finished_at
                      from runs r join stacks s on s.id = r.stack_id
                     where r.organization_id = $1 and r.stack_id = $2 and r.id > $3 and r.id < $4
                     order by r.id "#
@@ -296,6 +340,22 @@ pub async fn has_room(tx: &mut TenantTx, id: RunId, most: u64) -> Result<bool, s
         organization.uuid(),
         id.uuid(),
         most
+    )
+    .fetch_one(tx.connection())
+    .await
+}
+
+/// Whether somebody works on a stack of the transaction's organization.
+///
+/// # Errors
+/// When the database refuses or went away.
+pub async fn is_worked_on(tx: &mut TenantTx, stack: StackId) -> Result<bool, sqlx::Error> {
+    let organization = tx.organization();
+    sqlx::query_scalar!(
+        r#"select exists (select from runs where organization_id = $1 and stack_id = $2
+                             and state in ('planning', 'applying', 'verifying')) as "is!""#,
+        organization.uuid(),
+        stack.uuid()
     )
     .fetch_one(tx.connection())
     .await

@@ -1,11 +1,13 @@
 //! The states that Terraform keeps: what one is, which may follow which, and how they are packed.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Bytes a state may have; what has more is no state of a server.
 pub const LARGEST: usize = 64 * 1024 * 1024;
@@ -83,6 +85,41 @@ impl Head {
     }
 }
 
+/// The same state under another serial; everything else in it stays as Terraform wrote it.
+///
+/// # Errors
+/// When it is no state.
+pub fn with_serial(state: &[u8], serial: i64) -> Result<Vec<u8>, Refused> {
+    let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(state).map_err(malformed)?;
+    members.insert("serial".to_owned(), serde_json::value::to_raw_value(&serial).map_err(malformed)?);
+    serde_json::to_vec(&members).map_err(malformed)
+}
+
+/// The addresses of what a state says is there, without what is only read. They are in order.
+#[must_use]
+pub fn resources(state: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Resource {
+        #[serde(default)]
+        mode: String,
+        #[serde(default, rename = "type")]
+        kind: String,
+        #[serde(default)]
+        name: String,
+    }
+    #[derive(Deserialize)]
+    struct Whole {
+        #[serde(default)]
+        resources: Vec<Resource>,
+    }
+    let whole: Whole = serde_json::from_slice(state).unwrap_or(Whole { resources: Vec::new() });
+    let managed = whole.resources.into_iter().filter(|it| it.mode == "managed");
+    let mut addresses: Vec<String> = managed.map(|it| format!("{}.{}", it.kind, it.name)).collect();
+    addresses.sort();
+    addresses
+}
+
 /// Makes it small.
 #[must_use]
 pub fn packed(bytes: &[u8]) -> Vec<u8> {
@@ -107,6 +144,17 @@ mod tests {
 
     fn head(serial: i64, lineage: &str) -> Head {
         Head { version: 4, serial, lineage: lineage.to_owned() }
+    }
+
+    #[test]
+    fn a_state_under_another_serial_says_the_same() {
+        let state = br#"{"version":4,"serial":7,"lineage":"a","resources":[{"mode":"managed","type":"t","name":"n",
+                         "n": 123456789012345678901234567890.10}, {"mode":"data","type":"d","name":"n"}]}"#;
+        let next = with_serial(state, 9).unwrap();
+        assert_eq!(Head::of(&next), Ok(head(9, "a")));
+        assert!(String::from_utf8(next.clone()).unwrap().contains("123456789012345678901234567890.10"));
+        assert_eq!(resources(&next), ["t.n"]);
+        assert!(with_serial(b"[]", 1).is_err());
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub enum PlatformEvent {
     LicenseThreshold,
     /// A cloud does not take a credential any more.
     CloudCredentialRefused,
+    /// A cloud has something of ours that belongs to no server.
+    CloudCredentialOrphansFound,
     /// A server was made, and is as it has to be.
     ServerReady,
     /// A server could not be made, put right or removed.
@@ -119,7 +121,7 @@ pub enum PlatformEvent {
 
 impl PlatformEvent {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::Ping,
         Self::EndpointFailing,
         Self::EndpointDisabled,
@@ -159,6 +161,7 @@ impl PlatformEvent {
         Self::LicenseExpiring,
         Self::LicenseThreshold,
         Self::CloudCredentialRefused,
+        Self::CloudCredentialOrphansFound,
         Self::ServerReady,
         Self::ServerFailed,
         Self::ServerDestroyed,
@@ -206,6 +209,7 @@ impl PlatformEvent {
             Self::LicenseExpiring => "license.expiring",
             Self::LicenseThreshold => "license.threshold",
             Self::CloudCredentialRefused => "cloud_credential.refused",
+            Self::CloudCredentialOrphansFound => "cloud_credential.orphans_found",
             Self::ServerReady => "server.ready",
             Self::ServerFailed => "server.failed",
             Self::ServerDestroyed => "server.destroyed",
@@ -425,8 +429,21 @@ impl PlatformEvent {
                 json!({ "credential_id": "crd_01h455vb4pex5vsknk084sn02q", "name": "Production",
                         "detail": "the credential is refused with unauthorized: unable to authenticate" }),
             ),
+            Self::CloudCredentialOrphansFound => (
+                "A cloud has something that this installation made and that belongs to no server any more. It is removed with POST \
+                 /cloud-credentials/{id}/orphans/remove, or by itself where the setting servers.remove_orphans says so.",
+                json!({
+                    "credential_id": id("crd", "By which it was found."),
+                    "name": text("What that is called."),
+                    "found": { "type": "integer", "minimum": 1, "description": "How much there was." },
+                    "removed": { "type": "integer", "minimum": 0, "description": "How much of it was removed." },
+                    "things": { "type": "array", "items": { "type": "string" }, "description": "The first of it." },
+                }),
+                json!({ "credential_id": "crd_01h455vb4pex5vsknk084sn02q", "name": "Production", "found": 1, "removed": 0,
+                        "things": ["volumes 4711 (gantry-srv-01h455vb4pex5vsknk084sn02q)"] }),
+            ),
             Self::ServerReady => about_server(
-                "A server was made, connected or put right, and everything that was looked at is as it has to be.",
+                "A server was made, connected, changed or put right, and everything that was looked at is as it has to be.",
                 json!({
                     "address": text("Where it is reached."),
                     "port": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "The port of its SSH server." },

@@ -15,10 +15,7 @@ use crate::{Context, Done, Failure, Run};
 
 impl Run for CheckCredential {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
-        check(cx, self).await.map_err(|setback| match setback {
-            Setback::Failure(failure) => failure,
-            Setback::Problem(problem, said) => Failure::cancel(format!("{}: {said}", problem.as_str())),
-        })
+        check(cx, self).await.map_err(|setback| setback.into_failure(cx.is_last_attempt()))
     }
 }
 

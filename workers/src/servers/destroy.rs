@@ -1,5 +1,6 @@
 use gantry_jobs::servers::DestroyServer;
 use gantry_schema::notices;
+use gantry_schema::servers::plans::{self, Cost};
 use gantry_schema::servers::queries as servers;
 use gantry_schema::servers::{Problem, RunState, ServerKind, ServerState, runs};
 use gantry_schema::webhooks::event_types::PlatformEvent;
@@ -10,7 +11,7 @@ use super::provision::left;
 use super::setback::Setback;
 use super::tell;
 use super::teller::Teller;
-use super::work::{Work, settle};
+use super::work::{Work, settle, summary};
 use crate::{Context, Done, Failure, Run};
 
 impl Run for DestroyServer {
@@ -18,10 +19,7 @@ impl Run for DestroyServer {
         let work = match Work::take(cx, self.run, self.stack).await {
             Ok(Some(work)) => work,
             Ok(None) => return Ok(Done::Quietly),
-            Err(Setback::Failure(failure)) => return Err(failure),
-            Err(Setback::Problem(problem, said)) => {
-                return Err(Failure::cancel(format!("{}: {said}", problem.as_str())));
-            }
+            Err(setback) => return Err(setback.into_failure(cx.is_last_attempt())),
         };
         let teller = Teller::start(cx);
         let done = match destroy(cx, &work, &teller).await {
@@ -55,6 +53,11 @@ async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Set
     let place = work.place(cx, teller, &template).await?;
     place.workspace.init(teller.events(), cx.stopped()).await?;
     let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
+    let cost = Cost { monthly: 0, currency: template.currency };
+    let mut tx = cx.begin().await?;
+    plans::keep(&mut tx, cx.sealing_keys(), work.run.id, &planned.bytes, &summary(&planned), cost).await?;
+    plans::keep_text(&mut tx, cx.sealing_keys(), work.run.id, &planned.text).await?;
+    tx.commit().await?;
     place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;
     left(cx, work, teller).await?;
     let mut tx = cx.begin().await?;

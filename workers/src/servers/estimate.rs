@@ -4,7 +4,7 @@ use gantry_jobs::servers::EstimateServer;
 use gantry_providers::clouds::account::Headroom;
 use gantry_providers::clouds::{Blueprint, plausible, sandbox};
 use gantry_schema::credentials::queries as credentials;
-use gantry_schema::servers::keys;
+use gantry_schema::servers::{keys, warnings};
 use serde_json::{Value, json};
 
 use super::clouds;
@@ -13,10 +13,10 @@ use crate::{Context, Done, Failure, Run};
 
 impl Run for EstimateServer {
     async fn run(&self, cx: &Context) -> Result<Done, Failure> {
-        let result = match estimate(cx, self).await {
+        let result = match estimate(cx, self).await.map_err(|setback| setback.weighed(cx.is_last_attempt())) {
             Ok(estimate) => estimate,
             Err(Setback::Failure(failure)) => return Err(failure),
-            Err(Setback::Problem(problem, said)) => {
+            Err(Setback::Problem(problem, said) | Setback::Passing(problem, said, _)) => {
                 json!({ "possible": false, "code": problem.as_str(), "detail": said, "remedy": problem.remedy() })
             }
         };
@@ -65,7 +65,7 @@ async fn estimate(cx: &Context, job: &EstimateServer) -> Result<Value, Setback> 
     let costs = read.catalogue.estimate(&wanted);
     let parts: BTreeMap<&str, String> = costs.parts.iter().map(|(what, price)| (*what, price.to_string())).collect();
     let warnings: Vec<Value> = if account.is_some() {
-        let said = plausible::warnings(&wanted).into_iter();
+        let said = warnings::of(&job.options, &[]).into_iter();
         said.map(|warning| json!({ "code": warning.as_str(), "detail": warning.said() })).collect()
     } else {
         Vec::new()

@@ -8,12 +8,14 @@ mod destroy;
 mod estimate;
 mod install;
 mod look;
+mod orphans;
 mod provision;
 mod reach;
 mod registration;
 pub(crate) mod setback;
 mod store;
 mod teller;
+mod update;
 mod watch;
 mod work;
 

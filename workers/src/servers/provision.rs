@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gantry_jobs::servers::ProvisionServer;
-use gantry_providers::clouds::{Template, cloud_init, sandbox};
+use gantry_providers::clouds::account::Thing;
+use gantry_providers::clouds::{Account, Template, cloud_init, sandbox};
 use gantry_providers::ssh::{Session, SshError};
 use gantry_providers::terraform::Trouble;
 use gantry_schema::credentials::Cloud;
@@ -10,7 +11,8 @@ use gantry_schema::licenses::{Limit, licensed};
 use gantry_schema::organizations::settings::{self, Setting};
 use gantry_schema::servers::plans::{self, Cost, Summary};
 use gantry_schema::servers::queries::{self as servers, Check, Place as Where};
-use gantry_schema::servers::{Problem, RunKind, RunState, ServerState, needs_approval, runs, watch};
+use gantry_schema::servers::state::resources;
+use gantry_schema::servers::{OnFailure, Problem, RunKind, RunState, ServerState, needs_approval, runs, states, watch};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{JobTx as _, TenantTx, notices};
 use serde_json::json;
@@ -19,7 +21,7 @@ use tokio::time::Instant;
 use super::setback::Setback;
 use super::teller::Teller;
 use super::work::{Place, Work, settle, summary};
-use super::{install, reach, registration, tell};
+use super::{install, reach, registration, tell, update};
 use crate::{Context, Done, Failure, Run};
 
 /// How long a run waits before it asks again whether it is its turn.
@@ -30,10 +32,7 @@ impl Run for ProvisionServer {
         let work = match Work::take(cx, self.run, self.stack).await {
             Ok(Some(work)) => work,
             Ok(None) => return Ok(Done::Quietly),
-            Err(Setback::Failure(failure)) => return Err(failure),
-            Err(Setback::Problem(problem, said)) => {
-                return Err(Failure::cancel(format!("{}: {said}", problem.as_str())));
-            }
+            Err(setback) => return Err(setback.into_failure(cx.is_last_attempt())),
         };
         let teller = Teller::start(cx);
         let done = match provision(cx, &work, &teller).await {
@@ -88,14 +87,24 @@ async fn plan(
     let mut tx = cx.begin().await?;
     let cost = Cost { monthly: template.monthly_cost, currency: template.currency };
     plans::keep(&mut tx, cx.sealing_keys(), work.run.id, &planned.bytes, &summary, cost).await?;
-    servers::set_cost(&mut tx, work.server.id, cost.monthly, cost.currency).await?;
-    if work.run.kind == RunKind::Mend {
-        return compared(cx, tx, work, &summary).await.map(Some);
+    plans::keep_text(&mut tx, cx.sealing_keys(), work.run.id, &planned.text).await?;
+    match work.run.kind {
+        RunKind::Mend => return compared(cx, tx, work, &summary).await.map(Some),
+        RunKind::Update if summary.changes.is_empty() => return update::noted(cx, tx, work, cost).await.map(Some),
+        // What it costs as long as it is not changed stays what it is.
+        RunKind::Update => {}
+        _ => servers::set_cost(&mut tx, work.server.id, cost.monthly, cost.currency).await?,
     }
     let unapproved = settings::get(&mut tx, Setting::ServersUnapprovedCost).await?.value.as_i64();
-    if needs_approval(cost.monthly, unapproved) {
-        teller.say(format!("it waits for an approval: {} {} a month", cost.monthly, cost.currency));
-        if runs::advance(&mut tx, work.run.id, RunState::AwaitingApproval).await? {
+    let why = if work.run.kind == RunKind::Update {
+        update::asks(&work.server, &summary, cost.monthly, unapproved)
+    } else {
+        needs_approval(cost.monthly, unapproved).then_some("of what it costs")
+    };
+    if let Some(why) = why {
+        teller.say(format!("it waits for an approval because {why}: {} {} a month", cost.monthly, cost.currency));
+        // What is there goes on as it is.
+        if runs::advance(&mut tx, work.run.id, RunState::AwaitingApproval).await? && work.run.kind != RunKind::Update {
             servers::set_state(&mut tx, work.server.id, ServerState::AwaitingApproval).await?;
         }
         let result = json!({ "run": work.run.id, "state": RunState::AwaitingApproval.as_str() });
@@ -151,7 +160,11 @@ async fn apply(cx: &Context, work: &Work, place: &Place, teller: &Teller, begun:
         return Err(Failure::cancel("the run was cancelled").into());
     }
     servers::set_state(&mut tx, work.server.id, ServerState::Provisioning).await?;
-    let approved = runs::find(&mut tx, work.run.id).await?.and_then(|run| run.plan).unwrap_or_default();
+    let planned = runs::find(&mut tx, work.run.id).await?;
+    if let Some(run) = planned.as_ref().filter(|run| run.kind == RunKind::Update) {
+        update::begun(&mut tx, run).await?;
+    }
+    let approved = planned.and_then(|run| run.plan).unwrap_or_default();
     let bytes = plans::open(&mut tx, cx.sealing_keys(), work.run.id).await?;
     tx.commit().await?;
     let bytes = bytes.ok_or_else(|| Failure::cancel("what was planned is gone"))?;
@@ -182,10 +195,17 @@ async fn carry_on(cx: &Context, place: &Place, teller: &Teller, approved: &Summa
 
 /// Removes what was half made. Answers why it is not all made.
 async fn undone(cx: &Context, work: &Work, place: &Place, teller: &Teller, setback: Setback) -> Setback {
+    let setback = setback.weighed(cx.is_last_attempt());
     let Setback::Problem(problem, said) = setback else { return setback };
     // Whoever uses it does not lose it because something about it could not be changed.
     if work.server.ready_at.is_some() {
         return Setback::Problem(problem, said);
+    }
+    if work.server.on_failure == OnFailure::Keep {
+        return match kept(cx, work).await {
+            Ok(what) => Setback::Problem(problem, format!("{said}; {what}")),
+            Err(setback) => setback,
+        };
     }
     if cx.is_stopped() {
         // Whoever goes on comes to the same, and removes it.
@@ -197,13 +217,26 @@ async fn undone(cx: &Context, work: &Work, place: &Place, teller: &Teller, setba
         place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;
         left(cx, work, teller).await
     };
-    match removed.await {
+    match removed.await.map_err(|setback| setback.weighed(cx.is_last_attempt())) {
         Ok(()) => Setback::Problem(problem, said),
         Err(Setback::Failure(failure)) => Setback::Failure(failure),
-        Err(Setback::Problem(_, why)) => {
+        Err(Setback::Problem(_, why) | Setback::Passing(_, why, _)) => {
             Setback::Problem(problem, format!("{said}; and what was made could not all be removed: {why}"))
         }
     }
+}
+
+/// What there is of what was half made, by the state that Terraform wrote.
+async fn kept(cx: &Context, work: &Work) -> Result<String, Setback> {
+    let mut tx = cx.begin().await?;
+    let state = states::current(&mut tx, cx.sealing_keys(), work.run.stack).await.map_err(Failure::retry)?;
+    tx.commit().await?;
+    let there = state.map(|state| resources(&state)).unwrap_or_default();
+    Ok(if there.is_empty() {
+        "nothing was made by then".to_owned()
+    } else {
+        format!("what was made by then is kept: {}", there.join(", "))
+    })
 }
 
 /// Rounds in which what Terraform has lost sight of is removed: one thing may hold another for a while.
@@ -219,9 +252,22 @@ pub(super) async fn left(cx: &Context, work: &Work, teller: &Teller) -> Result<(
         return Ok(());
     }
     let (_, account) = work.account(cx)?;
+    clear(cx, &*account, &work.server.region, &work.label(), |_| true, teller).await
+}
+
+/// Removes what carries the label of a server, as far as it is wanted, going by the cloud's own list.
+pub(super) async fn clear(
+    cx: &Context,
+    account: &dyn Account,
+    region: &str,
+    label: &str,
+    is_wanted: impl Fn(&Thing) -> bool + Send + Sync,
+    teller: &Teller,
+) -> Result<(), Setback> {
     let mut told = BTreeSet::new();
     for round in 0..ROUNDS {
-        let things = account.tagged(&work.server.region, &work.label()).await?;
+        let mut things = account.tagged(region, label).await?;
+        things.retain(&is_wanted);
         if things.is_empty() {
             return Ok(());
         }

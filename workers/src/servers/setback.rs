@@ -1,5 +1,8 @@
 //! Why a run does not go on: for good, as a word and what was said; or for now.
 
+use std::time::Duration;
+
+use gantry_providers::Error;
 use gantry_providers::clouds::{self, Because, Known, Refusal};
 use gantry_providers::ssh::SshError;
 use gantry_providers::terraform::Trouble;
@@ -16,8 +19,32 @@ use crate::Failure;
 pub(crate) enum Setback {
     /// It comes to nothing.
     Problem(Problem, String),
+    /// This attempt comes to nothing; the last one comes to nothing for this reason.
+    Passing(Problem, String, Option<Duration>),
     /// This attempt comes to nothing.
     Failure(Failure),
+}
+
+impl Setback {
+    /// What it comes to: what may pass is tried again, unless this was the last attempt.
+    pub(crate) fn weighed(self, is_last_attempt: bool) -> Self {
+        match self {
+            Self::Passing(problem, said, _) if is_last_attempt => Self::Problem(problem, said),
+            Self::Passing(_, said, Some(wait)) => Self::Failure(Failure::RetryAfter(wait, said.into())),
+            Self::Passing(_, said, None) => Self::Failure(Failure::retry(said)),
+            other => other,
+        }
+    }
+
+    /// What becomes of a job that has nothing but itself.
+    pub(crate) fn into_failure(self, is_last_attempt: bool) -> Failure {
+        match self.weighed(is_last_attempt) {
+            Self::Failure(failure) => failure,
+            Self::Problem(problem, said) | Self::Passing(problem, said, _) => {
+                Failure::cancel(format!("{}: {said}", problem.as_str()))
+            }
+        }
+    }
 }
 
 impl From<Failure> for Setback {
@@ -59,12 +86,18 @@ impl From<PlanError> for Setback {
     }
 }
 
-impl From<gantry_providers::Error> for Setback {
-    fn from(error: gantry_providers::Error) -> Self {
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
         match error {
-            gantry_providers::Error::CredentialRefused { .. } => {
-                Self::Problem(Problem::CredentialRefused, error.to_string())
-            }
+            Error::CredentialRefused { .. } => Self::Problem(Problem::CredentialRefused, error.to_string()),
+            Error::PutOff { ref code, ref reason, wait } => match clouds::known(&format!("{code} {reason}")) {
+                Some(Known::RateLimit) => Self::Passing(Problem::CloudRateLimit, error.to_string(), wait),
+                _ => Self::Failure(error.into()),
+            },
+            Error::Rejected { ref code, ref reason } => match of(&format!("{code} {reason}")) {
+                Some(problem) => Self::Problem(problem, detailed(problem, error.to_string())),
+                None => Self::Failure(error.into()),
+            },
             error => Self::Failure(error.into()),
         }
     }
@@ -90,7 +123,9 @@ impl From<Refusal> for Setback {
             Because::Image => Problem::UnknownImage,
             Because::Quota => Problem::CloudQuotaExceeded,
             Because::Capacity => Problem::CapacityUnavailable,
-            Because::Name | Because::Network => Problem::PlanFailed,
+            Because::Name => Problem::InvalidName,
+            Because::Network => Problem::NetworkConflict,
+            Because::Price => Problem::PriceUnknown,
             Because::Off => Problem::SandboxOff,
         };
         Self::Problem(problem, refusal.said)
@@ -111,23 +146,42 @@ impl From<Trouble> for Setback {
             Trouble::Hung(_) => Problem::TerraformHung,
             Trouble::Failed { stage, said } => classify(stage, said),
         };
-        Self::Problem(problem, trouble.to_string())
+        match problem {
+            Problem::CloudRateLimit => Self::Passing(problem, trouble.to_string(), None),
+            problem => Self::Problem(problem, detailed(problem, trouble.to_string())),
+        }
     }
 }
 
-fn classify(stage: &str, said: &str) -> Problem {
-    match clouds::known(said) {
-        Some(Known::State) => Problem::StateConflict,
-        Some(Known::Quota) => Problem::CloudQuotaExceeded,
-        Some(Known::Capacity) => Problem::CapacityUnavailable,
-        // What it allows is looked at in the same place.
-        Some(Known::Credential | Known::Permission) => Problem::CredentialRefused,
-        Some(Known::NameTaken | Known::RateLimit) | None => match stage {
-            "init" => Problem::InitFailed,
-            "plan" | "show" => Problem::PlanFailed,
-            _ => Problem::ApplyFailed,
-        },
+/// What was said, with the permission that is missing before it.
+fn detailed(problem: Problem, said: String) -> String {
+    match clouds::missing_permission(&said) {
+        Some(name) if problem == Problem::PermissionMissing => format!("{name} is not permitted: {said}"),
+        _ => said,
     }
+}
+
+/// What is known of what was said.
+fn of(said: &str) -> Option<Problem> {
+    Some(match clouds::known(said)? {
+        Known::State => Problem::StateConflict,
+        Known::Quota => Problem::CloudQuotaExceeded,
+        Known::Capacity => Problem::CapacityUnavailable,
+        Known::Credential => Problem::CredentialRefused,
+        Known::Permission => Problem::PermissionMissing,
+        Known::NameTaken => Problem::NameTaken,
+        Known::RateLimit => Problem::CloudRateLimit,
+        Known::Network => Problem::NetworkConflict,
+        Known::InvalidName => Problem::InvalidName,
+    })
+}
+
+fn classify(stage: &str, said: &str) -> Problem {
+    of(said).unwrap_or(match stage {
+        "init" => Problem::InitFailed,
+        "plan" | "show" => Problem::PlanFailed,
+        _ => Problem::ApplyFailed,
+    })
 }
 
 #[cfg(test)]
@@ -144,8 +198,28 @@ mod tests {
             ("plan", "Invalid reference", Problem::PlanFailed),
             ("init", "could not query provider registry", Problem::InitFailed),
             ("apply", "local-exec provisioner error", Problem::ApplyFailed),
+            ("apply", "server name is already used (uniqueness_error)", Problem::NameTaken),
+            ("apply", "429 API Rate limit exceeded.", Problem::CloudRateLimit),
+            ("apply", "AuthorizationFailed: The client does not have authorization", Problem::PermissionMissing),
+            ("apply", "InvalidSubnet.Conflict: The CIDR conflicts with another subnet", Problem::NetworkConflict),
         ] {
             assert_eq!(classify(stage, said), problem, "{said}");
         }
+    }
+
+    #[test]
+    fn the_permission_that_is_missing_is_named_and_a_rate_limit_passes() {
+        let failed = |said: &str| Setback::from(Trouble::Failed { stage: "apply", said: said.to_owned() });
+        let said = "UnauthorizedOperation: User x is not authorized to perform: ec2:RunInstances on resource: y";
+        let Setback::Problem(Problem::PermissionMissing, detail) = failed(said) else { panic!() };
+        assert!(detail.starts_with("ec2:RunInstances is not permitted: "), "{detail}");
+        assert!(matches!(failed("RequestLimitExceeded"), Setback::Passing(Problem::CloudRateLimit, ..)));
+        let wait = Some(Duration::from_secs(7));
+        let put_off = |code: &str| Error::PutOff { code: code.to_owned(), reason: String::new(), wait };
+        let passing = Setback::from(put_off("rate_limit_exceeded"));
+        assert!(matches!(passing, Setback::Passing(Problem::CloudRateLimit, _, it) if it == wait));
+        assert!(matches!(Setback::from(put_off("HTTP 503")), Setback::Failure(Failure::Retry(_))));
+        let rejected = Error::Rejected { code: "AuthorizationFailed".to_owned(), reason: "no".to_owned() };
+        assert!(matches!(Setback::from(rejected), Setback::Problem(Problem::PermissionMissing, _)));
     }
 }

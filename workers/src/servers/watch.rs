@@ -47,7 +47,7 @@ impl Run for WatchServers {
     }
 }
 
-async fn begin(cx: &Context, organization: OrganizationId) -> Result<TenantTx, Failure> {
+pub(super) async fn begin(cx: &Context, organization: OrganizationId) -> Result<TenantTx, Failure> {
     if cx.is_stopped() {
         return Err(Failure::retry("stopped in between; what was done is done"));
     }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gantry_providers::Secret;
-use gantry_providers::clouds::{Account, Blueprint, Template, sandbox};
+use gantry_providers::clouds::{Account, Blueprint, Loss, Options, Template, loss, sandbox};
 use gantry_providers::terraform::backend::Backend;
 use gantry_providers::terraform::{Level, NewWorkspace, Planned, Workspace};
 use gantry_schema::credentials::{Credential, queries as credentials};
 use gantry_schema::jobs::control;
+use gantry_schema::servers::change::Wanted;
 use gantry_schema::servers::keys::{self, SshKey};
 use gantry_schema::servers::plans::{Change, Summary};
 use gantry_schema::servers::queries::{self as servers, Server};
 use gantry_schema::servers::runs::{self, Run};
 use gantry_schema::servers::states::{self, StateError};
 use gantry_schema::servers::{Problem, RunState};
-use gantry_schema::{CloudCredentialId, RunId, StackId};
+use gantry_schema::{CloudCredentialId, RunId, StackId, installation};
 use rand::RngExt as _;
 
 use super::clouds;
@@ -32,6 +33,8 @@ pub(crate) struct Work {
     pub server: Server,
     pub credential: Option<Credential>,
     pub ssh_key: SshKey,
+    /// Who makes things: this installation.
+    installation: String,
     /// With which the state is written.
     fence: i64,
 }
@@ -48,7 +51,10 @@ impl Work {
         let keys = cx.sealing_keys();
         let mut tx = cx.begin().await?;
         let Some(run) = runs::find(&mut tx, run).await?.filter(|run| !run.state.has_ended()) else { return Ok(None) };
-        let Some(server) = servers::find(&mut tx, run.server).await? else { return Ok(None) };
+        let Some(mut server) = servers::find(&mut tx, run.server).await? else { return Ok(None) };
+        if let Some(Wanted { size, labels, options }) = run.wanted.clone() {
+            (server.size, server.labels, server.options) = (size, labels, options);
+        }
         let credential = match server.credential {
             Some(id) => credentials::open(&mut tx, keys, id).await?,
             None => None,
@@ -58,10 +64,11 @@ impl Work {
             None => None,
         };
         let ssh_key = ssh_key.ok_or_else(|| Failure::cancel("the SSH key of the stack is gone"))?;
+        let installation = installation::id(&mut tx).await?.to_string();
         // Whoever worked on it before is no more, or is to write no more.
         let fence = states::take_over(&mut tx, stack).await?;
         tx.commit().await?;
-        Ok(Some(Self { run, server, credential, ssh_key, fence }))
+        Ok(Some(Self { run, server, credential, ssh_key, installation, fence }))
     }
 
     /// What is written for Terraform, and whether the account may have what it makes.
@@ -78,7 +85,10 @@ impl Work {
             image: &self.server.image,
             authorized_key: &self.ssh_key.public,
             labels: &self.server.labels,
-            options: clouds::options(&self.server.options, &organization, &first, &self.ssh_key),
+            options: Options {
+                installation: &self.installation,
+                ..clouds::options(&self.server.options, &organization, &first, &self.ssh_key)
+            },
         };
         let Some(vendor) = self.server.cloud.and_then(clouds::vendor) else {
             return Ok(sandbox::template(&cx.providers().terraform, &blueprint)?);
@@ -176,6 +186,11 @@ pub(crate) fn summary(planned: &Planned) -> Summary {
             }
             _ => summary.change += 1,
         }
+        match loss(address, action) {
+            Some(Loss::Machine) => summary.loses_machine = true,
+            Some(Loss::Volume) => summary.loses_volume = true,
+            None => {}
+        }
         summary.changes.push(Change { address: address.clone(), action: action.clone() });
     }
     summary
@@ -183,8 +198,8 @@ pub(crate) fn summary(planned: &Planned) -> Summary {
 
 /// What comes of a setback, for the run and for the job.
 pub(crate) async fn settle(cx: &Context, work: &Work, teller: &Teller, setback: Setback) -> Result<Failure, Failure> {
-    let (problem, said) = match setback {
-        Setback::Problem(problem, said) => (problem, said),
+    let (problem, said) = match setback.weighed(cx.is_last_attempt()) {
+        Setback::Problem(problem, said) | Setback::Passing(problem, said, _) => (problem, said),
         Setback::Failure(failure) if cx.is_stopped() => {
             // Another worker goes on, unless nobody wants it to.
             if !is_cancelled(cx).await? {
@@ -200,6 +215,7 @@ pub(crate) async fn settle(cx: &Context, work: &Work, teller: &Teller, setback: 
     };
     teller.say(format!("{}: {said}", problem.as_str()));
     let mut tx = cx.begin().await?;
+    let came_to = runs::find(&mut tx, work.run.id).await?.map_or(work.run.state, |run| run.state);
     // Terraform that was ended did not unlock it. Whoever has taken over holds his own.
     match states::unlock(&mut tx, work.run.stack, work.fence, None).await {
         Ok(()) | Err(StateError::Overtaken) => {}
@@ -211,7 +227,7 @@ pub(crate) async fn settle(cx: &Context, work: &Work, teller: &Teller, setback: 
     } else {
         runs::failed(&mut tx, work.run.id, problem, &said).await?
     };
-    if ended && work.run.kind.may_spoil(work.run.state) {
+    if ended && work.run.kind.may_spoil(came_to) {
         servers::failed(&mut tx, work.server.id, problem, &said).await?;
         tx.record("server.failed").on(&work.server.id).called(&work.server.name);
         tell_failed(cx, &mut tx, &work.server, problem, &said).await?;

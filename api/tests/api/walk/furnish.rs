@@ -7,7 +7,7 @@ use gantry_schema::credentials::{Cloud, Credential, queries as credentials};
 use gantry_schema::messages::queries::{self, NewMessage};
 use gantry_schema::messages::{Content, Recipient};
 use gantry_schema::servers::queries::{self as servers, NewServer};
-use gantry_schema::servers::{Options, RunKind, keys, plans, runs};
+use gantry_schema::servers::{Options, RunKind, keys, plans, runs, states};
 use gantry_schema::webhooks::event_types::PlatformEvent;
 use gantry_schema::{AuditArchiveId, JobTx as _, RunId, ServerId, TenantTx, notices};
 use serde_json::{Value, json};
@@ -83,12 +83,16 @@ pub async fn furnish(platform: &Platform, api: &Api, callers: &Callers) -> (Thin
 pub async fn come_so_far(platform: &Platform, operation: Operation) {
     let (server, run) = match operation.id {
         "approveServerRun" | "cancelServerRun" => ("provisioning", "awaiting_approval"),
-        "compareServer" => ("ready", "succeeded"),
+        "compareServer" | "updateServer" | "restoreServerState" | "breakServerLock" => ("ready", "succeeded"),
         "retryServer" => ("failed", "failed"),
         _ => return,
     };
     let of_servers = "update servers set state = $1 where destroyed_at is null";
     sqlx::query(of_servers).bind(server).execute(&platform.pool).await.unwrap();
+    // The lock of the example.
+    let lock = (operation.id == "breakServerLock").then_some("6d2b7c1e-1f0a-6f4e-1d2c-3b4a5c6d7e8f");
+    let of_stacks = "update stacks set lock_id = $1, lock_fence = fence";
+    sqlx::query(of_stacks).bind(lock).execute(&platform.pool).await.unwrap();
     let of_runs = "update runs set state = $1, plan_sha256 = $2, finished_at = case when $1 <> 'awaiting_approval' then now() end";
     sqlx::query(of_runs).bind(run).bind(bytes(EXAMPLE_DIGEST)).execute(&platform.pool).await.unwrap();
 }
@@ -141,6 +145,10 @@ async fn planned(tx: &mut TenantTx, platform: &Platform) -> (ServerId, RunId) {
     let run = runs::insert(tx, stack, RunKind::Provision, "walk").await.unwrap();
     let cost = plans::Cost { monthly: 500, currency: "USD" };
     plans::keep(tx, sealing, run, b"a plan", &plans::Summary::default(), cost).await.unwrap();
+    plans::keep_text(tx, sealing, run, "a plan in words").await.unwrap();
+    let fence = states::take_over(tx, stack).await.unwrap();
+    let writer = states::Writer { stack, fence, run, lock: None };
+    states::write(tx, sealing, writer, br#"{"version": 4, "serial": 1, "lineage": "a"}"#).await.unwrap();
     (server, run)
 }
 

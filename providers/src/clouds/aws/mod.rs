@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 
 use super::Vendor;
 use super::account::{
-    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Needs, Offer, Permission, Quota, Reach,
-    Region, Removal, Size, Thing,
+    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Mark, Marked, Needs, Offer, Permission,
+    Quota, Reach, Region, Removal, Size, Thing,
 };
 use super::price::Price;
-use super::template::{LABEL, clean};
+use super::template::{INSTALLATION, LABEL, ORGANIZATION, clean};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, unusable};
 use crate::{Error, Result, Secret};
 use sign::Signer;
@@ -571,39 +571,28 @@ impl Account for Aws {
 
     async fn tagged(&self, region: &str, label: &str) -> Result<Vec<Thing>> {
         let value = clean(label, "_-", 200);
-        let members = [
-            ("Filter.1.Name", "key"),
-            ("Filter.1.Value.1", LABEL),
-            ("Filter.2.Name", "value"),
-            ("Filter.2.Value.1", value.as_str()),
-        ];
-        let things = self.items(region, "DescribeTags", &members, "tagSet", |it| {
-            let id = said(it, "resourceId").to_owned();
-            // Not everybody who speaks as AWS does calls it the same.
-            let kind = if id.starts_with("eipalloc-") { "elastic-ip" } else { said(it, "resourceType") };
-            let kind = kind.to_owned();
-            Some(Thing { kind, id, name: String::new(), region: region.to_owned() })
+        let things = self.tags(region, LABEL, Some(&value)).await?.into_iter();
+        self.living(region, LABEL, &value, things.map(|(thing, _)| thing).collect(), |thing| thing).await
+    }
+
+    async fn marked(&self, region: &str, mark: Mark<'_>) -> Result<Vec<Marked>> {
+        let installation = clean(mark.installation, "_-", 200);
+        let mut labels: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+        for (at, name) in [LABEL, ORGANIZATION].into_iter().enumerate() {
+            for (thing, value) in self.tags(region, name, None).await? {
+                labels.entry(thing.id).or_default()[at] = Some(value);
+            }
+        }
+        let ours = self.tags(region, INSTALLATION, Some(&installation)).await?.into_iter();
+        let marked = ours.filter_map(|(thing, installation)| {
+            let [server, organization] = labels.get(&thing.id)?;
+            Marked::of_labels(thing, mark, |name| match name {
+                LABEL => server.as_deref(),
+                ORGANIZATION => organization.as_deref(),
+                _ => Some(&installation),
+            })
         });
-        let mut things = things.await?;
-        // What has ended keeps its tags for an hour.
-        let living = [
-            ("Filter.1.Name", "tag:gantry-server"),
-            ("Filter.1.Value.1", value.as_str()),
-            ("Filter.2.Name", "instance-state-name"),
-            ("Filter.2.Value.1", "pending"),
-            ("Filter.2.Value.2", "running"),
-            ("Filter.2.Value.3", "stopping"),
-            ("Filter.2.Value.4", "stopped"),
-        ];
-        let living = self.items(region, "DescribeInstances", &living, "reservationSet", |it| {
-            Some(under(it, "instancesSet").map(|it| said(it, "instanceId").to_owned()).collect::<Vec<_>>())
-        });
-        let living: Vec<String> = living.await?.into_iter().flatten().collect();
-        things.retain(|it| it.kind != "instance" || living.contains(&it.id));
-        // Rules go with their group.
-        things.retain(|it| it.kind != "security-group-rule");
-        things.sort_by_key(|it| KINDS.iter().position(|kind| *kind == it.kind).unwrap_or(KINDS.len()));
-        Ok(things)
+        self.living(region, INSTALLATION, &installation, marked.collect(), |marked| &marked.thing).await
     }
 
     async fn remove(&self, thing: &Thing) -> Result<Removal> {
@@ -630,6 +619,56 @@ impl Account for Aws {
             Err(error) if is_gone(&error) => Ok(Removal::Gone),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Aws {
+    /// What has a tag, and its value; `value`: only those with this one.
+    async fn tags(&self, region: &str, name: &str, value: Option<&str>) -> Result<Vec<(Thing, String)>> {
+        let mut members = vec![("Filter.1.Name", "key"), ("Filter.1.Value.1", name)];
+        if let Some(value) = value {
+            members.extend([("Filter.2.Name", "value"), ("Filter.2.Value.1", value)]);
+        }
+        let things = self.items(region, "DescribeTags", &members, "tagSet", |it| {
+            let id = said(it, "resourceId").to_owned();
+            // Not everybody who speaks as AWS does calls it the same.
+            let kind = if id.starts_with("eipalloc-") { "elastic-ip" } else { said(it, "resourceType") };
+            let kind = kind.to_owned();
+            let thing = Thing { kind, id, name: String::new(), region: region.to_owned() };
+            Some((thing, value.unwrap_or_else(|| said(it, "value")).to_owned()))
+        });
+        things.await
+    }
+
+    /// Without what is no more, and in the order in which it can be removed.
+    async fn living<T: Send>(
+        &self,
+        region: &str,
+        tag: &str,
+        value: &str,
+        mut things: Vec<T>,
+        thing: impl Fn(&T) -> &Thing + Send + Sync,
+    ) -> Result<Vec<T>> {
+        // What has ended keeps its tags for an hour.
+        let tag = format!("tag:{tag}");
+        let living = [
+            ("Filter.1.Name", tag.as_str()),
+            ("Filter.1.Value.1", value),
+            ("Filter.2.Name", "instance-state-name"),
+            ("Filter.2.Value.1", "pending"),
+            ("Filter.2.Value.2", "running"),
+            ("Filter.2.Value.3", "stopping"),
+            ("Filter.2.Value.4", "stopped"),
+        ];
+        let living = self.items(region, "DescribeInstances", &living, "reservationSet", |it| {
+            Some(under(it, "instancesSet").map(|it| said(it, "instanceId").to_owned()).collect::<Vec<_>>())
+        });
+        let living: Vec<String> = living.await?.into_iter().flatten().collect();
+        things.retain(|it| thing(it).kind != "instance" || living.contains(&thing(it).id));
+        // Rules go with their group.
+        things.retain(|it| thing(it).kind != "security-group-rule");
+        things.sort_by_key(|it| KINDS.iter().position(|kind| *kind == thing(it).kind).unwrap_or(KINDS.len()));
+        Ok(things)
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::clouds::account::{Architecture, Headroom, Key, Needs, Quota, Removal, Thing, Vendor};
+use crate::clouds::account::{Architecture, Headroom, Key, Mark, Needs, Quota, Removal, Thing, Vendor};
 use crate::clouds::price::Price;
 use crate::clouds::testing::{Asked, Cloud, Reply, suite};
 
@@ -279,4 +279,55 @@ async fn what_is_left_is_found_by_its_tag_and_removed_in_order() {
     assert!(account.remove(&things[4]).await.unwrap_err().is_transient());
     let other = Thing { kind: "user".to_owned(), ..things[0].clone() };
     assert_eq!(account.remove(&other).await.unwrap_err().code(), "configuration");
+}
+
+#[tokio::test]
+async fn what_was_made_for_an_organization_is_put_together_of_its_tags() {
+    let cloud = Cloud::start(|asked| {
+        let members = form(asked);
+        let action = members["Action"].as_str();
+        let item = |inner: &str| format!("<item>{inner}</item>");
+        let of = |kind: &str, id: &str, value: &str| {
+            item(&format!("<resourceId>{id}</resourceId><resourceType>{kind}</resourceType><value>{value}</value>"))
+        };
+        match (action, members.get("Filter.1.Value.1").map(String::as_str)) {
+            ("DescribeInstances", _) => xml(
+                action,
+                &format!(
+                    "<reservationSet>{}</reservationSet>",
+                    item(&format!("<instancesSet>{}</instancesSet>", item("<instanceId>i-1</instanceId>")))
+                ),
+            ),
+            (_, Some("gantry-server")) => xml(
+                action,
+                &format!(
+                    "<tagSet>{}</tagSet>",
+                    ["vpc-1", "i-1", "i-ended", "vpc-2", "vpc-3"].map(|id| of("x", id, "srv_1")).concat()
+                ),
+            ),
+            (_, Some("gantry-organization")) => xml(
+                action,
+                &format!(
+                    "<tagSet>{}{}</tagSet>",
+                    ["vpc-1", "i-1", "i-ended", "vpc-3"].map(|id| of("x", id, "org_1")).concat(),
+                    of("vpc", "vpc-2", "org_2")
+                ),
+            ),
+            (_, Some("gantry-installation")) => {
+                assert_eq!(members["Filter.2.Value.1"], "ins-1");
+                let all = [
+                    of("vpc", "vpc-1", "ins-1"),
+                    of("instance", "i-1", "ins-1"),
+                    of("instance", "i-ended", "ins-1"),
+                    of("vpc", "vpc-2", "ins-1"),
+                ];
+                xml(action, &format!("<tagSet>{}</tagSet>", all.concat()))
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    let mark = Mark { installation: "ins-1", organization: "org_1" };
+    let marked = cloud.await.account(key()).marked("eu-central-1", mark).await.unwrap();
+    let found: Vec<(&str, &str)> = marked.iter().map(|it| (&*it.thing.id, &*it.server)).collect();
+    assert_eq!(found, [("i-1", "srv_1"), ("vpc-1", "srv_1")]);
 }

@@ -16,11 +16,11 @@ use tokio::sync::Mutex;
 
 use super::Vendor;
 use super::account::{
-    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Needs, Offer, Permission, Quota, Reach,
-    Region, Removal, Size, Thing,
+    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Mark, Marked, Needs, Offer, Permission,
+    Quota, Reach, Region, Removal, Size, Thing,
 };
 use super::price::Price;
-use super::template::{LABEL, clean};
+use super::template::{INSTALLATION, LABEL, clean};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, segment, unusable};
 use crate::{Error, Result, Secret};
 
@@ -179,9 +179,28 @@ struct Found {
     kind: String,
     #[serde(default)]
     location: String,
+    #[serde(default)]
+    tags: Option<BTreeMap<String, String>>,
 }
 
 impl Azure {
+    /// What has a tag with a value, and all its tags.
+    async fn found(&self, name: &str, value: &str) -> Result<Vec<(Thing, BTreeMap<String, String>)>> {
+        let filter = format!("&$filter={}", segment(&format!("tagName eq '{name}' and tagValue eq '{value}'")));
+        let mut found: Vec<Found> = self.all(self.below("/resources", GROUPS, &filter)).await?;
+        let rank = |kind: &str| KINDS.iter().position(|(it, _)| it.eq_ignore_ascii_case(kind));
+        found.retain(|it| rank(&it.kind).is_some());
+        found.sort_by_key(|it| rank(&it.kind));
+        // What is in a group goes with it, and comes before it only for those who look at what there is.
+        let groups: Vec<Found> = self.all(self.below("/resourcegroups", GROUPS, &filter)).await?;
+        let groups = groups.into_iter().map(|it| Found { kind: GROUP.to_owned(), ..it });
+        let thing = |it: Found| {
+            let thing = Thing { kind: it.kind, id: it.id, name: it.name, region: it.location };
+            (thing, it.tags.unwrap_or_default())
+        };
+        Ok(found.into_iter().chain(groups).map(thing).collect())
+    }
+
     pub(super) fn new(key: &Key, reach: &Reach) -> Result<Self> {
         let Key::Azure { tenant, client, secret, subscription } = key else {
             return Err(unusable("the credential", "it is another cloud's"));
@@ -500,17 +519,15 @@ impl Account for Azure {
     }
 
     async fn tagged(&self, _: &str, label: &str) -> Result<Vec<Thing>> {
-        let value = clean(label, "_-", 200);
-        let filter = format!("&$filter={}", segment(&format!("tagName eq '{LABEL}' and tagValue eq '{value}'")));
-        let mut found: Vec<Found> = self.all(self.below("/resources", GROUPS, &filter)).await?;
-        let rank = |kind: &str| KINDS.iter().position(|(it, _)| it.eq_ignore_ascii_case(kind));
-        found.retain(|it| rank(&it.kind).is_some());
-        found.sort_by_key(|it| rank(&it.kind));
-        // What is in a group goes with it, and comes before it only for those who look at what there is.
-        let groups: Vec<Found> = self.all(self.below("/resourcegroups", GROUPS, &filter)).await?;
-        let groups = groups.into_iter().map(|it| Found { kind: GROUP.to_owned(), ..it });
-        let thing = |it: Found| Thing { kind: it.kind, id: it.id, name: it.name, region: it.location };
-        Ok(found.into_iter().chain(groups).map(thing).collect())
+        let found = self.found(LABEL, &clean(label, "_-", 200)).await?;
+        Ok(found.into_iter().map(|(thing, _)| thing).collect())
+    }
+
+    async fn marked(&self, _: &str, mark: Mark<'_>) -> Result<Vec<Marked>> {
+        let found = self.found(INSTALLATION, &clean(mark.installation, "_-", 200)).await?.into_iter();
+        let marked =
+            found.filter_map(|(thing, tags)| Marked::of_labels(thing, mark, |name| tags.get(name).map(String::as_str)));
+        Ok(marked.collect())
     }
 
     async fn remove(&self, thing: &Thing) -> Result<Removal> {

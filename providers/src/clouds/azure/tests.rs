@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::clouds::account::{Headroom, Key, Needs, Removal, Thing, Vendor};
+use crate::clouds::account::{Headroom, Key, Mark, Needs, Removal, Thing, Vendor};
 use crate::clouds::price::Price;
 use crate::clouds::testing::{Asked, Cloud, Reply, suite};
 
@@ -245,4 +245,31 @@ fn stars_mean_what_they_mean_there() {
     for (pattern, action, fits) in cases {
         assert_eq!(super::matches(pattern, action), fits, "{pattern}");
     }
+}
+
+#[tokio::test]
+async fn what_was_made_for_an_organization_is_found_by_its_tags() {
+    let cloud = Cloud::start(|asked| {
+        let list = asked.path.split('?').next().unwrap().rsplit('/').next().unwrap();
+        let of = |kind: &str, name: &str, organization: &str| {
+            json!({
+                "id": format!("/subscriptions/{ID}/resourceGroups/g/providers/{kind}/{name}"), "name": name, "type": kind,
+                "location": "westeurope", "tags": {
+                    "gantry-server": "srv_1", "gantry-organization": organization, "gantry-installation": "ins-1",
+                },
+            })
+        };
+        let (machine, group) = ("Microsoft.Compute/virtualMachines", "x");
+        let all = match list {
+            "resources" => json!([of(machine, "web-1", "org_1"), of(machine, "web-2", "org_2")]),
+            "resourcegroups" => json!([of(group, "g", "org_1")]),
+            _ => return cloud(asked),
+        };
+        assert!(asked.path.contains("gantry-installation%27%20and%20tagValue%20eq%20%27ins-1%27"), "{}", asked.path);
+        said(200, &json!({ "value": all }))
+    });
+    let mark = Mark { installation: "ins-1", organization: "org_1" };
+    let marked = cloud.await.account(key()).marked("", mark).await.unwrap();
+    let found: Vec<(&str, &str)> = marked.iter().map(|it| (&*it.thing.name, &*it.server)).collect();
+    assert_eq!(found, [("web-1", "srv_1"), ("g", "srv_1")]);
 }

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 use super::Vendor;
 use super::account::{
-    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Needs, Offer, Permission, Quota, Reach,
-    Region, Removal, Size, Thing,
+    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Mark, Marked, Needs, Offer, Permission,
+    Quota, Reach, Region, Removal, Size, Thing,
 };
 use super::price::Price;
-use super::template::{LABEL, clean, name};
+use super::template::{INSTALLATION, LABEL, clean, name};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, segment, unusable};
 use crate::{Error, Result, Secret};
 
@@ -287,6 +287,29 @@ impl Account for DigitalOcean {
             things.extend(ours.filter_map(|it| thing(kind, it)));
         }
         Ok(things)
+    }
+
+    async fn marked(&self, _: &str, mark: Mark<'_>) -> Result<Vec<Marked>> {
+        let tag = format!("{INSTALLATION}:{}", clean(mark.installation, "_-", 150));
+        let mut marked = Vec::new();
+        for (kind, path) in KINDS {
+            let query = match kind {
+                "droplet" => format!("&tag_name={}", segment(&tag)),
+                _ => String::new(),
+            };
+            let found: Vec<Value> = self.all(path, &query).await?;
+            marked.extend(found.iter().filter_map(|it| {
+                let thing = thing(kind, it)?;
+                let tags = match kind {
+                    "droplet" | "volume" => &it["tags"],
+                    "reserved_ip" => &it["droplet"]["tags"],
+                    _ => return Marked::of_name(thing),
+                };
+                let tags = || tags.as_array().into_iter().flatten().filter_map(Value::as_str);
+                Marked::of_labels(thing, mark, |name| tags().find_map(|tag| tag.strip_prefix(name)?.strip_prefix(':')))
+            }));
+        }
+        Ok(marked)
     }
 
     async fn remove(&self, thing: &Thing) -> Result<Removal> {

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::clouds::account::{Headroom, Key, Needs, Quota, Removal, Thing, Vendor};
+use crate::clouds::account::{Headroom, Key, Mark, Needs, Quota, Removal, Thing, Vendor};
 use crate::clouds::price::Price;
 use crate::clouds::testing::{Asked, Cloud, Reply, suite};
 
@@ -181,4 +181,44 @@ async fn what_is_left_is_found_by_tags_and_names_and_removed() {
     assert_eq!(account.remove(&things[5]).await.unwrap_err().code(), "rejected");
     let other = Thing { kind: "account".to_owned(), ..things[0].clone() };
     assert_eq!(account.remove(&other).await.unwrap_err().code(), "configuration");
+}
+
+#[tokio::test]
+async fn what_was_made_for_an_organization_is_found_by_its_tags_and_the_rest_by_its_name() {
+    let cloud = Cloud::start(|asked| {
+        let path = asked.path.split('?').next().unwrap().trim_start_matches("/v2/");
+        let tags = |organization: &str| {
+            json!(["gantry-server:srv_1", format!("gantry-organization:{organization}"), "gantry-installation:ins-1"])
+        };
+        let named = |name: &str| json!({ "id": name, "name": name });
+        let (ours, other) = ("gantry-srv-01h455vb4pex5vsknk084sn02q", "gantry-srv-website");
+        let all = match path {
+            "droplets" => {
+                assert!(asked.path.contains("tag_name=gantry-installation%3Ains-1"), "{}", asked.path);
+                json!([{ "id": 1, "tags": tags("org_1") }, { "id": 2, "tags": tags("org_2") }])
+            }
+            "volumes" => {
+                json!([{ "id": "v-1", "tags": tags("org_1") }, { "id": "v-2", "tags": ["gantry-server:srv_1"] }])
+            }
+            "reserved_ips" => {
+                json!([{ "ip": "203.0.113.5", "droplet": { "tags": tags("org_1") } }, { "ip": "203.0.113.6", "droplet": null }])
+            }
+            _ => json!([named(ours), named(other), named("web")]),
+        };
+        let member = if path == "account/keys" { "ssh_keys" } else { path };
+        said(200, &json!({ member: all }))
+    });
+    let mark = Mark { installation: "ins-1", organization: "org_1" };
+    let marked = cloud.await.account(key()).marked("", mark).await.unwrap();
+    let found: Vec<(&str, &str, bool)> = marked.iter().map(|it| (&*it.thing.kind, &*it.server, it.by_label)).collect();
+    let named = "srv_01h455vb4pex5vsknk084sn02q";
+    let expected = [
+        ("reserved_ip", "srv_1", true),
+        ("droplet", "srv_1", true),
+        ("volume", "srv_1", true),
+        ("firewall", named, false),
+        ("vpc", named, false),
+        ("ssh_key", named, false),
+    ];
+    assert_eq!(found, expected);
 }

@@ -21,11 +21,11 @@ use tokio::sync::Mutex;
 
 use super::Vendor;
 use super::account::{
-    Account, Architecture, Catalogue, Headroom, Identity, Image, Key, Needs, Offer, Permission, Quota, Reach, Region,
-    Removal, Size, Thing,
+    Account, Architecture, Catalogue, Headroom, Identity, Image, Key, Mark, Marked, Needs, Offer, Permission, Quota,
+    Reach, Region, Removal, Size, Thing,
 };
 use super::plausible::USUAL_DISK;
-use super::template::{LABEL, clean, name};
+use super::template::{INSTALLATION, LABEL, clean, name};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, segment, unusable};
 use crate::{Error, Result, Secret};
 
@@ -451,38 +451,26 @@ impl Account for Gcp {
 
     async fn tagged(&self, region: &str, label: &str) -> Result<Vec<Thing>> {
         let (value, named) = (clean(label, "_-", 63).to_ascii_lowercase(), name(label));
-        let mut things = Vec::new();
-        for (kind, has_labels, scope) in KINDS {
-            let filter = if has_labels { format!("labels.{LABEL}={value}") } else { format!("name eq {named}.*") };
-            let filter = format!("&filter={}", segment(&filter));
-            let fields = "id,name,zone,region";
-            let found: Vec<Value> = match scope {
-                Scope::Global => self.all(&format!("{}/global/{kind}", self.project()), fields, &filter).await?,
-                Scope::Region => {
-                    let url = format!("{}/regions/{}/{kind}", self.project(), segment(region));
-                    self.all(&url, fields, &filter).await?
-                }
-                Scope::Zone => {
-                    let places = self.places().await?;
-                    let zones = places.iter().filter(|it| it.name == region).flat_map(|it| &it.zones);
-                    let mut found = Vec::new();
-                    for zone in zones.filter_map(|it| it.rsplit('/').next()) {
-                        let url = format!("{}/zones/{}/{kind}", self.project(), segment(zone));
-                        found.extend(self.all::<Value>(&url, fields, &filter).await?);
-                    }
-                    found
-                }
-            };
-            // Filters are theirs to read: what has only a similar name is not ours.
-            let is_ours = |it: &&str| has_labels || **it == *named || it.starts_with(&format!("{named}-"));
-            for it in &found {
-                let Some(name) = it["name"].as_str().filter(is_ours) else { continue };
-                let Some(place) = Self::place_of(scope, region, it) else { continue };
-                let (kind, id) = (kind.to_owned(), format!("{place}/{kind}/{name}"));
-                things.push(Thing { kind, id, name: name.to_owned(), region: region.to_owned() });
+        let labelled = format!("labels.{LABEL}={value}");
+        let found = self.found(region, &labelled, &format!("name eq {named}.*")).await?.into_iter();
+        // Filters are theirs to read: what has only a similar name is not ours.
+        let is_ours = |name: &str| name == named || name.starts_with(&format!("{named}-"));
+        let ours = found.filter(|it| it.has_labels || is_ours(&it.thing.name));
+        Ok(ours.map(|it| it.thing).collect())
+    }
+
+    async fn marked(&self, region: &str, mark: Mark<'_>) -> Result<Vec<Marked>> {
+        let installation = clean(mark.installation, "_-", 63).to_ascii_lowercase();
+        let labelled = format!("labels.{INSTALLATION}={installation}");
+        let found = self.found(region, &labelled, "name eq gantry-srv-.*").await?.into_iter();
+        let marked = found.filter_map(|Found { thing, has_labels, labels }| {
+            if has_labels {
+                Marked::of_labels(thing, mark, |name| labels[name].as_str())
+            } else {
+                Marked::of_name(thing)
             }
-        }
-        Ok(things)
+        });
+        Ok(marked.collect())
     }
 
     async fn remove(&self, thing: &Thing) -> Result<Removal> {
@@ -500,7 +488,48 @@ impl Account for Gcp {
     }
 }
 
+/// Something that was found.
+struct Found {
+    thing: Thing,
+    has_labels: bool,
+    labels: Value,
+}
+
 impl Gcp {
+    /// What there is in a region of all kinds, by a filter for those that have labels, and by one for those that have none.
+    async fn found(&self, region: &str, labelled: &str, named: &str) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
+        for (kind, has_labels, scope) in KINDS {
+            let filter = format!("&filter={}", segment(if has_labels { labelled } else { named }));
+            let fields = "id,name,zone,region,labels";
+            let found: Vec<Value> = match scope {
+                Scope::Global => self.all(&format!("{}/global/{kind}", self.project()), fields, &filter).await?,
+                Scope::Region => {
+                    let url = format!("{}/regions/{}/{kind}", self.project(), segment(region));
+                    self.all(&url, fields, &filter).await?
+                }
+                Scope::Zone => {
+                    let places = self.places().await?;
+                    let zones = places.iter().filter(|it| it.name == region).flat_map(|it| &it.zones);
+                    let mut found = Vec::new();
+                    for zone in zones.filter_map(|it| it.rsplit('/').next()) {
+                        let url = format!("{}/zones/{}/{kind}", self.project(), segment(zone));
+                        found.extend(self.all::<Value>(&url, fields, &filter).await?);
+                    }
+                    found
+                }
+            };
+            for mut it in found {
+                let Some(name) = it["name"].as_str() else { continue };
+                let Some(place) = Self::place_of(scope, region, &it) else { continue };
+                let (kind, id) = (kind.to_owned(), format!("{place}/{kind}/{name}"));
+                let thing = Thing { kind, id, name: name.to_owned(), region: region.to_owned() };
+                all.push(Found { thing, has_labels, labels: it["labels"].take() });
+            }
+        }
+        Ok(all)
+    }
+
     /// What everything of Compute Engine costs.
     async fn skus(&self) -> Result<Vec<prices::Sku>> {
         let fields = "nextPageToken,skus(description,category,serviceRegions,pricingInfo(pricingExpression(usageUnit,tieredRates(unitPrice))))";

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::clouds::account::{Architecture, Headroom, Key, Needs, Removal, Thing, Vendor};
+use crate::clouds::account::{Architecture, Headroom, Key, Mark, Needs, Removal, Thing, Vendor};
 use crate::clouds::price::Price;
 use crate::clouds::testing::{Asked, Cloud, NOW, Reply, suite};
 
@@ -254,4 +254,41 @@ async fn what_is_left_is_found_by_labels_and_names_and_removed() {
     assert_eq!(account.remove(&things[2]).await.unwrap_err().code(), "put_off");
     let other = Thing { id: "global/networks/../../other".to_owned(), ..things[2].clone() };
     assert_eq!(account.remove(&other).await.unwrap_err().code(), "configuration");
+}
+
+#[tokio::test]
+async fn what_was_made_for_an_organization_is_found_by_its_labels_and_the_rest_by_its_name() {
+    let (key, ..) = key();
+    let cloud = Cloud::start(|asked| {
+        let path = asked.path.split('?').next().unwrap();
+        let kind = path.rsplit('/').next().unwrap();
+        let labels = |organization: &str| json!({ "gantry-server": "srv_1", "gantry-organization": organization, "gantry-installation": "ins-1" });
+        if asked.path.contains("filter=labels.gantry-installation%3Dins-1") {
+            return match kind {
+                "instances" if path.contains("west1-b") => said(
+                    200,
+                    &json!({ "items": [
+                        { "name": "web-1", "zone": "x/zones/europe-west1-b", "labels": labels("org_1") },
+                        { "name": "web-2", "zone": "x/zones/europe-west1-b", "labels": labels("org_2") },
+                    ] }),
+                ),
+                _ => said(200, &json!({})),
+            };
+        }
+        if asked.path.contains("filter=name%20eq%20gantry-srv-.*") {
+            return match kind {
+                "networks" => said(
+                    200,
+                    &json!({ "items": [{ "name": "gantry-srv-01h455vb4pex5vsknk084sn02q" }, { "name": "gantry-srv-web" }] }),
+                ),
+                _ => said(200, &json!({})),
+            };
+        }
+        cloud(asked)
+    });
+    let mark = Mark { installation: "ins-1", organization: "org_1" };
+    let marked = cloud.await.account(key).marked("europe-west1", mark).await.unwrap();
+    let found: Vec<(&str, &str, bool)> = marked.iter().map(|it| (&*it.thing.name, &*it.server, it.by_label)).collect();
+    let network = ("gantry-srv-01h455vb4pex5vsknk084sn02q", "srv_01h455vb4pex5vsknk084sn02q", false);
+    assert_eq!(found, [("web-1", "srv_1", true), network]);
 }

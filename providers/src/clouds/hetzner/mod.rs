@@ -13,11 +13,11 @@ use hyper::Method;
 
 use super::Vendor;
 use super::account::{
-    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Needs, Offer, Permission, Reach, Region,
-    Removal, Size, Thing, currency,
+    Account, Architecture, Catalogue, Extras, Headroom, Identity, Image, Key, Mark, Marked, Needs, Offer, Permission,
+    Reach, Region, Removal, Size, Thing, currency,
 };
 use super::price::Price;
-use super::template::{LABEL, clean};
+use super::template::{INSTALLATION, LABEL, clean};
 use super::wire::{Answer, Ask, Kind, PAGES, Wire, endless, segment, unusable};
 use crate::{Error, Result, Secret};
 
@@ -267,6 +267,18 @@ impl Account for Hetzner {
             things.extend(found.iter().filter_map(|it| thing(kind, it)));
         }
         Ok(things)
+    }
+
+    async fn marked(&self, _: &str, mark: Mark<'_>) -> Result<Vec<Marked>> {
+        let selector = segment(&format!("{INSTALLATION}=={}", clean(mark.installation, "._-", 63)));
+        let mut marked = Vec::new();
+        for kind in KINDS {
+            let found: Vec<Value> = self.all(kind, &format!("&label_selector={selector}")).await?;
+            marked.extend(found.iter().filter_map(|it| {
+                Marked::of_labels(thing(kind, it)?, mark, |name| it.pointer(&format!("/labels/{name}"))?.as_str())
+            }));
+        }
+        Ok(marked)
     }
 
     async fn remove(&self, thing: &Thing) -> Result<Removal> {

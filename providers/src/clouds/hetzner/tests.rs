@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::clouds::account::{Architecture, Headroom, Key, Removal, Thing, Vendor};
+use crate::clouds::account::{Architecture, Headroom, Key, Mark, Removal, Thing, Vendor};
 use crate::clouds::price::Price;
 use crate::clouds::testing::{Asked, Cloud, Reply, suite};
 
@@ -196,4 +196,22 @@ async fn what_is_left_is_found_by_its_label_and_removed() {
     {
         assert_eq!(account.remove(&of(kind)).await.unwrap_err().code(), name, "{kind}");
     }
+}
+
+#[tokio::test]
+async fn what_was_made_for_an_organization_is_found_by_who_made_it_and_for_whom() {
+    let cloud = Cloud::start(|asked| {
+        let kind = asked.path.split('?').next().unwrap().rsplit('/').next().unwrap();
+        assert!(asked.path.contains("label_selector=gantry-installation%3D%3Dins-1"), "{}", asked.path);
+        let of = |id: u32, organization: &str| {
+            json!({ "id": id, "name": "x", "labels": {
+                "gantry-server": "srv_1", "gantry-organization": organization, "gantry-installation": "ins-1",
+            } })
+        };
+        pages(kind, asked, &[of(42, "org_1"), of(43, "org_2")], 50)
+    });
+    let mark = Mark { installation: "ins-1", organization: "org_1" };
+    let marked = cloud.await.account(key()).marked("", mark).await.unwrap();
+    assert_eq!(marked.len(), super::KINDS.len());
+    assert!(marked.iter().all(|it| it.thing.id == "42" && it.server == "srv_1" && it.by_label));
 }

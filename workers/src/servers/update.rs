@@ -1,0 +1,43 @@
+//! What is particular to changing a server that is there: when somebody is asked, and when the record says what it is like.
+
+use gantry_schema::TenantTx;
+use gantry_schema::servers::change::change;
+use gantry_schema::servers::plans::{Cost, Summary};
+use gantry_schema::servers::queries::Server;
+use gantry_schema::servers::runs::{self, Run};
+use gantry_schema::servers::{RunState, needs_approval};
+use serde_json::json;
+
+use super::setback::Setback;
+use super::work::Work;
+use crate::{Context, Done, Failure};
+
+/// Why somebody has to say that a server may be changed as it is planned; `None`: nobody has to.
+pub(super) fn asks(server: &Server, plan: &Summary, cost: i64, unapproved: Option<i64>) -> Option<&'static str> {
+    let costs_more = server.monthly_cost.is_none_or(|now| cost > now);
+    match plan {
+        _ if plan.loses_machine => Some("the server is removed or replaced, and its disk is lost"),
+        _ if plan.loses_volume => Some("a volume is removed or replaced, and what is on it is lost"),
+        _ if costs_more && needs_approval(cost, unapproved) => Some("of what it costs"),
+        _ => None,
+    }
+}
+
+/// Nothing is to be done for it but to write it down.
+pub(super) async fn noted(cx: &Context, mut tx: TenantTx, work: &Work, cost: Cost<'_>) -> Result<Done, Setback> {
+    if let Some(wanted) = &work.run.wanted
+        && runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?
+    {
+        change(&mut tx, work.server.id, wanted, cost).await?;
+    }
+    let result = json!({ "server": work.server.id, "state": RunState::Succeeded.as_str() });
+    Ok(cx.complete_with(tx, &result).await?)
+}
+
+/// It is begun: from now on this is what is to be there.
+pub(super) async fn begun(tx: &mut TenantTx, run: &Run) -> Result<(), Failure> {
+    if let (Some(wanted), Some(monthly), Some(currency)) = (&run.wanted, run.monthly_cost, &run.currency) {
+        change(tx, run.server, wanted, Cost { monthly, currency }).await?;
+    }
+    Ok(())
+}
