@@ -35,6 +35,7 @@ pub mod load;
 pub mod lockdowns;
 pub mod members;
 pub mod messages;
+pub mod modules;
 pub mod notices;
 pub mod oauth;
 pub mod once;
@@ -113,7 +114,13 @@ type Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
+    (
+        credentials::CloudCredentials,
+        cloud_catalogues::CloudCatalogues,
+        modules::Modules,
+        servers::Servers,
+        servers::ServerRuns,
+    ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),
@@ -162,7 +169,13 @@ const FEATURES: Features = (
     (webhooks::WebhookEndpoints, webhooks::WebhookDeliveries),
     events::Events,
     event_types::EventTypes,
-    (credentials::CloudCredentials, cloud_catalogues::CloudCatalogues, servers::Servers, servers::ServerRuns),
+    (
+        credentials::CloudCredentials,
+        cloud_catalogues::CloudCatalogues,
+        modules::Modules,
+        servers::Servers,
+        servers::ServerRuns,
+    ),
     (notices::Notices, messages::Messages),
     inspector::Inspector,
     (audit::Audit, audit::AuditPolicies, audit::AuditArchives),

@@ -22,6 +22,7 @@ pub mod error;
 pub mod hooks;
 mod http;
 pub mod mail;
+pub mod modules;
 mod secret;
 pub mod sms;
 pub mod ssh;
@@ -35,6 +36,7 @@ use clouds::endpoints::Endpoints;
 pub use error::{Error, Result};
 use hooks::HookSender;
 use mail::MailSender;
+use modules::Modules;
 pub use secret::Secret;
 use sms::SmsSender;
 use terraform::Terraform;
@@ -51,6 +53,8 @@ pub struct Config {
     pub sms: sms::Config,
     /// Servers.
     pub terraform: terraform::Config,
+    /// Modules of organizations.
+    pub modules: modules::Config,
     /// Where clouds are, if elsewhere than where they really are.
     pub clouds: Endpoints,
 }
@@ -68,6 +72,8 @@ pub struct Providers {
     pub terraform: Arc<Terraform>,
     /// Opens accounts at clouds.
     pub clouds: Arc<Endpoints>,
+    /// Takes modules of organizations.
+    pub modules: Arc<Modules>,
 }
 
 impl Providers {
@@ -79,6 +85,7 @@ impl Providers {
             sms: config.sms.build()?,
             terraform: Arc::new(Terraform::new(config.terraform.clone())),
             clouds: Arc::new(config.clouds.clone()),
+            modules: Arc::new(config.modules.build(&config.terraform)?),
         })
     }
 }

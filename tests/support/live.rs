@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::oneshot;
 
-use crate::platform::{as_role, farewell};
+use crate::platform::{as_role, farewell, modules};
 use crate::{Actor, kinds, process};
 
 /// A condition a test waits for is met within this time, on however busy a machine.
@@ -224,6 +224,7 @@ impl Own {
                 sms: Arc::new(gantry_providers::sms::SandboxSms::default()),
                 terraform: self.terraform,
                 clouds: Arc::default(),
+                modules: Arc::new(modules()),
             }),
             sealing_keys: self.sealing_keys,
             license_issuers: Arc::default(),

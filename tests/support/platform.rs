@@ -66,6 +66,12 @@ pub fn as_role(options: &PgConnectOptions, role: &str) -> PgConnectOptions {
     options.clone().username(role)
 }
 
+/// What takes modules of organizations.
+pub(crate) fn modules() -> gantry_providers::modules::Modules {
+    let config = gantry_providers::modules::Config { enabled: true, ..Default::default() };
+    config.build(&terraform::Config::default()).expect("names can be resolved")
+}
+
 impl Platform {
     /// A platform on a database of its own, which `#[sqlx::test]` has made and migrated.
     ///
@@ -97,6 +103,7 @@ impl Platform {
                 sms: sms.clone(),
                 terraform: Arc::new(Terraform::new(terraform::Config::default())),
                 clouds: Arc::default(),
+                modules: Arc::new(modules()),
             }),
             sealing_keys,
             license_issuers: Arc::default(),

@@ -1,5 +1,6 @@
 //! Servers: asked for, looked at, destroyed. Jobs make them; see `runs` for how far those are.
 
+mod made_of;
 mod options;
 mod runs;
 
@@ -9,6 +10,7 @@ use std::str::FromStr;
 
 use gantry_jobs::servers::{DestroyServer, EstimateServer, ProvisionServer};
 use gantry_jobs::{By, Job as _};
+use gantry_schema::modules::queries as modules;
 use gantry_schema::organizations::Slug;
 use gantry_schema::organizations::needed::{ManageServers, ReadServers};
 use gantry_schema::servers::queries::{self as rows, Filter, NewServer as New};
@@ -36,6 +38,7 @@ use crate::paging::{Paged, Paging};
 use crate::sort::Newest;
 use crate::tag::Tag;
 
+use made_of::{NewServerModule, ServerModule};
 use options::ServerOptions;
 pub use runs::ServerRuns;
 use runs::{PlannedChange, ServerRun};
@@ -156,10 +159,13 @@ struct Server {
     cloud: CloudName,
     /// Where there.
     region: String,
-    /// How large it is.
+    /// How large it is; empty: its module says so.
     size: String,
-    /// What it began with.
+    /// What it began with; empty: its module says so.
     image: String,
+    /// What it is made of; absent: of the platform's own template, or it is gone.
+    #[oai(skip_serializing_if_is_none)]
+    module: Option<ServerModule>,
     /// The organization's own words for it.
     labels: BTreeMap<String, String>,
     /// What else was wanted of it.
@@ -248,10 +254,12 @@ struct NewServer {
     credential_id: CloudCredentialId,
     /// Where there: in the sandbox `sandbox-1` or `sandbox-2`.
     region: Word,
-    /// How large: in the sandbox `small`, `medium` or `large`.
-    size: Word,
-    /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`.
-    image: Word,
+    /// How large: in the sandbox `small`, `medium` or `large`. Absent where it is made of a module.
+    size: Option<Word>,
+    /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`. Absent where it is made of a module.
+    image: Option<Word>,
+    /// What it is made of; absent: of the platform's own template.
+    module: Option<NewServerModule>,
     /// The organization's own words for it: up to 20, each with up to 40 characters and a text of up to 100.
     labels: Option<BTreeMap<String, String>>,
     /// What else is wanted of it.
@@ -344,10 +352,11 @@ impl Servers {
     /// Make a server
     ///
     /// A job plans it with Terraform, makes it, and looks at it by SSH; then it is `ready`. Where it costs more than the
-    /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan. What is half made when
-    /// something goes wrong is removed again, and `problem` says why.
+    /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan; so does one that is made of a module,
+    /// unless the setting `servers.unapproved_modules` is true. What is half made when something goes wrong is removed again, and
+    /// `problem` says why.
     ///
-    /// Refused as `name_taken` when there is a server of that name, as `license_limit` when the license allows no more, as
+    /// Refused as `wrong_state` when no version of the module is taken, as `name_taken` when there is a server of that name, as `license_limit` when the license allows no more, as
     /// `license_state` when it is not in force.
     #[oai(path = "/", method = "post", operation_id = "createServer")]
     async fn create(
@@ -361,10 +370,15 @@ impl Servers {
         let body = body.0;
         let labels = labels(body.labels.unwrap_or_default())?;
         let options = body.options.unwrap_or_default().read()?;
+        let (size, image) = sized(body.size.as_ref(), body.image.as_ref(), body.module.as_ref())?;
         let by = caller.by();
         let create = once.run(&caller, organization, async |tx| {
             let credential = credentials::queries::find(tx, body.credential_id).await?;
             let credential = credential.ok_or_else(|| Error::not_found(body.credential_id).at("credential_id"))?;
+            let made_of = match &body.module {
+                Some(module) => Some(module.read(tx, credential.cloud).await?),
+                None => None,
+            };
             let ssh_key = keys::ensure(tx, &app.sealing).await?;
             let (name, region) = (body.name.to_string(), body.region.as_str());
             let new = New {
@@ -372,8 +386,8 @@ impl Servers {
                 cloud: credential.cloud,
                 credential: credential.id,
                 region,
-                size: body.size.as_str(),
-                image: body.image.as_str(),
+                size,
+                image,
                 labels: &labels,
                 options: &options,
             };
@@ -381,6 +395,10 @@ impl Servers {
             let id = made.on_constraint("servers_name_key", || {
                 Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
             })?;
+            if let Some((version, given)) = &made_of {
+                let stack = find(tx, id).await?.stack;
+                modules::give(tx, &app.sealing, stack, *version, given).await?;
+            }
             let server = find(tx, id).await?;
             let run = asked(tx, &server, RunKind::Provision, by).await?;
             let server = Server::from(server);
@@ -406,12 +424,17 @@ impl Servers {
         body: Body<NewServer>,
     ) -> Result<Answered<AskedJob<Receipt>>, Error> {
         let (organization, by, body) = (caller.organization(), caller.by(), body.0);
+        if body.module.is_some() {
+            let detail = "nobody knows what a module makes costs before it is planned; ask for the server, and look at its plan";
+            return Err(Error::field("module", detail));
+        }
+        let (size, image) = sized(body.size.as_ref(), body.image.as_ref(), None)?;
         let job = EstimateServer {
             credential: body.credential_id,
             name: body.name.to_string(),
             region: body.region.into(),
-            size: body.size.into(),
-            image: body.image.into(),
+            size: size.to_owned(),
+            image: image.to_owned(),
             options: body.options.unwrap_or_default().read()?,
         };
         labels(body.labels.unwrap_or_default())?;
@@ -567,6 +590,23 @@ async fn asked(tx: &mut TenantTx, server: &rows::Server, kind: RunKind, by: &By)
     Ok(runs::find(tx, server.id, run).await?.into())
 }
 
+/// How large a server is and with what it begins, where that is not for a module to say.
+fn sized<'a>(
+    size: Option<&'a Word>,
+    image: Option<&'a Word>,
+    module: Option<&NewServerModule>,
+) -> Result<(&'a str, &'a str), Error> {
+    let of_module = "the module says so; leave it out, or make it an input of the module";
+    match (size, image, module) {
+        (Some(size), Some(image), None) => Ok((size.as_str(), image.as_str())),
+        (None, None, Some(_)) => Ok(("", "")),
+        (Some(_), _, Some(_)) => Err(Error::field("size", of_module)),
+        (None, Some(_), Some(_)) => Err(Error::field("image", of_module)),
+        (None, _, None) => Err(Error::field("size", "write how large it is, or which module it is made of")),
+        (Some(_), None, None) => Err(Error::field("image", "write with what it begins, or which module it is made of")),
+    }
+}
+
 async fn not_under_way(tx: &mut TenantTx, server: &rows::Server) -> Result<(), Error> {
     if run_rows::under_way(tx, server.stack).await? {
         let detail = "something is being done with it, or waits to be approved; see its runs";
@@ -631,6 +671,7 @@ impl From<rows::Server> for Server {
             region: row.region,
             size: row.size,
             image: row.image,
+            module: row.module.map(Into::into),
             labels: row.labels,
             options: row.options.into(),
             state: row.state.into(),

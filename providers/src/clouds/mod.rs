@@ -13,7 +13,7 @@ mod known;
 pub mod plausible;
 pub mod price;
 pub mod sandbox;
-mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod templates;
 #[cfg(test)]
@@ -30,6 +30,8 @@ use serde_json::Value;
 pub use account::{Account, Vendor};
 pub use known::{Known, known};
 pub use template::{of_nothing, template};
+
+use crate::modules::template::Laid;
 
 /// A server that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +154,10 @@ pub struct Template {
     pub patience: Duration,
     /// Whether it has to have Docker.
     pub needs_docker: bool,
+    /// Whether its host key is one that the platform made, and good for the first contact only.
+    pub first_key: bool,
+    /// What lies beside it, where an organization wrote what is made. Nobody knows what that costs.
+    pub module: Option<Laid>,
 }
 
 impl Template {
@@ -166,6 +172,8 @@ impl Template {
             currency: "USD",
             patience: Duration::ZERO,
             needs_docker: false,
+            first_key: false,
+            module: None,
         }
     }
 }

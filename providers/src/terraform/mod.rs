@@ -2,6 +2,7 @@
 //! nothing of our environment but what it needs. Credentials reach it by its environment alone.
 
 pub mod backend;
+mod prepared;
 pub mod process;
 pub mod scrub;
 pub mod stream;
@@ -20,6 +21,8 @@ use tokio::sync::mpsc::Sender;
 use tracing::warn;
 
 use crate::clouds::File as Prepared;
+pub(crate) use prepared::MODULE;
+pub use prepared::Initialized;
 use process::{Ended, Finished, Program};
 use scrub::Scrubber;
 use stream::{Diagnostic, Event};
@@ -282,6 +285,8 @@ pub struct Planned {
     /// What is done with each resource of which something is done: its address, and `create`, `update`, `delete` or
     /// `replace`.
     pub changes: BTreeMap<String, String>,
+    /// Resources that run programs when they are made or removed, as Terraform reads what is to be there.
+    pub provisioners: Vec<String>,
 }
 
 /// A value that Terraform answers.
@@ -341,7 +346,8 @@ impl Workspace {
             };
             Some((address, action.to_owned()))
         });
-        Ok(Planned { bytes, changes: changes.collect() })
+        let provisioners = prepared::provisioners(&shown["configuration"]["root_module"]);
+        Ok(Planned { bytes, changes: changes.collect(), provisioners })
     }
 
     /// Carries out what was planned, byte for byte.

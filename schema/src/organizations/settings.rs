@@ -93,6 +93,8 @@ settings! {
     ApiKeysMaxDays = "api_keys.max_days", Shape::Number(1, 3_650), null;
     /// What a server may cost in a month, in the smallest unit of its currency, to be made without an approval; `null`: anything.
     ServersUnapprovedCost = "servers.unapproved_cost", Shape::Number(0, 1_000_000_000), null;
+    /// Whether what a module of the organization's own makes, of which nobody knows what it costs, is made without an approval.
+    ServersUnapprovedModules = "servers.unapproved_modules", Shape::Flag, false;
 }
 
 /// The word names no setting.

@@ -49,7 +49,7 @@ async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Set
         Err(setback) => return Err(setback),
     };
     let place = work.place(cx, &template).await?;
-    place.workspace.init(teller.events(), cx.stopped()).await?;
+    place.init(cx, &template, teller).await?;
     let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
     place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;
     left(cx, work, teller).await?;

@@ -21,6 +21,7 @@ use super::setback::Setback;
 use super::teller::Teller;
 use super::work::{Place, Work, settle, summary};
 use super::{checks, tell};
+use crate::modules::{judge_place, judge_plan};
 use crate::{Context, Done, Failure, Run};
 
 /// How long a run waits before it asks again whether it is its turn.
@@ -49,7 +50,7 @@ impl Run for ProvisionServer {
 async fn provision(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
     let template = work.template(cx).await?;
     let place = work.place(cx, &template).await?;
-    place.workspace.init(teller.events(), cx.stopped()).await?;
+    place.init(cx, &template, teller).await?;
     let begun = match work.run.state {
         RunState::Approved => false,
         RunState::Applying | RunState::Verifying => true,
@@ -85,17 +86,30 @@ async fn plan(
     }
     tx.commit().await?;
     let planned = place.workspace.plan(false, teller.events(), cx.stopped()).await?;
+    if template.module.is_some() {
+        judge_plan(&planned)?;
+    }
     let summary = summary(&planned);
     let mut tx = cx.begin().await?;
-    let cost = Cost { monthly: template.monthly_cost, currency: template.currency };
+    let known = Cost { monthly: template.monthly_cost, currency: template.currency };
+    let cost = template.module.is_none().then_some(known);
     plans::keep(&mut tx, cx.sealing_keys(), work.run.id, &planned.bytes, &summary, cost).await?;
-    servers::set_cost(&mut tx, work.server.id, cost.monthly, cost.currency).await?;
+    servers::set_cost(&mut tx, work.server.id, cost).await?;
     if work.run.kind == RunKind::Mend {
         return compared(cx, tx, work, &summary).await.map(Some);
     }
-    let unapproved = settings::get(&mut tx, Setting::ServersUnapprovedCost).await?.value.as_i64();
-    if needs_approval(cost.monthly, unapproved) {
-        teller.say(format!("it waits for an approval: {} {} a month", cost.monthly, cost.currency));
+    let waits = match cost {
+        Some(Cost { monthly, currency }) => {
+            let unapproved = settings::get(&mut tx, Setting::ServersUnapprovedCost).await?.value.as_i64();
+            needs_approval(monthly, unapproved).then(|| format!("{monthly} {currency} a month"))
+        }
+        None => {
+            let unapproved = settings::get(&mut tx, Setting::ServersUnapprovedModules).await?.value.as_bool();
+            (unapproved != Some(true)).then(|| "nobody knows what a module makes costs".to_owned())
+        }
+    };
+    if let Some(why) = waits {
+        teller.say(format!("it waits for an approval: {why}"));
         if runs::advance(&mut tx, work.run.id, RunState::AwaitingApproval).await? {
             servers::set_state(&mut tx, work.server.id, ServerState::AwaitingApproval).await?;
         }
@@ -267,7 +281,10 @@ async fn verify(
         return Err(Setback::Problem(Problem::ApplyFailed, said));
     }
     let mut first = None;
-    if work.server.cloud != Cloud::Sandbox {
+    if template.module.is_some() {
+        judge_place(cx, work.server.cloud, &at.address)?;
+    }
+    if template.first_key {
         let makes = |plan: &Summary| plan.add > 0;
         let is_new = work.server.ready_at.is_none() || work.run.plan.as_ref().is_some_and(makes);
         let host_key = at.host_key.clone();

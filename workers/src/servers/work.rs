@@ -23,6 +23,7 @@ use super::setback::Setback;
 use super::store::Store;
 use super::tell_failed;
 use super::teller::Teller;
+use crate::modules::{MadeOf, judge_preparation};
 use crate::{Context, Failure};
 
 /// A run, and everything that belongs to it.
@@ -31,6 +32,8 @@ pub(crate) struct Work {
     pub server: Server,
     pub credential: Option<Credential>,
     pub ssh_key: SshKey,
+    /// What it is made of, where that is no template of the platform's own.
+    made_of: Option<MadeOf>,
     /// With which the state is written.
     fence: i64,
 }
@@ -39,6 +42,17 @@ pub(crate) struct Work {
 pub(crate) struct Place {
     pub workspace: Workspace,
     _backend: Backend,
+}
+
+impl Place {
+    /// Prepares the directory.
+    pub(crate) async fn init(&self, cx: &Context, template: &Template, teller: &Teller) -> Result<(), Setback> {
+        self.workspace.init(teller.events(), cx.stopped()).await?;
+        match &template.module {
+            Some(laid) => judge_preparation(&self.workspace, laid),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Work {
@@ -54,10 +68,14 @@ impl Work {
         };
         let ssh_key = keys::open(&mut tx, keys, server.ssh_key).await?;
         let ssh_key = ssh_key.ok_or_else(|| Failure::cancel("the SSH key of the stack is gone"))?;
+        let made_of = match &server.module {
+            Some(used) => Some(MadeOf::read(cx, &mut tx, stack, used).await?),
+            None => None,
+        };
         // Whoever worked on it before is no more, or is to write no more.
         let fence = states::take_over(&mut tx, stack).await?;
         tx.commit().await?;
-        Ok(Some(Self { run, server, credential, ssh_key, fence }))
+        Ok(Some(Self { run, server, credential, ssh_key, made_of, fence }))
     }
 
     /// What is written for Terraform, and whether the account may have what it makes.
@@ -76,6 +94,9 @@ impl Work {
             labels: &self.server.labels,
             options: clouds::options(&self.server.options, &organization, &first, &self.ssh_key),
         };
+        if let Some(made_of) = &self.made_of {
+            return made_of.template(cx, self.server.cloud, &blueprint);
+        }
         let Some(vendor) = clouds::vendor(self.server.cloud) else {
             return Ok(sandbox::template(&cx.providers().terraform, &blueprint)?);
         };
@@ -133,7 +154,8 @@ impl Work {
         let environment: Vec<(String, String)> = named.into_iter().chain(backend.environment()).chain(given).collect();
         let members = self.credential.iter().flat_map(Credential::members).map(|(_, value)| value.to_owned());
         let given = template.environment.iter().map(|(_, value)| value.clone());
-        let secrets: Vec<String> = members.chain([token]).chain(given).collect();
+        let of_module = template.module.iter().flat_map(|laid| laid.secrets.iter().cloned());
+        let secrets: Vec<String> = members.chain([token]).chain(given).chain(of_module).collect();
         // Whoever worked on it before may still clear its own directory away.
         let name = format!("{}-{}", self.run.id, self.fence);
         let new = NewWorkspace {
@@ -144,6 +166,9 @@ impl Work {
             secrets: &secrets,
         };
         let workspace = cx.providers().terraform.workspace(new).await?;
+        if let Some(laid) = &template.module {
+            workspace.lay(&laid.tree)?;
+        }
         Ok(Place { workspace, _backend: backend })
     }
 }
