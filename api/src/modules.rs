@@ -91,9 +91,9 @@ impl ModuleSource {
     fn read(self) -> Result<(Source, Option<Vec<u8>>), Error> {
         match (self.archive, self.git) {
             (Some(archive), None) => {
-                let bytes = STANDARD.decode(archive.trim()).map_err(|_| {
-                    Error::field("source.archive", "write the bytes of a .tar.gz or a .zip as base64")
-                })?;
+                let bytes = STANDARD
+                    .decode(archive.trim())
+                    .map_err(|_| Error::field("source.archive", "write the bytes of a .tar.gz or a .zip as base64"))?;
                 if bytes.is_empty() || bytes.len() > LARGEST_ARCHIVE {
                     let detail = format!(
                         "the archive has {} bytes, and 1 to {LARGEST_ARCHIVE} are taken; leave out what the module does not need",
@@ -135,7 +135,10 @@ impl GitSource {
         let path = self.path.unwrap_or_default();
         let path = path.trim_matches('/');
         if path.len() > 200 || !plain(path) || path.split('/').any(|part| part == ".." || part == ".") {
-            return Err(Error::field("source.git.path", "write the path of a directory in the repository: modules/web"));
+            return Err(Error::field(
+                "source.git.path",
+                "write the path of a directory in the repository: modules/web",
+            ));
         }
         let path = (!path.is_empty()).then(|| path.to_owned());
         Ok(Source::Git { url: url.into(), reference, path })

@@ -13,6 +13,7 @@ mod kit;
 mod ledger;
 mod licenses;
 mod messages;
+mod modules;
 mod personal;
 mod queue;
 mod receivers;

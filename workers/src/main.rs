@@ -14,6 +14,7 @@ use gantry_jobs::process::{
 use gantry_jobs::{Retry, schedule};
 use gantry_providers::clouds::endpoints::Endpoints;
 use gantry_providers::hooks::{self, client};
+use gantry_providers::terraform::{Isolation, User};
 use gantry_providers::{Providers, mail, modules, sms, terraform};
 use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
@@ -101,12 +102,14 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.optional::<PublicKeys>("LICENSE_ISSUERS"),
     )
         .together()?;
-    let (program, plugins, directory, sandbox, clouds) = (
+    let (program, plugins, directory, sandbox, clouds, isolation, user) = (
         settings.optional::<PathBuf>("TERRAFORM"),
         settings.optional::<PathBuf>("TERRAFORM_PLUGINS"),
         settings.optional::<PathBuf>("PROVISIONING_DIRECTORY"),
         settings.required::<bool>("SANDBOX_CLOUD"),
         settings.optional::<Endpoints>("CLOUD_ENDPOINTS"),
+        settings.required::<Isolation>("TERRAFORM_ISOLATION"),
+        settings.optional::<User>("TERRAFORM_USER"),
     )
         .together()?;
     let (enabled, plugins_of_modules, hosts) = (
@@ -121,7 +124,9 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         hosts: hosts.unwrap_or_default().entries().to_vec(),
         ..modules::Config::default()
     };
-    let terraform = terraform::Config { program, directory, plugins, sandbox };
+    let user = user.unwrap_or_default();
+    let terraform =
+        terraform::Config { program, directory, plugins, sandbox, isolation, user, ..terraform::Config::default() };
     let clouds = clouds.unwrap_or_default();
     let mail = mail::Config::of_url(mail_url.as_ref(), mail_from.as_deref())?;
     let sms = sms::Config::of_url(sms_url.as_ref(), sms_from.as_deref())?;
@@ -151,7 +156,14 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         db,
         ledger,
         registry: Arc::new(registry),
-        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform, modules, clouds })?),
+        providers: Arc::new(Providers::new(&gantry_providers::Config {
+            hooks,
+            mail,
+            sms,
+            terraform,
+            modules,
+            clouds,
+        })?),
         sealing_keys,
         license_issuers: issuers.unwrap_or_default().0.into(),
         news: None,

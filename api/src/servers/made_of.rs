@@ -53,7 +53,8 @@ impl NewServerModule {
     pub(super) async fn read(&self, tx: &mut TenantTx, cloud: Cloud) -> Result<(ModuleVersionId, Given), Error> {
         let module = rows::find(tx, self.id).await?.ok_or_else(|| Error::not_found(self.id).at("module.id"))?;
         if module.cloud != cloud {
-            let detail = format!("it is for {}, and the credential is of {cloud}; choose another of the two", module.cloud);
+            let detail =
+                format!("it is for {}, and the credential is of {cloud}; choose another of the two", module.cloud);
             return Err(Error::field("module.id", detail));
         }
         let version = rows::ready(tx, self.id, self.version).await?;

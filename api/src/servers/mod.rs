@@ -425,7 +425,8 @@ impl Servers {
     ) -> Result<Answered<AskedJob<Receipt>>, Error> {
         let (organization, by, body) = (caller.organization(), caller.by(), body.0);
         if body.module.is_some() {
-            let detail = "nobody knows what a module makes costs before it is planned; ask for the server, and look at its plan";
+            let detail =
+                "nobody knows what a module makes costs before it is planned; ask for the server, and look at its plan";
             return Err(Error::field("module", detail));
         }
         let (size, image) = sized(body.size.as_ref(), body.image.as_ref(), None)?;

@@ -308,6 +308,18 @@ pub const VARIABLES: &[Variable] = &[
         "Where Terraform works, and where machines of the sandbox lie; unset: below the system's directory for what is temporary.",
     )
     .read_by(ReadBy::Worker),
+    Variable::with_default(
+        "TERRAFORM_ISOLATION",
+        "auto",
+        "Whether Terraform is confined to its directory: auto (by bubblewrap where it can make a sandbox, else as another user), required (by bubblewrap, or nothing is begun) or off. The sandbox's machines are not: they live on.",
+    )
+    .read_by(ReadBy::Worker),
+    Variable::optional(
+        "TERRAFORM_USER",
+        "60700-60899",
+        "As whom Terraform runs where the worker is root: numbers from-to, of which each run has one of its own, a number, or a name of /etc/passwd; unset: 60700-60899.",
+    )
+    .read_by(ReadBy::Worker),
     Variable::optional(
         "CLOUD_ENDPOINTS",
         "hetzner=https://hetzner.internal.example",

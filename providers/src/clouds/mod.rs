@@ -158,10 +158,14 @@ pub struct Template {
     pub first_key: bool,
     /// What lies beside it, where an organization wrote what is made. Nobody knows what that costs.
     pub module: Option<Laid>,
+    /// Whether Terraform is confined to its directory. Clouds need nothing else, and their plugins are written by others. The
+    /// sandbox is not: it starts machines on the worker's own, which live on when the run has ended, and everything in it that
+    /// is run is the platform's own.
+    pub confined: bool,
 }
 
 impl Template {
-    /// One of which nothing comes: what is there is removed.
+    /// One of which nothing comes: what is there is removed. Nothing in it is run.
     #[must_use]
     pub fn of_nothing() -> Self {
         Self {
@@ -174,6 +178,7 @@ impl Template {
             needs_docker: false,
             first_key: false,
             module: None,
+            confined: false,
         }
     }
 }

@@ -126,6 +126,7 @@ pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Templat
         needs_docker: false,
         first_key: false,
         module: None,
+        confined: false,
     })
 }
 

@@ -85,6 +85,7 @@ pub fn template(vendor: Vendor, wanted: &Blueprint<'_>, from: &Catalogue) -> Res
         needs_docker: true,
         first_key: true,
         module: None,
+        confined: true,
     })
 }
 
@@ -95,7 +96,7 @@ pub fn of_nothing(vendor: Vendor, region: &str) -> Template {
     if vendor == Vendor::Aws {
         configuration["provider"]["aws"]["region"] = literal(region).into();
     }
-    Template { configuration, ..Template::of_nothing() }
+    Template { configuration, confined: true, ..Template::of_nothing() }
 }
 
 fn frame(vendor: Vendor) -> Value {

@@ -39,7 +39,10 @@ fn malformed(why: impl std::fmt::Display) -> Refused {
 }
 
 fn not_taken(name: &str, what: &str) -> Refused {
-    Refused::new(Fault::ArchiveUnsafe, format!("{name} is {what}; plain files and directories are taken, and nothing else"))
+    Refused::new(
+        Fault::ArchiveUnsafe,
+        format!("{name} is {what}; plain files and directories are taken, and nothing else"),
+    )
 }
 
 /// Reads a `.tar`, as `git archive` writes it.

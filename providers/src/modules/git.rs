@@ -70,7 +70,8 @@ pub(super) async fn fetch(
     repository: &Repository<'_>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<Fetched, Refused> {
-    let url: Url = repository.url.parse().map_err(|error| refused(format!("{:?} is no URL: {error}", repository.url)))?;
+    let url: Url =
+        repository.url.parse().map_err(|error| refused(format!("{:?} is no URL: {error}", repository.url)))?;
     if url.scheme() != "https" {
         return Err(refused("repositories are fetched by https; write a URL that begins so"));
     }
@@ -79,7 +80,8 @@ pub(super) async fn fetch(
     }
     place.policy.check_url(&url).map_err(|error| refused(error.explain()))?;
     let pinned = pin(place, &url).await?;
-    let git = process::find("git").ok_or_else(|| refused("there is no git where workers run; the operator installs it"))?;
+    let git =
+        process::find("git").ok_or_else(|| refused("there is no git where workers run; the operator installs it"))?;
     let failed = |error: std::io::Error| refused(format!("git cannot be run: {error}"));
     if place.directory.exists() {
         // A worker that is no more left it.
@@ -92,8 +94,15 @@ pub(super) async fn fetch(
         git.run(&["init", "--quiet", "--bare", "--template=", "."]).await?;
         let wanted = format!("+{}:{FETCHED}", repository.reference);
         let arguments = [
-            "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--",
-            url.as_str(), &wanted,
+            "fetch",
+            "--quiet",
+            "--depth=1",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--no-auto-maintenance",
+            "--",
+            url.as_str(),
+            &wanted,
         ];
         git.run(&arguments).await?;
         let commit = git.run(&["rev-parse", "--verify", "--quiet", &format!("{FETCHED}^{{commit}}")]).await?;
@@ -120,7 +129,8 @@ fn is_reference(text: &str) -> bool {
 /// The addresses of the host, so that git asks nobody else for them; `None`: it is an address already.
 async fn pin(place: &Place<'_>, url: &Url) -> Result<Option<String>, Refused> {
     let Some(Host::Domain(host)) = url.host() else { return Ok(None) };
-    let addresses = place.lookup.addresses(host).await.map_err(|error| refused(format!("{host} has no address: {error}")))?;
+    let addresses =
+        place.lookup.addresses(host).await.map_err(|error| refused(format!("{host} has no address: {error}")))?;
     if addresses.is_empty() {
         return Err(refused(format!("{host} has no address")));
     }
@@ -166,16 +176,13 @@ const SETTINGS: &[&str] = &[
 impl Git<'_> {
     async fn run(&self, told: &[&str]) -> Result<String, Refused> {
         let bound = format!("--fsize={LARGEST}");
-        let limit = process::find("prlimit");
+        let limit =
+            process::find("prlimit").map(|limit| [limit.display().to_string(), bound, "--core=0".into(), "--".into()]);
+        let ends = process::find("setpriv").map(|setpriv| {
+            [setpriv.display().to_string(), "--pdeathsig=KILL".into(), "--no-new-privs".into(), "--".into()]
+        });
+        let through: Vec<String> = limit.into_iter().flatten().chain(ends.into_iter().flatten()).collect();
         let mut arguments: Vec<&str> = Vec::new();
-        let program = match &limit {
-            Some(limit) => {
-                let git = self.program.to_str().ok_or_else(|| refused("git lies where no path of UTF-8 leads"))?;
-                arguments.extend([bound.as_str(), "--core=0", "--", git]);
-                limit
-            }
-            None => self.program,
-        };
         for setting in SETTINGS.iter().copied().chain(self.pinned) {
             arguments.extend(["-c", setting]);
         }
@@ -200,12 +207,15 @@ impl Git<'_> {
         let environment: Vec<(String, String)> =
             environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let program = Program {
-            path: program,
+            through: &through,
+            path: self.program,
             arguments: &arguments,
             directory: self.directory,
             environment: &environment,
             time: WITHIN,
             grace: Duration::from_secs(2),
+            said: 1024 * 1024,
+            line: process::LINE,
         };
         let mut said = String::new();
         let on_line = |line: &str| {
@@ -219,9 +229,12 @@ impl Git<'_> {
         let finished = finished.map_err(|error| refused(format!("git cannot be run: {error}")))?;
         match finished.ended {
             Ended::With(0) => Ok(said),
-            Ended::TimedOut | Ended::Stopped => Err(refused(format!("git {what} did not end in time"))),
-            Ended::With(_) => {
-                let plain: String = finished.complaint.chars().filter(|it| !it.is_control() || *it == '\n').take(500).collect();
+            Ended::TimedOut | Ended::Stopped | Ended::Flooded => {
+                Err(refused(format!("git {what} did not end in time")))
+            }
+            Ended::With(_) | Ended::By(_) => {
+                let plain: String =
+                    finished.complaint.chars().filter(|it| !it.is_control() || *it == '\n').take(500).collect();
                 Err(refused(format!("git {what}: {}", plain.trim())))
             }
         }

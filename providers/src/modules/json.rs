@@ -21,9 +21,10 @@ impl Json {
     pub(super) fn objects(&self) -> Option<Vec<&[(String, Self)]>> {
         match self {
             Self::Members(members) => Some(vec![members]),
-            Self::List(list) => {
-                list.iter().map(|one| if let Self::Members(members) = one { Some(&members[..]) } else { None }).collect()
-            }
+            Self::List(list) => list
+                .iter()
+                .map(|one| if let Self::Members(members) = one { Some(&members[..]) } else { None })
+                .collect(),
             _ => None,
         }
     }

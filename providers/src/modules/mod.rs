@@ -23,12 +23,12 @@ use hickory_resolver::{ResolverBuilder, TokioResolver};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Error;
 use crate::hooks::client::Lookup;
 use crate::hooks::{AddressPolicy, Reach};
-use crate::terraform::{self, process};
-use crate::Error;
+use crate::terraform;
 pub use git::{Fetched, Repository};
-pub use policy::provider_sources;
+pub use policy::{provider_sources, source};
 pub use reading::read;
 pub use settings::{Plugins, Switch};
 pub use template::{Given, template};
@@ -44,8 +44,6 @@ pub struct Config {
     pub providers: Vec<String>,
     /// Networks, addresses and hosts that modules may be fetched from, and their servers be at, though they are not public.
     pub hosts: Vec<String>,
-    /// Whether they are run although nothing keeps them apart from the rest of the machine.
-    pub unconfined: bool,
     /// A file with certificates, PEM, that are trusted when one is fetched, in the place of the system's.
     pub trusted: Option<PathBuf>,
 }
@@ -95,12 +93,6 @@ impl Modules {
         &self.config.providers
     }
 
-    /// Whether they can be run so that they are kept apart from the rest of the machine, or need not be.
-    #[must_use]
-    pub fn confines(&self) -> bool {
-        self.config.unconfined || process::find("bwrap").is_some()
-    }
-
     /// Whether a server that one of them made may be at this address.
     #[must_use]
     pub fn may_be_at(&self, address: IpAddr) -> bool {
@@ -136,7 +128,8 @@ pub fn is_plain(path: &str) -> bool {
 /// A tree as it is kept: JSON, its files by their paths.
 #[must_use]
 pub fn packed(tree: &Tree) -> Vec<u8> {
-    let files: BTreeMap<&str, String> = tree.files().map(|(path, contents)| (path, STANDARD.encode(contents))).collect();
+    let files: BTreeMap<&str, String> =
+        tree.files().map(|(path, contents)| (path, STANDARD.encode(contents))).collect();
     serde_json::to_vec(&files).unwrap_or_default()
 }
 
@@ -230,14 +223,8 @@ pub struct Module {
 }
 
 /// What a module is told by the platform, where it asks for it.
-pub const GIVEN: &[&str] = &[
-    "gantry_labels",
-    "gantry_name",
-    "gantry_server_id",
-    "gantry_ssh_public_key",
-    "gantry_user_data",
-    "region",
-];
+pub const GIVEN: &[&str] =
+    &["gantry_labels", "gantry_name", "gantry_server_id", "gantry_ssh_public_key", "gantry_user_data", "region"];
 
 /// What has to be answered: where a server is reached. `host_key` as well, unless the platform gave the machine one.
 pub const NEEDED: &[&str] = &["address", "port", "user"];

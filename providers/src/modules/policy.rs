@@ -57,7 +57,8 @@ pub fn provider_sources(vendor: Option<Vendor>, more: &[String]) -> Vec<String> 
 }
 
 /// The source of a plugin without the registry that everybody asks.
-pub(super) fn source(written: &str) -> String {
+#[must_use]
+pub fn source(written: &str) -> String {
     let written = written.to_ascii_lowercase();
     let short = REGISTRIES.iter().find_map(|host| written.strip_prefix(host));
     short.unwrap_or(&written).to_owned()
@@ -122,7 +123,8 @@ pub(super) fn called(block: &Block) -> Result<String, Refused> {
     match source.as_ref().and_then(|it| it.as_str()) {
         Some(inside) if inside.starts_with("./") || inside.starts_with("../") => Ok(inside.to_owned()),
         _ => {
-            let what = "modules from elsewhere are not taken; put it beside this one, and write ./ or ../ with its directory";
+            let what =
+                "modules from elsewhere are not taken; put it beside this one, and write ./ or ../ with its directory";
             Err(refused(&block.at, what))
         }
     }
@@ -213,7 +215,10 @@ impl Visit for Reader<'_> {
             && let Some(path) = call.args.iter().next()
             && beginning(path).is_some_and(|begins| begins.starts_with(['/', '~', '\\']))
         {
-            self.found(&format!("{name} reads a file that is none of the module's; begin with ${{path.module}}"), call.span());
+            self.found(
+                &format!("{name} reads a file that is none of the module's; begin with ${{path.module}}"),
+                call.span(),
+            );
         }
         visit::visit_func_call(self, call);
     }
@@ -235,9 +240,7 @@ impl Visit for Reader<'_> {
 fn beginning(value: &Expression) -> Option<String> {
     match value {
         Expression::Parenthesis(inner) => beginning(inner.inner()),
-        Expression::StringTemplate(template) => {
-            template.iter().next()?.as_literal().map(|text| text.value().clone())
-        }
+        Expression::StringTemplate(template) => template.iter().next()?.as_literal().map(|text| text.value().clone()),
         Expression::HeredocTemplate(heredoc) => {
             heredoc.template.iter().next()?.as_literal().map(|text| text.value().clone())
         }

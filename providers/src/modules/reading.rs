@@ -156,7 +156,8 @@ fn input(block: &Block, name: &str) -> Result<Input, Refused> {
 }
 
 fn output(block: &Block, name: &str) -> Output {
-    let sensitive = block.body.get_attribute("sensitive").is_some_and(|it| literal(&it.value) != Some(Value::Bool(false)));
+    let sensitive =
+        block.body.get_attribute("sensitive").is_some_and(|it| literal(&it.value) != Some(Value::Bool(false)));
     Output { name: name.to_owned(), description: description(block), sensitive }
 }
 
@@ -202,7 +203,11 @@ fn kind(written: &Expression, depth: usize) -> Option<Value> {
                         };
                         kinds.insert(name, inner(&value)?);
                     }
-                    Some(if optional.is_empty() { json!(["object", kinds]) } else { json!(["object", kinds, optional]) })
+                    Some(if optional.is_empty() {
+                        json!(["object", kinds])
+                    } else {
+                        json!(["object", kinds, optional])
+                    })
                 }
                 _ => None,
             }
@@ -280,13 +285,8 @@ mod tests {
             "resource": { "hcloud_server": { "it": { "name": "web-${var.size}" } } },
             "terraform": { "required_providers": { "hcloud": { "source": "hetznercloud/hcloud" } } }
         }"#;
-        let input = |name: &str, kind: Value, description: &str, default: Value, required: bool, sensitive: bool| Input {
-            name: name.to_owned(),
-            kind,
-            description: description.to_owned(),
-            default,
-            required,
-            sensitive,
+        let input = |name: &str, kind: Value, description: &str, default: Value, required: bool, sensitive: bool| {
+            Input { name: name.to_owned(), kind, description: description.to_owned(), default, required, sensitive }
         };
         let disks = json!(["list", ["object", { "name": "string", "gib": "number" }, ["gib"]]]);
         let wanted = [
@@ -307,9 +307,15 @@ mod tests {
     #[test]
     fn what_modules_may_not_do_is_refused_with_where_it_stands() {
         for (text, said) in [
-            ("resource \"null_resource\" \"a\" {\n  provisioner \"local-exec\" {\n    command = \"id\"\n  }\n}", "provisioners"),
+            (
+                "resource \"null_resource\" \"a\" {\n  provisioner \"local-exec\" {\n    command = \"id\"\n  }\n}",
+                "provisioners",
+            ),
             ("resource \"null_resource\" \"a\" {\n  provisioner \"file\" {}\n}", "provisioners"),
-            ("resource \"null_resource\" \"a\" {\n  dynamic \"provisioner\" {\n    for_each = []\n  }\n}", "provisioners"),
+            (
+                "resource \"null_resource\" \"a\" {\n  dynamic \"provisioner\" {\n    for_each = []\n  }\n}",
+                "provisioners",
+            ),
             ("resource \"null_resource\" \"a\" {\n  connection {}\n}", "connections"),
             ("data \"external\" \"a\" { program = [\"id\"] }", "hashicorp/external"),
             ("data \"http\" \"a\" { url = \"http://169.254.169.254\" }", "hashicorp/http"),
@@ -317,7 +323,10 @@ mod tests {
             ("terraform {\n  backend \"s3\" {}\n}", "backend"),
             ("terraform {\n  cloud {}\n}", "cloud"),
             ("terraform {\n  required_providers {\n evil = { source = \"evil/evil\" }\n}\n}", "evil/evil"),
-            ("terraform {\n  required_providers {\n null = { source = \"evil.example/hashicorp/null\" }\n}\n}", "evil.example"),
+            (
+                "terraform {\n  required_providers {\n null = { source = \"evil.example/hashicorp/null\" }\n}\n}",
+                "evil.example",
+            ),
             ("terraform {\n  required_providers {\n null = { source = \"${var.a}\" }\n}\n}", "no plain text"),
             ("provider \"hcloud\" {\n  token = \"a\"\n}", "token"),
             ("provider \"hcloud\" {\n  endpoint = \"https://evil.example\"\n}", "endpoint"),
@@ -378,7 +387,9 @@ mod tests {
         for name in ["main.tofu", "main.TOFU", "a.tofu.json", "override.tf", "main_override.tf.json"] {
             assert_eq!(refused(name, "").0, Fault::Policy, "{name}");
         }
-        for text in ["a = 1", "variable {}", "variable \"a\" \"b\" {}", "#\r resource", "\u{feff}", "resource \"a\"", "{"] {
+        for text in
+            ["a = 1", "variable {}", "variable \"a\" \"b\" {}", "#\r resource", "\u{feff}", "resource \"a\"", "{"]
+        {
             assert_eq!(refused("main.tf", text).0, Fault::Malformed, "{text:?}");
         }
         let deep = format!("locals {{\n  a = {}{}\n}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -399,7 +410,9 @@ mod tests {
         let round = checked(&[("main.tf", main), ("net/main.tf", "module \"up\" { source = \"../\" }")]).unwrap_err();
         assert!(round.said.contains("calls itself"), "{}", round.said);
         // Each calls the next one twice.
-        let twice = |next: usize| format!("module \"a\" {{ source = \"../m{next}\" }}\nmodule \"b\" {{ source = \"../m{next}\" }}");
+        let twice = |next: usize| {
+            format!("module \"a\" {{ source = \"../m{next}\" }}\nmodule \"b\" {{ source = \"../m{next}\" }}")
+        };
         let mut tree = tree(&[("outputs.tf", OUTPUTS), ("main.tf", "module \"a\" { source = \"./m0\" }")]);
         for number in 0..20 {
             tree.add(&format!("m{number}/main.tf"), twice(number + 1).into_bytes()).unwrap();

@@ -37,7 +37,8 @@ impl FromStr for Plugins {
 
     fn from_str(text: &str) -> Result<Self, InvalidPlugin> {
         let is_word = |word: &str| {
-            !word.is_empty() && word.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || b"-_.".contains(&it))
+            !word.is_empty()
+                && word.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || b"-_.".contains(&it))
         };
         let mut plugins = Vec::new();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {

@@ -63,7 +63,8 @@ pub fn template(wanted: &Blueprint<'_>, given: &Given<'_>) -> Result<Template, R
     let first = if asks_user_data { Some(FirstKey::of(wanted.options.secret, wanted.label)?) } else { None };
     let user_data = first.as_ref().map(|first| cloud_init::user_data(wanted, first, None)).transpose()?;
 
-    let mut values: Map<String, Value> = given.plain.iter().chain(given.secret).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut values: Map<String, Value> =
+        given.plain.iter().chain(given.secret).map(|(name, value)| (name.clone(), value.clone())).collect();
     for name in GIVEN.iter().filter(|name| given.asks.contains(name)) {
         let value = match *name {
             "gantry_labels" => json!(labels(wanted)),
@@ -125,6 +126,7 @@ pub fn template(wanted: &Blueprint<'_>, given: &Given<'_>) -> Result<Template, R
         patience: if given.vendor.is_some() { PATIENCE } else { IN_SANDBOX },
         needs_docker: asks_user_data,
         first_key: asks_user_data && !answers_key,
+        confined: true,
         module: Some(Laid {
             tree: Arc::clone(&given.tree),
             secrets,
@@ -140,7 +142,10 @@ fn labels(wanted: &Blueprint<'_>) -> BTreeMap<String, String> {
     let options = &wanted.options;
     let ours = [(LABEL, wanted.label), ("gantry-organization", options.organization), ("gantry-run", options.run)];
     let ours = ours.into_iter().filter(|(_, text)| !text.is_empty());
-    theirs.filter(|(name, _)| !name.is_empty()).chain(ours.map(|(name, text)| (name.to_owned(), text.to_owned()))).collect()
+    theirs
+        .filter(|(name, _)| !name.is_empty())
+        .chain(ours.map(|(name, text)| (name.to_owned(), text.to_owned())))
+        .collect()
 }
 
 /// Every text in a value.

@@ -2,27 +2,31 @@
 //! nothing of our environment but what it needs. Credentials reach it by its environment alone.
 
 pub mod backend;
+mod confinement;
 mod prepared;
 pub mod process;
 pub mod scrub;
 pub mod stream;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::future::Future;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::OnceCell;
 use tokio::sync::mpsc::Sender;
-use tracing::warn;
+use tokio::sync::{Mutex, OnceCell};
+use tracing::{info, warn};
 
 use crate::clouds::File as Prepared;
-pub(crate) use prepared::MODULE;
+use confinement::{Cell, Confinement};
+pub use confinement::{Isolation, Level, Limits, NotConfined, User};
 pub use prepared::Initialized;
+pub(crate) use prepared::MODULE;
 use process::{Ended, Finished, Program};
 use scrub::Scrubber;
 use stream::{Diagnostic, Event};
@@ -40,6 +44,12 @@ pub struct Config {
     pub plugins: Option<PathBuf>,
     /// Whether servers may be made in the sandbox.
     pub sandbox: bool,
+    /// Whether runs are confined.
+    pub isolation: Isolation,
+    /// As whom they run, where the worker is root.
+    pub user: User,
+    /// What they may take.
+    pub limits: Limits,
 }
 
 /// Why Terraform did not do what it was to do.
@@ -48,12 +58,18 @@ pub enum Trouble {
     /// There is none.
     #[error("neither terraform nor tofu is found in PATH; install one, or name it in GANTRY_TERRAFORM")]
     Missing,
+    /// It was there, or was to be.
+    #[error("{} is not there", .0.display())]
+    Gone(PathBuf),
+    /// It would not be confined, and has to be.
+    #[error("runs are to be confined (GANTRY_TERRAFORM_ISOLATION=required), and cannot be here")]
+    Unconfined,
     /// It is too old, or says nothing that can be understood.
     #[error("{0}")]
     Unusable(String),
     /// Its directory or its process cannot be made.
     #[error("running terraform")]
-    System(#[from] std::io::Error),
+    System(#[from] io::Error),
     /// It did not end in time.
     #[error("terraform {0} did not end in time, and was interrupted")]
     Hung(&'static str),
@@ -71,13 +87,29 @@ pub enum Trouble {
     /// What it says cannot be understood.
     #[error("terraform {0} says nothing that can be understood")]
     Garbage(&'static str),
+    /// It says more than anybody reads.
+    #[error("terraform {0} said more than anybody reads, and was interrupted")]
+    Flooded(&'static str),
+    /// Somebody or something ended it.
+    #[error("terraform {stage} was ended by signal {signal}")]
+    Killed {
+        /// At what.
+        stage: &'static str,
+        /// By which signal.
+        signal: i32,
+    },
+    /// It has no more memory.
+    #[error("terraform {0} needs more memory than it may have")]
+    OutOfMemory(&'static str),
 }
 
 /// Terraform of this installation.
 #[derive(Debug)]
 pub struct Terraform {
     config: Config,
-    found: OnceCell<Found>,
+    found: Mutex<Option<Found>>,
+    confinement: OnceCell<Confinement>,
+    bubblewrap: Option<PathBuf>,
 }
 
 /// The program that was found.
@@ -85,16 +117,28 @@ pub struct Terraform {
 struct Found {
     path: PathBuf,
     version: String,
+    /// Which file that was.
+    file: (u64, u64, u64, i64, i64),
+}
+
+/// Which file it is: another one in its place is another version, as long as it has not said otherwise.
+fn file(path: &Path) -> io::Result<(u64, u64, u64, i64, i64)> {
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
 }
 
 /// The lowest versions: `terraform_data`, and what plans and states look like since.
 const LOWEST: (u64, u64) = (1, 5);
 
 impl Terraform {
-    /// As it is configured. The program is looked for when it is first needed.
+    /// As it is configured. The program is looked for when it is first needed, and what it is confined by.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, found: OnceCell::new() }
+        Self::with_bubblewrap(config, process::find("bwrap"))
+    }
+
+    fn with_bubblewrap(config: Config, bubblewrap: Option<PathBuf>) -> Self {
+        Self { config, found: Mutex::default(), confinement: OnceCell::new(), bubblewrap }
     }
 
     /// Whether servers may be made in the sandbox.
@@ -114,11 +158,42 @@ impl Terraform {
     /// # Errors
     /// When there is none that can be used.
     pub async fn version(&self) -> Result<String, Trouble> {
-        Ok(self.found().await?.version.clone())
+        Ok(self.found().await?.version)
     }
 
-    async fn found(&self) -> Result<&Found, Trouble> {
-        self.found.get_or_try_init(|| self.look()).await
+    /// How far runs are confined here that can be.
+    pub async fn isolation(&self) -> Level {
+        self.confinement().await.level
+    }
+
+    /// Whether what strangers wrote may be run: in a sandbox, or where the operator has said that nothing is to be confined.
+    pub async fn may_run_strangers(&self) -> bool {
+        self.config.isolation == Isolation::Off || self.isolation().await == Level::Sandbox
+    }
+
+    async fn confinement(&self) -> &Confinement {
+        let look = || async {
+            let found = Confinement::look(&self.config, &self.directory(), self.bubblewrap.clone()).await;
+            match found.level {
+                Level::Sandbox => info!("Runs of Terraform are confined by bubblewrap"),
+                Level::User => warn!("Runs of Terraform are confined as users of their own only: {}", found.why),
+                Level::Limits => warn!("Runs of Terraform are not confined, and have limits only: {}", found.why),
+            }
+            found
+        };
+        self.confinement.get_or_init(look).await
+    }
+
+    /// The program. Where it is another one than it was, it is asked for its version again.
+    async fn found(&self) -> Result<Found, Trouble> {
+        let mut known = self.found.lock().await;
+        if let Some(found) = known.as_ref().filter(|it| file(&it.path).is_ok_and(|file| file == it.file)) {
+            return Ok(found.clone());
+        }
+        *known = None;
+        let found = self.look().await?;
+        *known = Some(found.clone());
+        Ok(found)
     }
 
     async fn look(&self) -> Result<Found, Trouble> {
@@ -126,14 +201,23 @@ impl Terraform {
             Some(path) => path.clone(),
             None => process::find("terraform").or_else(|| process::find("tofu")).ok_or(Trouble::Missing)?,
         };
-        let environment = plain_environment(&std::env::temp_dir());
+        // Where it leads to: in a sandbox there may be nothing on the way.
+        let path = path.canonicalize().map_err(|_| Trouble::Gone(path))?;
+        let file = file(&path).map_err(|_| Trouble::Gone(path.clone()))?;
+        let through = self.confinement().await.loosely();
+        let environment = [("PATH", path_variable()), ("TF_CLI_CONFIG_FILE", "/dev/null".to_owned())];
+        let environment = environment.into_iter().chain(settled()).map(|(name, value)| (name.to_owned(), value));
+        let environment: Vec<(String, String)> = environment.collect();
         let program = Program {
+            through: &through,
             path: &path,
             arguments: &["version", "-json"],
             directory: Path::new("/"),
             environment: &environment,
-            time: Duration::from_secs(20),
+            time: self.config.limits.version,
             grace: Duration::from_secs(2),
+            said: 1024 * 1024,
+            line: process::LINE,
         };
         let shown = path.display().to_string();
         let mut said = String::new();
@@ -145,14 +229,21 @@ impl Terraform {
         let finished = process::run(&program, &Scrubber::default(), on_line, std::future::pending()).await;
         let unusable = |why: &str| Trouble::Unusable(format!("{shown} cannot be used: {why}"));
         let finished = finished.map_err(|error| unusable(&format!("it cannot be started ({error})")))?;
-        if finished.ended == Ended::TimedOut {
-            return Err(unusable("it does not say its version within 20 s"));
+        match finished.ended {
+            Ended::With(0) => {}
+            Ended::TimedOut => {
+                let seconds = self.config.limits.version.as_secs();
+                return Err(unusable(&format!("it does not say its version within {seconds} s")));
+            }
+            Ended::By(signal) => return Err(unusable(&format!("it was ended by signal {signal}"))),
+            Ended::With(126 | 127) => return Err(unusable("it cannot be started")),
+            Ended::With(_) | Ended::Stopped | Ended::Flooded => return Err(unusable("it says no version")),
         }
         let version: Value = serde_json::from_str(&said).map_err(|_| unusable("it says no version"))?;
         let version = version["terraform_version"].as_str().ok_or_else(|| unusable("it says no version"))?.to_owned();
         let mut numbers = version.split('.').map(|part| part.parse::<u64>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
-            (Some(major), Some(minor)) if (major, minor) >= LOWEST && major == 1 => Ok(Found { path, version }),
+            (Some(major), Some(minor)) if (major, minor) >= LOWEST && major == 1 => Ok(Found { path, version, file }),
             _ => Err(unusable(&format!("it is version {version}, and 1.{} or a later 1.x is needed", LOWEST.1))),
         }
     }
@@ -160,84 +251,58 @@ impl Terraform {
     /// A directory for a run, with this configuration in it. It is gone when the workspace is dropped.
     ///
     /// # Errors
-    /// When there is no program, or the directory cannot be made.
+    /// When there is no program, the directory cannot be made, or the run would have to be confined and cannot be.
     pub async fn workspace(&self, new: NewWorkspace<'_>) -> Result<Workspace, Trouble> {
-        let found = self.found().await?.clone();
-        let runs = self.directory().join("runs");
-        make_private(&runs)?;
-        sweep(&runs);
-        let path = runs.join(new.name);
-        // A worker that is no more may have left it.
-        if path.exists() {
-            std::fs::remove_dir_all(&path)?;
+        let confinement = self.confinement().await;
+        if new.confined && self.config.isolation == Isolation::Required && confinement.level != Level::Sandbox {
+            return Err(Trouble::Unconfined);
         }
-        make_private(&path)?;
-        let held = File::create(path.join(LOCK))?;
-        held.lock()?;
+        let found = self.found().await?;
+        let root = self.directory();
+        confinement::sweep(&root);
+        let plugins = self.config.plugins.as_deref();
+        let cell = confinement.cell(&root, new.name, &found.path, plugins, new.confined)?;
+        let own = [("TF_CLI_CONFIG_FILE", cell.seen(RC))].into_iter().chain(settled());
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        let environment = cell.environment().into_iter().chain(own).chain(new.environment.iter().cloned());
         let workspace = Workspace {
             program: found.path,
             scrubber: Scrubber::of(new.secrets),
-            environment: [plain_environment(&path), new.environment.to_vec()].concat(),
-            path,
+            environment: environment.collect(),
+            limits: self.config.limits.clone(),
+            cell,
             spent: AtomicU64::new(0),
-            _held: held,
         };
+        let cell = &workspace.cell;
         let mut configuration = new.configuration.clone();
         configuration["terraform"]["backend"]["http"] = serde_json::json!({});
-        std::fs::write(workspace.path.join("main.tf.json"), configuration.to_string())?;
+        cell.write("main.tf.json", configuration.to_string().as_bytes())?;
         for file in new.files {
-            std::fs::write(workspace.path.join(file.name), &file.contents)?;
+            cell.write(file.name, file.contents.as_bytes())?;
         }
         let mut rc = "disable_checkpoint = true\n".to_owned();
-        if let Some(plugins) = &self.config.plugins {
+        if let Some(plugins) = &cell.plugins {
             let plugins = serde_json::Value::from(plugins.display().to_string());
             let mirror = format!("provider_installation {{\n  filesystem_mirror {{\n    path = {plugins}\n  }}\n}}\n");
             rc.push_str(&mirror);
         }
-        std::fs::write(workspace.path.join(RC), rc)?;
+        cell.write(RC, rc.as_bytes())?;
         Ok(workspace)
     }
 }
 
-/// Whoever holds this file works in the directory.
-const LOCK: &str = ".held";
-
 /// Terraform's own settings.
 const RC: &str = "terraform.rc";
 
-/// A directory that nobody else looks into.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+fn path_variable() -> String {
+    std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned())
 }
 
-/// Removes directories in which nobody works: their workers are gone.
-fn sweep(runs: &Path) {
-    let Ok(entries) = std::fs::read_dir(runs) else { return };
-    for path in entries.flatten().map(|entry| entry.path()).take(1_000) {
-        let Ok(file) = File::open(path.join(LOCK)) else { continue };
-        if file.try_lock().is_ok()
-            && let Err(error) = std::fs::remove_dir_all(&path)
-        {
-            warn!("What a run left behind cannot be removed: {}: {error}", path.display());
-        }
-    }
-}
-
-/// What every run finds in its environment.
-fn plain_environment(home: &Path) -> Vec<(String, String)> {
-    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned());
-    let rc = home.join(RC);
-    [
-        ("PATH", path.as_str()),
-        ("HOME", &home.display().to_string()),
-        ("TF_IN_AUTOMATION", "1"),
-        ("TF_INPUT", "0"),
-        ("CHECKPOINT_DISABLE", "1"),
-        ("TF_CLI_CONFIG_FILE", &rc.display().to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .to_vec()
+/// Nobody is asked anything, and nobody is told that it runs.
+fn settled() -> impl Iterator<Item = (&'static str, String)> {
+    [("TF_IN_AUTOMATION", "1"), ("TF_INPUT", "0"), ("CHECKPOINT_DISABLE", "1")]
+        .into_iter()
+        .map(|(name, value)| (name, value.to_owned()))
 }
 
 /// A directory to make.
@@ -253,25 +318,21 @@ pub struct NewWorkspace<'a> {
     pub environment: &'a [(String, String)],
     /// What must not be seen anywhere.
     pub secrets: &'a [String],
+    /// Whether it is confined to its directory, as far as that is possible here. What is not has to be the platform's own, with
+    /// nothing in it that a customer has written but texts.
+    pub confined: bool,
 }
 
 /// The directory of a run.
 #[derive(Debug)]
 pub struct Workspace {
-    path: PathBuf,
+    cell: Cell,
+    /// As it is found here, which may be elsewhere than where it is seen from there.
     program: PathBuf,
     environment: Vec<(String, String)>,
     scrubber: Scrubber,
+    limits: Limits,
     spent: AtomicU64,
-    _held: File,
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            warn!("What a run left behind cannot be removed: {}: {error}", self.path.display());
-        }
-    }
 }
 
 /// The file a plan is in.
@@ -299,6 +360,12 @@ impl Workspace {
         self.scrubber.scrub(text)
     }
 
+    /// How far what runs here is confined.
+    #[must_use]
+    pub const fn isolation(&self) -> Level {
+        self.cell.level
+    }
+
     /// How long Terraform has run here so far.
     #[must_use]
     pub fn spent(&self) -> Duration {
@@ -315,8 +382,7 @@ impl Workspace {
     /// # Errors
     /// When that does not work.
     pub async fn init(&self, events: &Sender<Event>, stop: impl Future<Output = ()> + Send) -> Result<(), Trouble> {
-        let time = Duration::from_mins(10);
-        self.run("init", &["init", "-input=false", "-no-color"], time, events, stop).await.map(drop)
+        self.run("init", &["init", "-input=false", "-no-color"], self.limits.init, events, stop).await
     }
 
     /// Works out what there is to do.
@@ -333,8 +399,9 @@ impl Workspace {
         if destroy {
             arguments.push("-destroy");
         }
-        self.run("plan", &arguments, Duration::from_mins(20), events, stop).await?;
-        let bytes = std::fs::read(self.path.join(PLAN))?;
+        self.run("plan", &arguments, self.limits.plan, events, stop).await?;
+        // It says that it has planned, and has not.
+        let bytes = self.cell.read(PLAN).map_err(|_| Trouble::Garbage("plan"))?;
         let shown = self.read("show", &["show", "-json", PLAN]).await?;
         let changes = shown["resource_changes"].as_array().into_iter().flatten().filter_map(|change| {
             let address = change["address"].as_str()?.to_owned();
@@ -360,9 +427,9 @@ impl Workspace {
         events: &Sender<Event>,
         stop: impl Future<Output = ()> + Send,
     ) -> Result<(), Trouble> {
-        std::fs::write(self.path.join(PLAN), plan)?;
+        self.cell.write(PLAN, plan)?;
         let arguments = ["apply", "-json", "-input=false", PLAN];
-        self.run("apply", &arguments, Duration::from_mins(50), events, stop).await.map(drop)
+        self.run("apply", &arguments, self.limits.apply, events, stop).await
     }
 
     /// What the configuration answers, as texts.
@@ -389,7 +456,7 @@ impl Workspace {
         time: Duration,
         events: &Sender<Event>,
         stop: impl Future<Output = ()> + Send,
-    ) -> Result<Finished, Trouble> {
+    ) -> Result<(), Trouble> {
         let mut wrong: Vec<Diagnostic> = Vec::new();
         let on_line = |line: &str| {
             let Some(event) = stream::read(line) else { return };
@@ -402,55 +469,84 @@ impl Workspace {
             // Whoever listens may be slow: Terraform does not wait for him.
             let _full = events.try_send(event);
         };
-        let begun = Instant::now();
-        let finished = process::run(&self.program(arguments, time), &self.scrubber, on_line, stop).await?;
-        self.spend(begun);
-        match finished.ended {
-            Ended::With(0) => Ok(finished),
-            Ended::TimedOut => Err(Trouble::Hung(stage)),
-            Ended::Stopped => Err(Trouble::Stopped),
-            Ended::With(status) => {
-                let said: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-                let mut said = if said.is_empty() { finished.complaint.trim().to_owned() } else { said.join("\n") };
-                if said.is_empty() {
-                    said = format!("terraform {stage} ended with status {status}");
-                }
-                said.truncate(said.floor_char_boundary(4_000));
-                Err(Trouble::Failed { stage, said })
-            }
+        let finished = self.start(arguments, (time, process::LINE), on_line, stop).await?;
+        self.judge(stage, &finished, &wrong)
+    }
+
+    async fn start(
+        &self,
+        arguments: &[&str],
+        (time, line): (Duration, usize),
+        on_line: impl FnMut(&str) + Send,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Finished, Trouble> {
+        if !self.program.is_file() {
+            return Err(Trouble::Gone(self.program.clone()));
         }
+        let program = Program {
+            through: &self.cell.through,
+            path: &self.cell.program,
+            arguments,
+            directory: &self.cell.work,
+            environment: &self.environment,
+            time,
+            grace: self.limits.grace,
+            said: self.limits.said,
+            line,
+        };
+        let begun = Instant::now();
+        let finished = process::run(&program, &self.scrubber, on_line, stop).await?;
+        self.spend(begun);
+        Ok(finished)
+    }
+
+    /// What it means how it ended.
+    fn judge(&self, stage: &'static str, finished: &Finished, wrong: &[Diagnostic]) -> Result<(), Trouble> {
+        let status = match finished.ended {
+            Ended::With(0) => return Ok(()),
+            Ended::With(status) => status,
+            Ended::By(signal) => return Err(Trouble::Killed { stage, signal }),
+            Ended::TimedOut => return Err(Trouble::Hung(stage)),
+            Ended::Stopped => return Err(Trouble::Stopped),
+            Ended::Flooded => return Err(Trouble::Flooded(stage)),
+        };
+        if !self.program.is_file() {
+            return Err(Trouble::Gone(self.program.clone()));
+        }
+        let complaint = finished.complaint.trim();
+        if OUT_OF_MEMORY.iter().any(|it| complaint.contains(it)) {
+            return Err(Trouble::OutOfMemory(stage));
+        }
+        let said: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        let mut said = if said.is_empty() { complaint.to_owned() } else { said.join("\n") };
+        if said.is_empty() {
+            said = format!("terraform {stage} ended with status {status}");
+        }
+        said.truncate(said.floor_char_boundary(4_000));
+        Err(Trouble::Failed { stage, said })
     }
 
     /// Runs it, and reads what it says as one value.
     async fn read(&self, stage: &'static str, arguments: &[&str]) -> Result<Value, Trouble> {
         let mut said = String::new();
         let on_line = |line: &str| {
-            if said.len() < 64 * 1024 * 1024 {
+            if said.len() < LARGEST_VALUE {
                 said.push_str(line);
             }
         };
-        let program = self.program(arguments, Duration::from_mins(2));
-        let begun = Instant::now();
-        let finished = process::run(&program, &self.scrubber, on_line, std::future::pending()).await?;
-        self.spend(begun);
-        match finished.ended {
-            Ended::With(0) => serde_json::from_str(&said).map_err(|_| Trouble::Garbage(stage)),
-            Ended::With(_) => Err(Trouble::Failed { stage, said: finished.complaint.trim().to_owned() }),
-            Ended::TimedOut | Ended::Stopped => Err(Trouble::Hung(stage)),
-        }
-    }
-
-    fn program<'a>(&'a self, arguments: &'a [&'a str], time: Duration) -> Program<'a> {
-        Program {
-            path: &self.program,
-            arguments,
-            directory: &self.path,
-            environment: &self.environment,
-            time,
-            grace: Duration::from_mins(1),
-        }
+        let bounds = (self.limits.read, LARGEST_VALUE);
+        let finished = self.start(arguments, bounds, on_line, std::future::pending()).await?;
+        self.judge(stage, &finished, &[])?;
+        serde_json::from_str(&said).map_err(|_| Trouble::Garbage(stage))
     }
 }
+
+/// Bytes of a value that are read. It is one line.
+const LARGEST_VALUE: usize = 64 * 1024 * 1024;
+
+/// What Go says when it gets no memory.
+const OUT_OF_MEMORY: &[&str] =
+    &["runtime: out of memory", "runtime: cannot allocate memory", "failed to create new OS thread"];
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@ use std::io::ErrorKind;
 use hcl_edit::parser;
 use serde_json::Value;
 
-use super::{Trouble, Workspace, make_private};
+use super::confinement::make_private;
+use super::{Trouble, Workspace};
 use crate::modules::Tree;
 
 /// The directory of a module, beside the configuration that calls it.
@@ -27,9 +28,10 @@ impl Workspace {
     /// # Errors
     /// When that does not work.
     pub fn lay(&self, tree: &Tree) -> Result<(), Trouble> {
-        let place = self.path.join(MODULE);
+        let place = self.cell.work.join(MODULE);
         make_private(&place)?;
-        Ok(tree.write(&place)?)
+        tree.write(&place)?;
+        Ok(self.cell.give(&place)?)
     }
 
     /// What `init` prepared.
@@ -37,8 +39,8 @@ impl Workspace {
     /// # Errors
     /// When it cannot be read.
     pub fn initialized(&self) -> Result<Initialized, Trouble> {
-        let read = |path: &str| match std::fs::read_to_string(self.path.join(path)) {
-            Ok(text) => Ok(text),
+        let read = |path: &str| match self.cell.read(path) {
+            Ok(bytes) => String::from_utf8(bytes).map_err(|_| Trouble::Garbage("init")),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
             Err(error) => Err(Trouble::System(error)),
         };

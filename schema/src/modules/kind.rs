@@ -93,7 +93,8 @@ impl Kind {
 
     fn look(&self, value: &Value, at: &mut String) -> Result<(), String> {
         let wrong = |at: &str, wanted: &Self| {
-            let place = if at.is_empty() { "it".to_owned() } else { format!("its part {}", at.trim_start_matches('.')) };
+            let place =
+                if at.is_empty() { "it".to_owned() } else { format!("its part {}", at.trim_start_matches('.')) };
             Err(format!("{place} is no {wanted}; write one"))
         };
         let within = |kind: &Self, value: &Value, at: &mut String, step: String| {
@@ -155,7 +156,11 @@ impl fmt::Display for Kind {
             }
             Self::Object { members, optional } => {
                 let member = |(name, kind): (&String, &Self)| {
-                    if optional.contains(name) { format!("{name} = optional({kind})") } else { format!("{name} = {kind}") }
+                    if optional.contains(name) {
+                        format!("{name} = optional({kind})")
+                    } else {
+                        format!("{name} = {kind}")
+                    }
                 };
                 let members: Vec<String> = members.iter().map(member).collect();
                 write!(f, "object({{ {} }})", members.join(", "))
@@ -202,7 +207,9 @@ mod tests {
     #[test]
     fn what_is_of_another_type_is_named_with_where_it_is() {
         let kind = Kind::read(&json!(["list", ["object", { "name": "string", "gib": "number" }, ["gib"]]])).unwrap();
-        for fine in [json!([]), json!([{ "name": "a" }, { "name": "b", "gib": 1 }]), json!([{ "name": "a", "gib": null }])] {
+        for fine in
+            [json!([]), json!([{ "name": "a" }, { "name": "b", "gib": 1 }]), json!([{ "name": "a", "gib": null }])]
+        {
             assert_eq!(kind.check(&fine), Ok(()), "{fine}");
         }
         for (wrong, why) in [

@@ -477,11 +477,7 @@ pub async fn version(tx: &mut TenantTx, id: ModuleVersionId) -> Result<Option<(V
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn ready(
-    tx: &mut TenantTx,
-    module: ModuleId,
-    number: Option<i32>,
-) -> Result<Option<Version>, sqlx::Error> {
+pub async fn ready(tx: &mut TenantTx, module: ModuleId, number: Option<i32>) -> Result<Option<Version>, sqlx::Error> {
     let organization = tx.organization();
     let row = sqlx::query_as!(
         VersionRow,

@@ -38,6 +38,15 @@ problems! {
     /// It says a version that is too old, or nothing that can be understood.
     TerraformUnusable = "terraform_unusable",
         "The operator installs terraform 1.5 or later, or tofu 1.6 or later, where workers run.";
+    /// It ended before it was done, by a signal or for want of memory.
+    TerraformKilled = "terraform_killed",
+        "Try again; where it happens again, the operator gives workers more memory, or finds out who ends it.";
+    /// It said more than anybody reads.
+    TerraformFlooded = "terraform_flooded",
+        "The operator looks at what terraform says where workers run, and installs another build of it.";
+    /// It would not be confined.
+    TerraformUnconfined = "terraform_unconfined",
+        "The operator installs bubblewrap where workers run, or sets GANTRY_TERRAFORM_ISOLATION to auto.";
     /// It did not end.
     TerraformHung = "terraform_hung",
         "Try again; where it happens again, the run's log says at which resource.";

@@ -11,7 +11,9 @@ use super::{Options, Problem, ServerState, read, watch};
 use crate::credentials::Cloud;
 use crate::modules::Used;
 use crate::window::in_order;
-use crate::{CloudCredentialId, JobTx as _, ModuleId, ModuleVersionId, RunId, ServerId, SshKeyId, StackId, TenantTx, Window};
+use crate::{
+    CloudCredentialId, JobTx as _, ModuleId, ModuleVersionId, RunId, ServerId, SshKeyId, StackId, TenantTx, Window,
+};
 
 /// Something that was looked at when a server was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

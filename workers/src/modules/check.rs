@@ -42,9 +42,7 @@ impl Run for CheckModule {
         tx.commit().await?;
         let allowed = allowed(cx, clouds::vendor(cloud));
         let looked = match look(cx, &version, archive, allowed).await {
-            Err(Unfit::Failure(failure)) if cx.is_last_attempt() => {
-                Err((ModuleProblem::GaveUp, failure.describe()))
-            }
+            Err(Unfit::Failure(failure)) if cx.is_last_attempt() => Err((ModuleProblem::GaveUp, failure.describe())),
             Err(Unfit::Failure(failure)) => return Err(failure),
             Err(Unfit::Refused(problem, said)) => Err((problem, said)),
             Ok(looked) => Ok(looked),

@@ -9,8 +9,8 @@ use gantry_providers::modules::template::Laid;
 use gantry_providers::modules::{self, Given, Tree};
 use gantry_providers::terraform::{Planned, Workspace};
 use gantry_schema::credentials::Cloud;
-use gantry_schema::modules::queries::{self, Version};
 use gantry_schema::modules::Used;
+use gantry_schema::modules::queries::{self, Version};
 use gantry_schema::servers::{Problem, state};
 use gantry_schema::{StackId, TenantTx};
 use serde_json::Value;
@@ -48,10 +48,6 @@ impl MadeOf {
             let said = "this installation runs no modules".to_owned();
             return Err(Setback::Problem(Problem::ModulesOff, said));
         }
-        if !takes.confines() {
-            let said = "workers have no bubblewrap, which keeps what a module runs apart from the machine".to_owned();
-            return Err(Setback::Problem(Problem::ModuleUnconfined, said));
-        }
         if cloud == Cloud::Sandbox && !cx.providers().terraform.has_sandbox() {
             return Err(Setback::Problem(Problem::SandboxOff, "this installation has no sandbox".to_owned()));
         }
@@ -73,11 +69,7 @@ impl MadeOf {
 /// Whether Terraform fetched nothing that is not taken.
 pub(crate) fn judge_preparation(workspace: &Workspace, laid: &Laid) -> Result<(), Setback> {
     let initialized = workspace.initialized()?;
-    let plain = |source: &str| match source.split_once('/') {
-        Some((host, rest)) if host.contains('.') && host.starts_with("registry.") => rest.to_owned(),
-        _ => source.to_owned(),
-    };
-    let other = initialized.providers.iter().find(|source| !laid.providers.contains(&plain(source)));
+    let other = initialized.providers.iter().find(|source| !laid.providers.contains(&modules::source(source)));
     if let Some(other) = other.or(initialized.fetched.first()) {
         let said = format!("terraform reads that the module uses {other}, which is not taken");
         return Err(Setback::Problem(Problem::ModulePolicy, said));
@@ -103,10 +95,7 @@ pub(crate) fn judge_place(cx: &Context, cloud: Cloud, address: &str) -> Result<(
         Err(Setback::Problem(Problem::ModuleOutputs, said))
     };
     let Ok(address) = address.parse::<IpAddr>() else { return unfit("which is no IP address") };
-    let may_be = if cloud == Cloud::Sandbox {
-        address.is_loopback()
-    } else {
-        cx.providers().modules.may_be_at(address)
-    };
+    let may_be =
+        if cloud == Cloud::Sandbox { address.is_loopback() } else { cx.providers().modules.may_be_at(address) };
     if may_be { Ok(()) } else { unfit("where no server of this cloud may be") }
 }

@@ -48,7 +48,7 @@ async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Set
         Err(Setback::Problem(..)) => work.nothing(),
         Err(setback) => return Err(setback),
     };
-    let place = work.place(cx, &template).await?;
+    let place = work.place(cx, teller, &template).await?;
     place.init(cx, &template, teller).await?;
     let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
     place.workspace.apply(&planned.bytes, teller.events(), cx.stopped()).await?;

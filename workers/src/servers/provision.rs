@@ -49,7 +49,7 @@ impl Run for ProvisionServer {
 
 async fn provision(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
     let template = work.template(cx).await?;
-    let place = work.place(cx, &template).await?;
+    let place = work.place(cx, teller, &template).await?;
     place.init(cx, &template, teller).await?;
     let begun = match work.run.state {
         RunState::Approved => false,

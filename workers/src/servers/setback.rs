@@ -89,7 +89,10 @@ impl From<Trouble> for Setback {
             // The disk may be full, or there are too many processes.
             Trouble::System(_) => return Self::Failure(Failure::retry(trouble)),
             Trouble::Stopped => return Self::Failure(Failure::retry(trouble)),
-            Trouble::Missing => Problem::TerraformMissing,
+            Trouble::Missing | Trouble::Gone(_) => Problem::TerraformMissing,
+            Trouble::Unconfined => Problem::TerraformUnconfined,
+            Trouble::Killed { .. } | Trouble::OutOfMemory(_) => Problem::TerraformKilled,
+            Trouble::Flooded(_) => Problem::TerraformFlooded,
             Trouble::Unusable(_) | Trouble::Garbage(_) => Problem::TerraformUnusable,
             Trouble::Hung(_) => Problem::TerraformHung,
             Trouble::Failed { stage, said } => classify(stage, said),

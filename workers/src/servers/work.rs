@@ -7,14 +7,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gantry_providers::Secret;
 use gantry_providers::clouds::{Account, Blueprint, Template, sandbox};
 use gantry_providers::terraform::backend::Backend;
-use gantry_providers::terraform::{NewWorkspace, Planned, Workspace};
+use gantry_providers::terraform::{Level, NewWorkspace, Planned, Workspace};
 use gantry_schema::credentials::{Credential, queries as credentials};
 use gantry_schema::jobs::control;
 use gantry_schema::servers::keys::{self, SshKey};
 use gantry_schema::servers::plans::{Change, Summary};
 use gantry_schema::servers::queries::{self as servers, Server};
 use gantry_schema::servers::runs::{self, Run};
-use gantry_schema::servers::{Problem, RunState, states};
+use gantry_schema::servers::states::{self, StateError};
+use gantry_schema::servers::{Problem, RunState};
 use gantry_schema::{CloudCredentialId, RunId, StackId};
 use rand::RngExt as _;
 
@@ -138,7 +139,7 @@ impl Work {
     }
 
     /// Where Terraform works.
-    pub(crate) async fn place(&self, cx: &Context, template: &Template) -> Result<Place, Setback> {
+    pub(crate) async fn place(&self, cx: &Context, teller: &Teller, template: &Template) -> Result<Place, Setback> {
         let store = Store { cx: cx.clone(), stack: self.run.stack, run: self.run.id, fence: self.fence };
         let token: [u8; 32] = rand::rng().random();
         let token = URL_SAFE_NO_PAD.encode(token);
@@ -164,12 +165,28 @@ impl Work {
             files: &template.files,
             environment: &environment,
             secrets: &secrets,
+            confined: template.confined,
         };
-        let workspace = cx.providers().terraform.workspace(new).await?;
+        let terraform = &cx.providers().terraform;
+        if template.module.is_some() && !terraform.may_run_strangers().await {
+            let said = "nothing here would keep what a module runs apart from the machine".to_owned();
+            return Err(Setback::Problem(Problem::ModuleUnconfined, said));
+        }
+        let workspace = terraform.workspace(new).await?;
         if let Some(laid) = &template.module {
             workspace.lay(&laid.tree)?;
         }
+        teller.say(isolation(workspace.isolation()));
         Ok(Place { workspace, _backend: backend })
+    }
+}
+
+/// How far a run is confined, in words.
+const fn isolation(level: Level) -> &'static str {
+    match level {
+        Level::Sandbox => "isolation: Terraform is confined by bubblewrap, and has limits",
+        Level::User => "isolation: Terraform runs as a user of its own, and has limits",
+        Level::Limits => "isolation: Terraform has limits, and is not confined",
     }
 }
 
@@ -210,6 +227,12 @@ pub(crate) async fn settle(cx: &Context, work: &Work, teller: &Teller, setback: 
     };
     teller.say(format!("{}: {said}", problem.as_str()));
     let mut tx = cx.begin().await?;
+    // Terraform that was ended did not unlock it. Whoever has taken over holds his own.
+    match states::unlock(&mut tx, work.run.stack, work.fence, None).await {
+        Ok(()) | Err(StateError::Overtaken) => {}
+        Err(StateError::Database(error)) => return Err(error.into()),
+        Err(error) => return Err(Failure::cancel(error)),
+    }
     let ended = if problem == Problem::Cancelled {
         runs::advance(&mut tx, work.run.id, RunState::Cancelled).await?
     } else {

@@ -88,8 +88,7 @@ async fn serve(root: PathBuf, trusted: &Path) -> u16 {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
-    let (acceptor, listener) =
-        (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -137,7 +136,8 @@ impl Scene {
     async fn fetch(&self, path: &str, reference: &str) -> Result<Fetched, Refused> {
         let trusted = self.folder.path().join("trusted.pem");
         let directory = self.folder.path().join("fetched");
-        let place = Place { directory: directory.clone(), policy: &self.policy, lookup: &Here, trusted: Some(&trusted) };
+        let place =
+            Place { directory: directory.clone(), policy: &self.policy, lookup: &Here, trusted: Some(&trusted) };
         let url = format!("https://git.test:{}/{path}", self.port);
         let fetched = fetch(&place, &Repository { url: &url, reference }, std::future::pending()).await;
         assert!(!directory.exists(), "nothing is left behind");
@@ -168,8 +168,7 @@ async fn a_tag_a_branch_and_a_commit_are_fetched_from_where_the_name_was_said_to
 async fn nobody_has_us_call_what_is_inside_or_speak_anything_but_https() {
     let folder = tempfile::tempdir().unwrap();
     let public = AddressPolicy::default();
-    let place =
-        Place { directory: folder.path().join("fetched"), policy: &public, lookup: &Here, trusted: None };
+    let place = Place { directory: folder.path().join("fetched"), policy: &public, lookup: &Here, trusted: None };
     for (url, reference) in [
         ("http://git.example/x", "main"),
         ("file:///etc", "main"),
