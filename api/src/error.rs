@@ -641,6 +641,17 @@ impl From<gantry_schema::servers::keys::SshKeyError> for Error {
     }
 }
 
+impl From<gantry_schema::modules::queries::GivenError> for Error {
+    fn from(error: gantry_schema::modules::queries::GivenError) -> Self {
+        use gantry_schema::modules::queries::GivenError;
+        match error {
+            GivenError::Database(error) => Self::database(error),
+            GivenError::Seal(error) => error.into(),
+            error @ GivenError::Malformed(_) => Self::internal(error),
+        }
+    }
+}
+
 impl From<gantry_jobs::messages::SendError> for Error {
     fn from(error: gantry_jobs::messages::SendError) -> Self {
         use gantry_jobs::messages::SendError;

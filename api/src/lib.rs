@@ -36,6 +36,7 @@ pub mod load;
 pub mod lockdowns;
 pub mod members;
 pub mod messages;
+pub mod modules;
 pub mod notices;
 pub mod oauth;
 pub mod once;
@@ -118,6 +119,7 @@ type Features = (
     (
         credentials::CloudCredentials,
         cloud_catalogues::CloudCatalogues,
+        modules::Modules,
         cloud_orphans::CloudOrphans,
         ssh_keys::SshKeys,
         servers::Servers,
@@ -177,6 +179,7 @@ const FEATURES: Features = (
     (
         credentials::CloudCredentials,
         cloud_catalogues::CloudCatalogues,
+        modules::Modules,
         cloud_orphans::CloudOrphans,
         ssh_keys::SshKeys,
         servers::Servers,

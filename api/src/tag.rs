@@ -51,6 +51,8 @@ pub enum Tag {
     SshKeys,
     /// Machines on the organization's own cloud accounts, machines that were there already, and what is done with them.
     Servers,
+    /// What organizations have their servers made of, in the place of the platform's own templates.
+    Modules,
     /// What happened, and is told to receivers.
     Events,
     /// What people must know.

@@ -61,6 +61,7 @@ pub fn kinds() -> Vec<Kind> {
         internal::<crate::maintenance::ForgetSignIns>(),
         internal::<crate::maintenance::Reseal>(),
         internal::<crate::messages::SendMessage>(),
+        internal::<crate::modules::CheckModule>(),
         internal::<crate::servers::ProvisionServer>(),
         internal::<crate::credentials::CheckCredential>(),
         internal::<crate::servers::ConnectServer>(),

@@ -33,6 +33,7 @@ mod job;
 pub mod licenses;
 pub mod maintenance;
 pub mod messages;
+pub mod modules;
 pub mod personal;
 pub mod policy;
 pub mod process;

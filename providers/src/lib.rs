@@ -22,6 +22,7 @@ pub mod error;
 pub mod hooks;
 mod http;
 pub mod mail;
+pub mod modules;
 mod secret;
 pub mod sms;
 pub mod ssh;
@@ -35,6 +36,7 @@ use clouds::endpoints::Endpoints;
 pub use error::{Error, Result};
 use hooks::HookSender;
 use mail::MailSender;
+use modules::Modules;
 pub use secret::Secret;
 use sms::SmsSender;
 use terraform::Terraform;
@@ -53,6 +55,8 @@ pub struct Config {
     pub terraform: terraform::Config,
     /// Machines that are there already.
     pub ssh: ssh::Config,
+    /// Modules of organizations.
+    pub modules: modules::Config,
     /// Where clouds are, if elsewhere than where they really are.
     pub clouds: Endpoints,
 }
@@ -72,6 +76,8 @@ pub struct Providers {
     pub clouds: Arc<Endpoints>,
     /// Gets into machines that are there already.
     pub machines: Arc<ssh::Guard>,
+    /// Takes modules of organizations.
+    pub modules: Arc<Modules>,
 }
 
 impl Providers {
@@ -84,6 +90,7 @@ impl Providers {
             terraform: Arc::new(Terraform::new(config.terraform.clone())),
             clouds: Arc::new(config.clouds.clone()),
             machines: Arc::new(ssh::Guard::new(&config.ssh)?),
+            modules: Arc::new(config.modules.build(&config.terraform)?),
         })
     }
 }

@@ -297,6 +297,12 @@ id!(
     /// What opens an account at a cloud.
     CloudCredentialId, "crd");
 id!(
+    /// What an organization's servers are made of, in the place of the platform's own.
+    ModuleId, "mod");
+id!(
+    /// What a module once was.
+    ModuleVersionId, "mdv");
+id!(
     /// With what the platform gets into servers.
     SshKeyId, "ssk");
 id!(

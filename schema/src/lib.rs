@@ -23,6 +23,7 @@ pub mod licenses;
 pub mod limits;
 pub mod memberships;
 pub mod messages;
+pub mod modules;
 pub mod notices;
 pub mod oauth;
 pub mod organizations;
@@ -46,10 +47,10 @@ pub use db::{AuditorTx, CredentialTx, Db, EngineDb, EngineTx, JobTx, PersonTx, P
 pub use id::{
     ApiKeyId, AttemptId, AuditArchiveId, AuditEntryId, AuditKeyId, BinId, ChallengeId, ClaimId, CloudCredentialId,
     EndpointId, ErasureId, EventId, ExportId, FactorId, FactorResetId, IdMint, InspectedId, InvitationId, JobId,
-    LicenseClaimId, LicenseId, LicenseStatementId, LockdownId, MessageId, NoticeId, OauthAuthorizationId,
-    OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId, OneTimeId, OrganizationId,
-    PendingSignInId, PersonId, RoleId, RunId, ScheduleId, SecretId, SentCodeId, ServerId, SessionId, SigningKeyId,
-    SshKeyId, StackId, SupportId, TerraformStateId, WorkerId,
+    LicenseClaimId, LicenseId, LicenseStatementId, LockdownId, MessageId, ModuleId, ModuleVersionId, NoticeId,
+    OauthAuthorizationId, OauthClientId, OauthClientSecretId, OauthDeviceId, OauthGrantId, OauthRefreshTokenId,
+    OneTimeId, OrganizationId, PendingSignInId, PersonId, RoleId, RunId, ScheduleId, SecretId, SentCodeId, ServerId,
+    SessionId, SigningKeyId, SshKeyId, StackId, SupportId, TerraformStateId, WorkerId,
 };
 pub use window::{Order, Window};
 

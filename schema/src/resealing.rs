@@ -10,6 +10,7 @@ use crate::credentials::queries as credentials;
 use crate::factors;
 use crate::licenses::queries as licenses;
 use crate::messages::queries as messages;
+use crate::modules::queries as modules;
 use crate::oauth::keys::SigningKey;
 use crate::personal::exports;
 use crate::seal::{SealContext, SealError, SealingKeys};
@@ -17,7 +18,7 @@ use crate::servers::{keys as server_keys, plans, states};
 use crate::webhooks::secrets::Secret;
 use crate::{
     AuditKeyId, CloudCredentialId, EndpointId, ExportId, FactorId, JobTx as _, MessageId, RunId, SecretId,
-    SigningKeyId, SshKeyId, TenantTx, TerraformStateId,
+    SigningKeyId, SshKeyId, StackId, TenantTx, TerraformStateId,
 };
 
 /// A value could not be sealed again.
@@ -54,6 +55,7 @@ pub async fn reseal(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result
         + license_issuers(tx, keys, limit).await?
         + cloud_credentials(tx, keys, limit).await?
         + ssh_keys(tx, keys, limit).await?
+        + module_secrets(tx, keys, limit).await?
         + terraform_plans(tx, keys, limit).await?
         + texts_of_plans(tx, keys, limit).await?
         + terraform_states(tx, keys, limit).await?
@@ -261,6 +263,28 @@ async fn cloud_credentials(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) ->
     for row in &older {
         let sealed = again(keys, &credentials::place(organization, row.id), row.id, &row.secret)?;
         sqlx::query!("update cloud_credentials set secret = $2 where id = $1", row.id.uuid(), sealed)
+            .execute(tx.connection())
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+async fn module_secrets(tx: &mut TenantTx, keys: &SealingKeys, limit: i64) -> Result<u64, ResealError> {
+    let organization = tx.organization();
+    let older = sqlx::query!(
+        r#"select id as "id: StackId", module_secrets as "secret!" from stacks
+            where organization_id = $1 and module_secrets is not null
+              and substring(module_secrets from 3 for get_byte(module_secrets, 1)) <> $2
+            order by id limit $3 for update"#,
+        organization.uuid(),
+        keys.current_id().as_bytes(),
+        limit
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in &older {
+        let sealed = again(keys, &modules::place(organization, row.id), row.id, &row.secret)?;
+        sqlx::query!("update stacks set module_secrets = $2 where id = $1", row.id.uuid(), sealed)
             .execute(tx.connection())
             .await?;
     }

@@ -14,6 +14,7 @@ mod kit;
 mod ledger;
 mod licenses;
 mod messages;
+mod modules;
 mod personal;
 mod provisioning;
 mod queue;

@@ -343,6 +343,7 @@ async fn a_server(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys)
     };
     let server = servers::queries::insert(tx, &new, ssh_key).await.unwrap();
     let stack = servers::queries::find(tx, server).await.unwrap().unwrap().stack;
+    a_module(tx, sealing, stack).await;
     let run = runs::insert(tx, stack, RunKind::Provision, "story").await.unwrap();
     let cost = plans::Cost { monthly: 500, currency: "USD" };
     plans::keep(tx, sealing, run, b"a plan", &plans::Summary::default(), cost).await.unwrap();
@@ -350,6 +351,17 @@ async fn a_server(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys)
     let writer = states::Writer { stack, fence, run, lock: None };
     let state = br#"{"version": 4, "serial": 1, "lineage": "a"}"#;
     states::write(tx, sealing, writer, state).await.unwrap();
+}
+
+/// A module that a server is made of.
+async fn a_module(tx: &mut TenantTx, sealing: &gantry_schema::seal::SealingKeys, stack: gantry_schema::StackId) {
+    use gantry_schema::credentials::Cloud;
+    use gantry_schema::modules::{Given, Source, queries};
+    let new = queries::NewModule { name: "a module", cloud: Cloud::Sandbox, description: "" };
+    let module = queries::insert(tx, new).await.unwrap();
+    let version = queries::add_version(tx, module, &Source::Archive, Some(b"an archive")).await.unwrap();
+    let secret = BTreeMap::from([("password".to_owned(), json!("hunter22"))]);
+    queries::give(tx, sealing, stack, version, &Given { secret, ..Given::default() }).await.unwrap();
 }
 
 /// Somebody of the organization called something.

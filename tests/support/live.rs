@@ -20,7 +20,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::oneshot;
 
-use crate::platform::{as_role, farewell};
+use crate::platform::{as_role, farewell, modules};
 use crate::{Actor, kinds, process};
 
 /// A condition a test waits for is met within this time, on however busy a machine.
@@ -239,6 +239,7 @@ impl Own {
                 terraform: self.terraform,
                 clouds: self.clouds,
                 machines: Arc::new(Guard::new(&Machines { allow: vec!["127.0.0.1".to_owned()] })?),
+                modules: Arc::new(modules()),
             }),
             sealing_keys: self.sealing_keys,
             license_issuers: Arc::default(),

@@ -67,6 +67,12 @@ pub fn as_role(options: &PgConnectOptions, role: &str) -> PgConnectOptions {
     options.clone().username(role)
 }
 
+/// What takes modules of organizations.
+pub(crate) fn modules() -> gantry_providers::modules::Modules {
+    let config = gantry_providers::modules::Config { enabled: true, ..Default::default() };
+    config.build(&terraform::Config::default()).expect("names can be resolved")
+}
+
 impl Platform {
     /// A platform on a database of its own, which `#[sqlx::test]` has made and migrated.
     ///
@@ -101,6 +107,7 @@ impl Platform {
                 machines: Arc::new(
                     Guard::new(&Machines { allow: vec!["127.0.0.1".to_owned()] }).expect("the system resolves names"),
                 ),
+                modules: Arc::new(modules()),
             }),
             sealing_keys,
             license_issuers: Arc::default(),

@@ -15,6 +15,7 @@ mod failure;
 mod licenses;
 pub mod maintenance;
 mod messages;
+mod modules;
 mod personal;
 pub mod registry;
 mod servers;

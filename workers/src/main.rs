@@ -15,7 +15,7 @@ use gantry_jobs::{Retry, schedule};
 use gantry_providers::clouds::endpoints::Endpoints;
 use gantry_providers::hooks::{self, client};
 use gantry_providers::terraform::{Isolation, User};
-use gantry_providers::{Providers, mail, sms, ssh, terraform};
+use gantry_providers::{Providers, mail, modules, sms, ssh, terraform};
 use gantry_schema::licenses::PublicKeys;
 use gantry_schema::{Db, EngineDb, IdMint, SystemClock};
 use gantry_workers::{Registry, Runtime, Shared, engine, registry};
@@ -113,6 +113,18 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         settings.optional::<Receivers>("SERVERS_ALLOW"),
     )
         .together()?;
+    let (enabled, plugins_of_modules, hosts) = (
+        settings.required::<modules::Switch>("MODULES"),
+        settings.optional::<modules::Plugins>("MODULE_PROVIDERS"),
+        settings.optional::<Receivers>("MODULE_HOSTS"),
+    )
+        .together()?;
+    let modules = modules::Config {
+        enabled: enabled.0,
+        providers: plugins_of_modules.unwrap_or_default().0,
+        hosts: hosts.unwrap_or_default().entries().to_vec(),
+        ..modules::Config::default()
+    };
     let user = user.unwrap_or_default();
     let terraform =
         terraform::Config { program, directory, plugins, sandbox, isolation, user, ..terraform::Config::default() };
@@ -146,7 +158,15 @@ async fn run(queues: Option<Slots>) -> anyhow::Result<()> {
         db,
         ledger,
         registry: Arc::new(registry),
-        providers: Arc::new(Providers::new(&gantry_providers::Config { hooks, mail, sms, terraform, ssh, clouds })?),
+        providers: Arc::new(Providers::new(&gantry_providers::Config {
+            hooks,
+            mail,
+            sms,
+            terraform,
+            ssh,
+            modules,
+            clouds,
+        })?),
         sealing_keys,
         license_issuers: issuers.unwrap_or_default().0.into(),
         news: None,

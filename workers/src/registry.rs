@@ -83,6 +83,7 @@ pub fn standard() -> Registry {
         .with::<gantry_jobs::maintenance::ForgetSignIns>()
         .with::<gantry_jobs::maintenance::Reseal>()
         .with::<gantry_jobs::messages::SendMessage>()
+        .with::<gantry_jobs::modules::CheckModule>()
         .with::<gantry_jobs::servers::ProvisionServer>()
         .with::<gantry_jobs::credentials::CheckCredential>()
         .with::<gantry_jobs::servers::ConnectServer>()

@@ -1,6 +1,7 @@
 //! Servers: asked for, looked at, destroyed. Jobs make them; see `runs` for how far those are.
 
 mod connect;
+mod made_of;
 mod offered;
 mod options;
 mod runs;
@@ -13,6 +14,7 @@ use std::str::FromStr;
 
 use gantry_jobs::servers::{ConnectServer, DestroyServer, EstimateServer, ProvisionServer};
 use gantry_jobs::{By, Job as _};
+use gantry_schema::modules::queries as modules;
 use gantry_schema::organizations::Slug;
 use gantry_schema::organizations::needed::{ManageServers, ReadServers};
 use gantry_schema::servers::change::Wanted;
@@ -48,6 +50,7 @@ pub use runs::ServerRuns;
 pub use states::ServerStates;
 pub use update::ServerChanges;
 
+use made_of::{NewServerModule, ServerModule};
 use offered::CloudWord;
 use options::ServerOptions;
 use runs::{PlannedChange, ServerRun};
@@ -229,12 +232,15 @@ struct Server {
     /// Where there.
     #[oai(skip_serializing_if_is_none)]
     region: Option<String>,
-    /// How large it is.
+    /// How large it is; absent: its module says so.
     #[oai(skip_serializing_if_is_none)]
     size: Option<String>,
-    /// What it began with.
+    /// What it began with; absent: its module says so.
     #[oai(skip_serializing_if_is_none)]
     image: Option<String>,
+    /// What it is made of; absent: of the platform's own template, or it is gone.
+    #[oai(skip_serializing_if_is_none)]
+    module: Option<ServerModule>,
     /// The organization's own words for it.
     labels: BTreeMap<String, String>,
     /// What else was wanted of it.
@@ -331,10 +337,12 @@ struct NewServer {
     credential_id: CloudCredentialId,
     /// Where there: in the sandbox `sandbox-1` or `sandbox-2`.
     region: CloudWord,
-    /// How large: in the sandbox `small`, `medium` or `large`.
-    size: CloudWord,
-    /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`.
-    image: CloudWord,
+    /// How large: in the sandbox `small`, `medium` or `large`. Absent where it is made of a module.
+    size: Option<CloudWord>,
+    /// What it begins with: in the sandbox `debian-12` or `ubuntu-24.04`. Absent where it is made of a module.
+    image: Option<CloudWord>,
+    /// What it is made of; absent: of the platform's own template.
+    module: Option<NewServerModule>,
     /// With what the platform gets in; left out: with the organization's default key, which is made if there is none.
     ssh_key_id: Option<SshKeyId>,
     /// The organization's own words for it: up to 20, each with up to 40 characters and a text of up to 100.
@@ -434,11 +442,11 @@ impl Servers {
     /// Make a server
     ///
     /// A job plans it with Terraform, makes it, and looks at it by SSH; then it is `ready`. Where it costs more than the
-    /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan. What is half made when
-    /// something goes wrong is removed again, unless `on_failure` says that it is kept, and `problem` says why. `warnings` of the run
-    /// say what is to be thought about.
+    /// setting `servers.unapproved_cost`, it waits in between until somebody has approved the plan; so does one that is made of a module,
+    /// unless the setting `servers.unapproved_modules` is true. What is half made when something goes wrong is removed again, unless
+    /// `on_failure` says that it is kept, and `problem` says why. `warnings` of the run say what is to be thought about.
     ///
-    /// Refused as `name_taken` when there is a server of that name, as `license_limit` when the license allows no more, as
+    /// Refused as `wrong_state` when no version of the module is taken, as `name_taken` when there is a server of that name, as `license_limit` when the license allows no more, as
     /// `license_state` when it is not in force.
     #[oai(path = "/", method = "post", operation_id = "createServer")]
     async fn create(
@@ -452,14 +460,19 @@ impl Servers {
         let body = body.0;
         let labels = labels(body.labels.unwrap_or_default())?;
         let options = body.options.unwrap_or_default().read()?;
+        let (size, image) = sized(body.size.as_ref(), body.image.as_ref(), body.module.as_ref())?;
         let by = caller.by();
         let create = once.run(&caller, organization, async |tx| {
             let credential = credentials::queries::find(tx, body.credential_id).await?;
             let credential = credential.ok_or_else(|| Error::not_found(body.credential_id).at("credential_id"))?;
+            let made_of = match &body.module {
+                Some(module) => Some(module.read(tx, credential.cloud).await?),
+                None => None,
+            };
             let wanted = offered::Wanted {
                 region: body.region.as_str(),
-                size: body.size.as_str(),
-                image: Some(body.image.as_str()),
+                size: body.size.as_ref().map(CloudWord::as_str),
+                image: body.image.as_ref().map(CloudWord::as_str),
             };
             offered::check(tx, credential.id, wanted).await?;
             let ssh_key = ssh_key(tx, &app, body.ssh_key_id).await?;
@@ -469,8 +482,8 @@ impl Servers {
                 cloud: credential.cloud,
                 credential: credential.id,
                 region,
-                size: body.size.as_str(),
-                image: body.image.as_str(),
+                size,
+                image,
                 labels: &labels,
                 options: &options,
             };
@@ -478,6 +491,10 @@ impl Servers {
             let id = made.on_constraint("servers_name_key", || {
                 Error::new(Code::NameTaken, "there is a server of this name; choose another").at("name")
             })?;
+            if let Some((version, given)) = &made_of {
+                let stack = find(tx, id).await?.stack;
+                modules::give(tx, &app.sealing, stack, *version, given).await?;
+            }
             if let Some(wanted) = body.on_failure {
                 rows::set_on_failure(tx, id, wanted.into()).await?;
             }
@@ -506,12 +523,18 @@ impl Servers {
         body: Body<NewServer>,
     ) -> Result<Answered<AskedJob<Receipt>>, Error> {
         let (organization, by, body) = (caller.organization(), caller.by(), body.0);
+        if body.module.is_some() {
+            let detail =
+                "nobody knows what a module makes costs before it is planned; ask for the server, and look at its plan";
+            return Err(Error::field("module", detail));
+        }
+        let (size, image) = sized(body.size.as_ref(), body.image.as_ref(), None)?;
         let job = EstimateServer {
             credential: body.credential_id,
             name: body.name.to_string(),
             region: body.region.into(),
-            size: body.size.into(),
-            image: body.image.into(),
+            size: size.to_owned(),
+            image: image.to_owned(),
             options: body.options.unwrap_or_default().read()?,
         };
         labels(body.labels.unwrap_or_default())?;
@@ -718,6 +741,23 @@ async fn known_key(tx: &mut TenantTx, chosen: Option<SshKeyId>) -> Result<(), Er
     }
 }
 
+/// How large a server is and with what it begins, where that is not for a module to say.
+fn sized<'a>(
+    size: Option<&'a CloudWord>,
+    image: Option<&'a CloudWord>,
+    module: Option<&NewServerModule>,
+) -> Result<(&'a str, &'a str), Error> {
+    let of_module = "the module says so; leave it out, or make it an input of the module";
+    match (size, image, module) {
+        (Some(size), Some(image), None) => Ok((size.as_str(), image.as_str())),
+        (None, None, Some(_)) => Ok(("", "")),
+        (Some(_), _, Some(_)) => Err(Error::field("size", of_module)),
+        (None, Some(_), Some(_)) => Err(Error::field("image", of_module)),
+        (None, _, None) => Err(Error::field("size", "write how large it is, or which module it is made of")),
+        (Some(_), None, None) => Err(Error::field("image", "write with what it begins, or which module it is made of")),
+    }
+}
+
 async fn not_under_way(tx: &mut TenantTx, server: &rows::Server) -> Result<(), Error> {
     if run_rows::under_way(tx, server.stack).await? {
         let detail = "something is being done with it, or waits to be approved; see its runs";
@@ -796,6 +836,7 @@ impl From<rows::Server> for Server {
             region: made(row.region),
             size: made(row.size),
             image: made(row.image),
+            module: row.module.map(Into::into),
             labels: row.labels,
             options: row.options.into(),
             on_failure: row.on_failure.into(),

@@ -74,8 +74,9 @@ struct Named {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) region: &'a str,
-    pub(super) size: &'a str,
-    /// `None`: it is there already.
+    /// `None`: a module says so.
+    pub(super) size: Option<&'a str>,
+    /// `None`: it is there already, or a module says so.
     pub(super) image: Option<&'a str>,
 }
 
@@ -90,7 +91,9 @@ pub(super) async fn check(tx: &mut TenantTx, credential: CloudCredentialId, want
     if there.sizes.is_empty() {
         there = everywhere;
     }
-    known("size", wanted.size, &there.sizes)?;
+    if let Some(size) = wanted.size {
+        known("size", size, &there.sizes)?;
+    }
     match wanted.image {
         Some(image) => known("image", image, &there.images),
         None => Ok(()),

@@ -113,10 +113,13 @@ struct ServerPlan {
     changes: Vec<PlannedChange>,
     /// The digest of what is carried out, in hexadecimal digits.
     sha256: String,
-    /// What it comes to in a month, in the smallest unit of the currency. Traffic and backups are not in it.
-    monthly_cost: i64,
+    /// What it comes to in a month, in the smallest unit of the currency; absent: nobody knows, for a module of the organization's
+    /// own makes it. Traffic and backups are not in it.
+    #[oai(skip_serializing_if_is_none)]
+    monthly_cost: Option<i64>,
     /// ISO 4217.
-    currency: String,
+    #[oai(skip_serializing_if_is_none)]
+    currency: Option<String>,
     /// The server itself is removed, or another takes its place: its disk is lost.
     loses_machine: bool,
     /// A volume is removed, or another takes its place: what is on it is lost.
@@ -221,9 +224,9 @@ example!(ServerRun, {
 struct ServerApproval {
     /// The digest of the plan: 64 hexadecimal digits.
     plan_sha256: String,
-    /// What it comes to in a month, in the smallest unit of the currency.
+    /// What it comes to in a month, in the smallest unit of the currency; absent where the plan has none.
     #[oai(validator(minimum(value = "0")))]
-    monthly_cost: i64,
+    monthly_cost: Option<i64>,
 }
 
 example!(ServerApproval, {
@@ -409,15 +412,15 @@ impl From<plans::Change> for PlannedChange {
 
 impl From<Run> for ServerRun {
     fn from(run: Run) -> Self {
-        let plan = match (run.plan, run.plan_sha256, run.monthly_cost, run.currency) {
-            (Some(plan), Some(sha256), Some(monthly_cost), Some(currency)) => Some(ServerPlan {
+        let plan = match (run.plan, run.plan_sha256) {
+            (Some(plan), Some(sha256)) => Some(ServerPlan {
                 add: plan.add,
                 change: plan.change,
                 remove: plan.remove,
                 changes: plan.changes.into_iter().map(Into::into).collect(),
                 sha256: hex(&sha256),
-                monthly_cost,
-                currency,
+                monthly_cost: run.monthly_cost,
+                currency: run.currency,
                 loses_machine: plan.loses_machine,
                 loses_volume: plan.loses_volume,
             }),

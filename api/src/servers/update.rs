@@ -76,6 +76,9 @@ impl ServerChanges {
             if server.state != servers::ServerState::Ready {
                 return Err(Error::new(Code::WrongState, "it is not ready; wait until it is"));
             }
+            if size.is_some() && server.module.is_some() {
+                return Err(Error::field("size", "its module says so; leave it out"));
+            }
             not_under_way(tx, &server).await?;
             let kept = server.options.clone();
             let wanted = Wanted {
@@ -84,7 +87,7 @@ impl ServerChanges {
                 options: options.map_or(Ok(kept.clone()), |change| change.of(kept))?,
             };
             if let Some(credential) = server.credential {
-                let offered = offered::Wanted { region: &server.region, size: &wanted.size, image: None };
+                let offered = offered::Wanted { region: &server.region, size: size.as_ref().map(CloudWord::as_str), image: None };
                 offered::check(tx, credential, offered).await?;
             }
             let run = asked(tx, &server, RunKind::Update, by, Some(&wanted)).await?;

@@ -24,6 +24,7 @@ mod licenses;
 mod limits;
 mod lockdowns;
 mod members;
+mod modules;
 mod notices;
 mod oauth;
 mod once;

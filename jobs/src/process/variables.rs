@@ -338,6 +338,24 @@ pub const VARIABLES: &[Variable] = &[
         "Whether servers may be made in the sandbox: OpenSSH servers on this machine's loopback, which run as the worker does.",
     )
     .read_by(ReadBy::Worker),
+    Variable::with_default(
+        "MODULES",
+        "off",
+        "Whether organizations may bring modules of their own for Terraform: on or off. Workers run them kept apart by bubblewrap.",
+    )
+    .read_by(ReadBy::Worker),
+    Variable::optional(
+        "MODULE_PROVIDERS",
+        "hashicorp/dns",
+        "Plugins of Terraform that modules may use besides the cloud's own, random, null, tls, time and cloudinit, with commas between them.",
+    )
+    .read_by(ReadBy::Worker),
+    Variable::optional(
+        "MODULE_HOSTS",
+        "git.internal.example",
+        "Networks, addresses and hosts that modules may be fetched from, and their servers be at, though they are not public.",
+    )
+    .read_by(ReadBy::Worker),
 ];
 
 /// With our prefix, but for other programs: callers of the API, and scripts of a checkout.

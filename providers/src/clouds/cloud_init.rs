@@ -92,7 +92,7 @@ impl FirstKey {
 }
 
 /// What a machine does when it begins. `volume` is the path at which its volume is found, if it has one.
-pub(super) fn user_data(wanted: &Blueprint<'_>, first: &FirstKey, volume: Option<&str>) -> Result<String, Refusal> {
+pub(crate) fn user_data(wanted: &Blueprint<'_>, first: &FirstKey, volume: Option<&str>) -> Result<String, Refusal> {
     let mut then = vec![
         json!(["systemctl", "enable", "--now", "docker"]),
         json!(["usermod", "-aG", "docker", USER]),

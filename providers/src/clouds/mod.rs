@@ -13,7 +13,7 @@ mod known;
 pub mod plausible;
 pub mod price;
 pub mod sandbox;
-mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod templates;
 #[cfg(test)]
@@ -32,6 +32,8 @@ pub use account::{Account, Vendor};
 pub use known::{Known, known, missing_permission};
 pub use template::{of_nothing, template};
 pub use weight::{Loss, loss};
+
+use crate::modules::template::Laid;
 
 /// A server that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +168,10 @@ pub struct Template {
     pub patience: Duration,
     /// Whether it has to have Docker.
     pub needs_docker: bool,
+    /// Whether its host key is one that the platform made, and good for the first contact only.
+    pub first_key: bool,
+    /// What lies beside it, where an organization wrote what is made. Nobody knows what that costs.
+    pub module: Option<Laid>,
     /// Whether Terraform is confined to its directory. Clouds need nothing else, and their plugins are written by others. The
     /// sandbox is not: it starts machines on the worker's own, which live on when the run has ended, and everything in it that
     /// is run is the platform's own.
@@ -184,6 +190,8 @@ impl Template {
             currency: "USD",
             patience: Duration::ZERO,
             needs_docker: false,
+            first_key: false,
+            module: None,
             confined: false,
         }
     }

@@ -126,6 +126,8 @@ pub fn template(terraform: &Terraform, wanted: &Blueprint<'_>) -> Result<Templat
         currency: "USD",
         patience: Duration::from_secs(10),
         needs_docker: false,
+        first_key: false,
+        module: None,
         confined: false,
     })
 }

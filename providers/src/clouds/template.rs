@@ -15,10 +15,10 @@ use super::plausible::{self, Plausible};
 use super::{Because, Blueprint, Protocol, Refusal, Rule, Template, Vendor, aws, azure, digitalocean, gcp, hetzner};
 
 /// How long a machine may take from its making until it lets us in: it installs what it needs before.
-const PATIENCE: Duration = Duration::from_mins(15);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(15);
 
 /// The label by which everything that is made for a server is found.
-pub(super) const LABEL: &str = "gantry-server";
+pub(crate) const LABEL: &str = "gantry-server";
 
 /// The label that says for whom it was made.
 pub(super) const ORGANIZATION: &str = "gantry-organization";
@@ -89,6 +89,8 @@ pub fn template(vendor: Vendor, wanted: &Blueprint<'_>, from: &Catalogue) -> Res
         currency: estimate.currency,
         patience: PATIENCE,
         needs_docker: true,
+        first_key: true,
+        module: None,
         confined: true,
     })
 }
@@ -131,7 +133,7 @@ pub(super) const fn plugin(vendor: Vendor) -> (&'static str, &'static str, &'sta
 
 /// A text as Terraform takes it for itself. A `$` or a `%` before a brace would begin something else, and doubling it does
 /// not help where two of them stand together; so each becomes a piece of its own.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -150,7 +152,7 @@ pub(super) fn name(label: &str) -> String {
 }
 
 /// What is left of a text where only letters, digits and some others may be, and not at its ends.
-pub(super) fn clean(text: &str, others: &str, most: usize) -> String {
+pub(crate) fn clean(text: &str, others: &str, most: usize) -> String {
     let fits = |it: char| it.is_ascii_alphanumeric() || others.contains(it);
     let text: String = text.chars().map(|it| if fits(it) { it } else { '-' }).take(most).collect();
     text.trim_matches(|it: char| !it.is_ascii_alphanumeric()).to_owned()

@@ -551,6 +551,21 @@ impl Cell {
         }
     }
 
+    /// Makes what lies in a directory there the run's own. Nothing has run there yet.
+    pub(super) fn give(&self, directory: &Path) -> io::Result<()> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        std::os::unix::fs::chown(directory, Some(user), Some(group))?;
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                self.give(&entry.path())?;
+            } else {
+                std::os::unix::fs::lchown(entry.path(), Some(user), Some(group))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a file that a run has written there: one of its own, and no larger than anybody needs.
     pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         // What is no file would not let go of us.
@@ -613,7 +628,7 @@ fn take(root: &Path, user: User) -> io::Result<(u32, u32, Option<File>)> {
 }
 
 /// A directory that nobody else looks into.
-fn make_private(path: &Path) -> io::Result<()> {
+pub(super) fn make_private(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let owner = std::fs::symlink_metadata(path)?.uid();
     if owner == geteuid().as_raw() {

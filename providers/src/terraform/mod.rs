@@ -3,6 +3,7 @@
 
 pub mod backend;
 mod confinement;
+mod prepared;
 pub mod process;
 pub mod scrub;
 pub mod stream;
@@ -24,6 +25,8 @@ use tracing::{info, warn};
 use crate::clouds::File as Prepared;
 use confinement::{Cell, Confinement};
 pub use confinement::{Isolation, Level, Limits, NotConfined, User};
+pub use prepared::Initialized;
+pub(crate) use prepared::MODULE;
 use process::{Ended, Finished, Program};
 use scrub::Scrubber;
 use stream::{Diagnostic, Event};
@@ -161,6 +164,11 @@ impl Terraform {
     /// How far runs are confined here that can be.
     pub async fn isolation(&self) -> Level {
         self.confinement().await.level
+    }
+
+    /// Whether what strangers wrote may be run: in a sandbox, or where the operator has said that nothing is to be confined.
+    pub async fn may_run_strangers(&self) -> bool {
+        self.config.isolation == Isolation::Off || self.isolation().await == Level::Sandbox
     }
 
     async fn confinement(&self) -> &Confinement {
@@ -340,6 +348,8 @@ pub struct Planned {
     pub changes: BTreeMap<String, String>,
     /// What Terraform says of it to people, without secrets. No more than [`LARGEST_TEXT`] of it.
     pub text: String,
+    /// Resources that run programs when they are made or removed, as Terraform reads what is to be there.
+    pub provisioners: Vec<String>,
 }
 
 /// Bytes that are kept of what Terraform says of a plan to people.
@@ -408,7 +418,9 @@ impl Workspace {
             };
             Some((address, action.to_owned()))
         });
-        Ok(Planned { bytes, changes: changes.collect(), text: self.text(&["show", "-no-color", PLAN]).await? })
+        let provisioners = prepared::provisioners(&shown["configuration"]["root_module"]);
+        let text = self.text(&["show", "-no-color", PLAN]).await?;
+        Ok(Planned { bytes, changes: changes.collect(), text, provisioners })
     }
 
     /// Runs it, and keeps what it says to people, up to [`LARGEST_TEXT`].

@@ -97,6 +97,8 @@ settings! {
     ServersStateVersions = "servers.state_versions", Shape::Number(2, 1_000), 50;
     /// Whether what a cloud has of ours that belongs to no server any more is removed without asking.
     ServersRemoveOrphans = "servers.remove_orphans", Shape::Flag, false;
+    /// Whether what a module of the organization's own makes, of which nobody knows what it costs, is made without an approval.
+    ServersUnapprovedModules = "servers.unapproved_modules", Shape::Flag, false;
 }
 
 /// The word names no setting.

@@ -19,11 +19,12 @@ pub struct Wanted {
     pub options: Options,
 }
 
-/// From now on a server of the transaction's organization is to be like this, and costs as much in a month.
+/// From now on a server of the transaction's organization is to be like this, and costs as much in a month; `None`: nobody
+/// knows.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn change(tx: &mut TenantTx, id: ServerId, wanted: &Wanted, cost: Cost<'_>) -> Result<(), sqlx::Error> {
+pub async fn change(tx: &mut TenantTx, id: ServerId, wanted: &Wanted, cost: Option<Cost<'_>>) -> Result<(), sqlx::Error> {
     let organization = tx.organization();
     sqlx::query!(
         "update servers set size = $3, labels = $4, options = $5, monthly_cost = $6, currency = $7
@@ -33,8 +34,8 @@ pub async fn change(tx: &mut TenantTx, id: ServerId, wanted: &Wanted, cost: Cost
         wanted.size,
         serde_json::to_value(&wanted.labels).unwrap_or_default(),
         serde_json::to_value(&wanted.options).unwrap_or_default(),
-        cost.monthly,
-        cost.currency
+        cost.map(|cost| cost.monthly),
+        cost.map(|cost| cost.currency)
     )
     .execute(tx.connection())
     .await

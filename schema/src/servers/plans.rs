@@ -86,7 +86,7 @@ pub struct Cost<'a> {
     pub currency: &'a str,
 }
 
-/// Keeps what Terraform planned for a run of the transaction's organization.
+/// Keeps what Terraform planned for a run of the transaction's organization; without a cost, nobody knows what it is.
 ///
 /// # Errors
 /// When it cannot be sealed, or the database refuses.
@@ -96,9 +96,9 @@ pub async fn keep(
     run: RunId,
     plan: &[u8],
     summary: &Summary,
-    cost: Cost<'_>,
+    cost: impl Into<Option<Cost<'_>>>,
 ) -> Result<(), PlanError> {
-    let organization = tx.organization();
+    let (organization, cost) = (tx.organization(), cost.into());
     let sealed = keys.seal(&place(organization, run), &state::packed(plan))?;
     let summary = serde_json::to_value(summary).unwrap_or_default();
     sqlx::query!(
@@ -109,8 +109,8 @@ pub async fn keep(
         sealed,
         &sha256_alone(plan)[..],
         summary,
-        cost.monthly,
-        cost.currency
+        cost.map(|cost| cost.monthly),
+        cost.map(|cost| cost.currency)
     )
     .execute(tx.connection())
     .await?;

@@ -128,6 +128,18 @@ problems! {
     /// It is not as it has to be.
     ChecksFailed = "checks_failed",
         "The message says which check failed and what was found. Put it right and POST /servers/{id}/retry, or choose another size or image.";
+    /// Modules of organizations are not run here.
+    ModulesOff = "modules_off",
+        "The operator turns modules on with GANTRY_MODULES.";
+    /// They would not be kept apart from the rest of the machine.
+    ModuleUnconfined = "module_unconfined",
+        "The operator installs bubblewrap where workers run, or says with GANTRY_TERRAFORM_ISOLATION that nothing is to be kept apart.";
+    /// Terraform reads something in a module that is not taken.
+    ModulePolicy = "module_policy",
+        "Take out of the module what the message names, update it, and give the server its new version.";
+    /// It does not say where the server is reached, or who answers there.
+    ModuleOutputs = "module_outputs",
+        "See which output of the module it is, update the module, and give the server its new version.";
 }
 
 impl FromStr for Problem {

@@ -6,11 +6,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::plans::Summary;
+use super::plans::{Cost, Summary};
 use super::{OnFailure, Options, Problem, ServerKind, ServerState, read, watch};
 use crate::credentials::Cloud;
+use crate::modules::Used;
 use crate::window::in_order;
-use crate::{CloudCredentialId, JobTx as _, RunId, ServerId, SshKeyId, StackId, TenantTx, Window};
+use crate::{
+    CloudCredentialId, JobTx as _, ModuleId, ModuleVersionId, RunId, ServerId, SshKeyId, StackId, TenantTx, Window,
+};
 
 /// Something that was looked at when a server was registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +113,8 @@ pub struct Server {
     pub unreachable_since: Option<DateTime<Utc>>,
     /// What differs from what is to be there; `None`: nothing did when that was last looked at.
     pub drift: Option<Summary>,
+    /// What it is made of, where that is no template of the platform's own.
+    pub module: Option<Used>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// When it was ready.
@@ -148,6 +153,10 @@ struct Row {
     reached_at: Option<DateTime<Utc>>,
     unreachable_since: Option<DateTime<Utc>>,
     drift: Option<Value>,
+    module: Option<ModuleId>,
+    module_version: Option<ModuleVersionId>,
+    module_number: Option<i32>,
+    module_inputs: Option<Value>,
     created_at: DateTime<Utc>,
     ready_at: Option<DateTime<Utc>>,
     destroyed_at: Option<DateTime<Utc>>,
@@ -166,6 +175,13 @@ impl Row {
         let problem = match (self.problem_code, self.problem) {
             (Some(code), problem) => Some((read(&code)?, problem.unwrap_or_default())),
             (None, _) => None,
+        };
+        let module = match (self.module, self.module_version, self.module_number) {
+            (Some(module), Some(version), Some(number)) => {
+                let inputs = self.module_inputs.map(serde_json::from_value).transpose().map_err(json)?;
+                Some(Used { module, version, number, inputs: inputs.unwrap_or_default() })
+            }
+            _ => None,
         };
         Ok(Server {
             id: self.id,
@@ -193,6 +209,7 @@ impl Row {
             reached_at: self.reached_at,
             unreachable_since: self.unreachable_since,
             drift: self.drift.map(serde_json::from_value).transpose().map_err(json)?,
+            module,
             created_at: self.created_at,
             ready_at: self.ready_at,
             destroyed_at: self.destroyed_at,
@@ -271,8 +288,10 @@ pub async fn find(tx: &mut TenantTx, id: ServerId) -> Result<Option<Server>, sql
                   (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
                   s.credential_id as "credential: CloudCredentialId",
                   s.ssh_key_id as "ssh_key: SshKeyId", v.install, v.maintenance, v.reached_at, v.unreachable_since,
-                  v.drift, v.created_at, v.ready_at, v.destroyed_at
+                  v.drift, m.module_id as "module?: ModuleId", m.id as "module_version?: ModuleVersionId",
+                  m.number as "module_number?", s.module_inputs, v.created_at, v.ready_at, v.destroyed_at
              from servers v join stacks s on s.server_id = v.id
+             left join module_versions m on m.id = s.module_version_id
             where v.organization_id = $1 and v.id = $2"#,
         organization.uuid(),
         id.uuid()
@@ -328,8 +347,10 @@ pub async fn list(tx: &mut TenantTx, filter: &Filter<'_>, window: Window) -> Res
                           (select r.id from runs r where r.stack_id = s.id order by r.id limit 1) as "made_by: RunId",
                           s.credential_id as "credential: CloudCredentialId",
                           s.ssh_key_id as "ssh_key: SshKeyId", v.install, v.maintenance, v.reached_at, v.unreachable_since,
-                          v.drift, v.created_at, v.ready_at, v.destroyed_at
+                          v.drift, m.module_id as "module?: ModuleId", m.id as "module_version?: ModuleVersionId",
+                          m.number as "module_number?", s.module_inputs, v.created_at, v.ready_at, v.destroyed_at
                      from servers v join stacks s on s.server_id = v.id
+                     left join module_versions m on m.id = s.module_version_id
                     where v.organization_id = $1 and v.id > $2 and v.id < $3
                       and ($5::text is null or v.state = $5) and ($6::text is null or v.cloud = $6)
                       and ($7::text is null or (v.labels ? $7 and ($8::text is null or v.labels ->> $7 = $8)))
@@ -412,18 +433,18 @@ pub async fn set_place(tx: &mut TenantTx, id: ServerId, place: &Place) -> Result
     .map(drop)
 }
 
-/// What a server of the transaction's organization costs is known.
+/// What a server of the transaction's organization costs is known; `None`: nobody knows.
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn set_cost(tx: &mut TenantTx, id: ServerId, monthly: i64, currency: &str) -> Result<(), sqlx::Error> {
+pub async fn set_cost(tx: &mut TenantTx, id: ServerId, cost: Option<Cost<'_>>) -> Result<(), sqlx::Error> {
     let organization = tx.organization();
     sqlx::query!(
         "update servers set monthly_cost = $3, currency = $4 where organization_id = $1 and id = $2",
         organization.uuid(),
         id.uuid(),
-        monthly,
-        currency
+        cost.map(|cost| cost.monthly),
+        cost.map(|cost| cost.currency)
     )
     .execute(tx.connection())
     .await
@@ -474,7 +495,8 @@ pub async fn destroyed(tx: &mut TenantTx, id: ServerId) -> Result<(), sqlx::Erro
     .execute(tx.connection())
     .await?;
     sqlx::query!(
-        "update stacks set credential_id = null, ssh_key_id = null where organization_id = $1 and server_id = $2",
+        "update stacks set credential_id = null, ssh_key_id = null, module_version_id = null, module_inputs = null, module_secrets = null
+          where organization_id = $1 and server_id = $2",
         organization.uuid(),
         id.uuid()
     )

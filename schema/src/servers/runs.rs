@@ -275,8 +275,8 @@ pub async fn failed(tx: &mut TenantTx, id: RunId, problem: Problem, said: &str) 
     Ok(true)
 }
 
-/// Somebody says that a run which waits for that may be done: what was planned, byte for byte, at this cost. `false`: it does
-/// not wait, or something else was planned.
+/// Somebody says that a run which waits for that may be done: what was planned, byte for byte, at this cost, or at one that
+/// nobody knows. `false`: it does not wait, or something else was planned.
 ///
 /// # Errors
 /// When the database refuses or went away.
@@ -285,18 +285,19 @@ pub async fn approve(
     id: RunId,
     by: &str,
     plan_sha256: &[u8],
-    monthly_cost: i64,
+    monthly_cost: impl Into<Option<i64>>,
 ) -> Result<bool, sqlx::Error> {
     let (organization, now) = (tx.organization(), tx.now());
     sqlx::query!(
         "update runs set state = 'approved', approved_by = $3, approved_at = $4
-          where organization_id = $1 and id = $2 and state = 'awaiting_approval' and plan_sha256 = $5 and monthly_cost = $6",
+          where organization_id = $1 and id = $2 and state = 'awaiting_approval' and plan_sha256 = $5
+            and monthly_cost is not distinct from $6",
         organization.uuid(),
         id.uuid(),
         by,
         now,
         plan_sha256,
-        monthly_cost
+        monthly_cost.into()
     )
     .execute(tx.connection())
     .await

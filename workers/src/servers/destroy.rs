@@ -51,7 +51,7 @@ async fn destroy(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Set
         Err(setback) => return Err(setback),
     };
     let place = work.place(cx, teller, &template).await?;
-    place.workspace.init(teller.events(), cx.stopped()).await?;
+    place.init(cx, &template, teller).await?;
     let planned = place.workspace.plan(true, teller.events(), cx.stopped()).await?;
     let cost = Cost { monthly: 0, currency: template.currency };
     let mut tx = cx.begin().await?;

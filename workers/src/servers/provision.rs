@@ -22,6 +22,7 @@ use super::setback::Setback;
 use super::teller::Teller;
 use super::work::{Place, Work, settle, summary};
 use super::{install, reach, registration, tell, update};
+use crate::modules::{judge_place, judge_plan};
 use crate::{Context, Done, Failure, Run};
 
 /// How long a run waits before it asks again whether it is its turn.
@@ -47,7 +48,7 @@ impl Run for ProvisionServer {
 async fn provision(cx: &Context, work: &Work, teller: &Teller) -> Result<Done, Setback> {
     let template = work.template(cx).await?;
     let place = work.place(cx, teller, &template).await?;
-    place.workspace.init(teller.events(), cx.stopped()).await?;
+    place.init(cx, &template, teller).await?;
     let begun = match work.run.state {
         RunState::Approved => false,
         RunState::Applying | RunState::Verifying => true,
@@ -83,9 +84,13 @@ async fn plan(
     }
     tx.commit().await?;
     let planned = place.workspace.plan(false, teller.events(), cx.stopped()).await?;
+    if template.module.is_some() {
+        judge_plan(&planned)?;
+    }
     let summary = summary(&planned);
     let mut tx = cx.begin().await?;
-    let cost = Cost { monthly: template.monthly_cost, currency: template.currency };
+    let known = Cost { monthly: template.monthly_cost, currency: template.currency };
+    let cost = template.module.is_none().then_some(known);
     plans::keep(&mut tx, cx.sealing_keys(), work.run.id, &planned.bytes, &summary, cost).await?;
     plans::keep_text(&mut tx, cx.sealing_keys(), work.run.id, &planned.text).await?;
     match work.run.kind {
@@ -93,16 +98,10 @@ async fn plan(
         RunKind::Update if summary.changes.is_empty() => return update::noted(cx, tx, work, cost).await.map(Some),
         // What it costs as long as it is not changed stays what it is.
         RunKind::Update => {}
-        _ => servers::set_cost(&mut tx, work.server.id, cost.monthly, cost.currency).await?,
+        _ => servers::set_cost(&mut tx, work.server.id, cost).await?,
     }
-    let unapproved = settings::get(&mut tx, Setting::ServersUnapprovedCost).await?.value.as_i64();
-    let why = if work.run.kind == RunKind::Update {
-        update::asks(&work.server, &summary, cost.monthly, unapproved)
-    } else {
-        needs_approval(cost.monthly, unapproved).then_some("of what it costs")
-    };
-    if let Some(why) = why {
-        teller.say(format!("it waits for an approval because {why}: {} {} a month", cost.monthly, cost.currency));
+    if let Some(why) = waits(&mut tx, work, &summary, cost).await? {
+        teller.say(format!("it waits for an approval: {why}"));
         // What is there goes on as it is.
         if runs::advance(&mut tx, work.run.id, RunState::AwaitingApproval).await? && work.run.kind != RunKind::Update {
             servers::set_state(&mut tx, work.server.id, ServerState::AwaitingApproval).await?;
@@ -112,6 +111,26 @@ async fn plan(
     }
     tx.commit().await?;
     Ok(None)
+}
+
+/// Why somebody has to say first that it may be done; `None`: nobody has to.
+async fn waits(
+    tx: &mut TenantTx,
+    work: &Work,
+    plan: &Summary,
+    cost: Option<Cost<'_>>,
+) -> Result<Option<String>, sqlx::Error> {
+    let is_update = work.run.kind == RunKind::Update;
+    if let Some(lost) = update::loses(plan).filter(|_| is_update) {
+        return Ok(Some(lost.to_owned()));
+    }
+    let Some(Cost { monthly, currency }) = cost else {
+        let unapproved = settings::get(tx, Setting::ServersUnapprovedModules).await?.value.as_bool();
+        return Ok((unapproved != Some(true)).then(|| "nobody knows what a module makes costs".to_owned()));
+    };
+    let unapproved = settings::get(tx, Setting::ServersUnapprovedCost).await?.value.as_i64();
+    let costs_more = !is_update || work.server.monthly_cost.is_none_or(|now| monthly > now);
+    Ok((costs_more && needs_approval(monthly, unapproved)).then(|| format!("{monthly} {currency} a month")))
 }
 
 /// Only so many servers are made at once as the license allows; others wait for their turn.
@@ -312,7 +331,10 @@ async fn verify(
         return Err(Setback::Problem(Problem::ApplyFailed, said));
     }
     let mut first = None;
-    if work.server.cloud != Some(Cloud::Sandbox) {
+    if template.module.is_some() {
+        judge_place(cx, work.server.cloud, &at.address)?;
+    }
+    if template.first_key {
         let makes = |plan: &Summary| plan.add > 0;
         let is_new = work.server.ready_at.is_none() || work.run.plan.as_ref().is_some_and(makes);
         let host_key = at.host_key.clone();

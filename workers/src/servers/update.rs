@@ -3,28 +3,25 @@
 use gantry_schema::TenantTx;
 use gantry_schema::servers::change::change;
 use gantry_schema::servers::plans::{Cost, Summary};
-use gantry_schema::servers::queries::Server;
 use gantry_schema::servers::runs::{self, Run};
-use gantry_schema::servers::{RunState, needs_approval};
+use gantry_schema::servers::RunState;
 use serde_json::json;
 
 use super::setback::Setback;
 use super::work::Work;
 use crate::{Context, Done, Failure};
 
-/// Why somebody has to say that a server may be changed as it is planned; `None`: nobody has to.
-pub(super) fn asks(server: &Server, plan: &Summary, cost: i64, unapproved: Option<i64>) -> Option<&'static str> {
-    let costs_more = server.monthly_cost.is_none_or(|now| cost > now);
+/// What is lost when a server is changed as it is planned; `None`: nothing is.
+pub(super) const fn loses(plan: &Summary) -> Option<&'static str> {
     match plan {
         _ if plan.loses_machine => Some("the server is removed or replaced, and its disk is lost"),
         _ if plan.loses_volume => Some("a volume is removed or replaced, and what is on it is lost"),
-        _ if costs_more && needs_approval(cost, unapproved) => Some("of what it costs"),
         _ => None,
     }
 }
 
 /// Nothing is to be done for it but to write it down.
-pub(super) async fn noted(cx: &Context, mut tx: TenantTx, work: &Work, cost: Cost<'_>) -> Result<Done, Setback> {
+pub(super) async fn noted(cx: &Context, mut tx: TenantTx, work: &Work, cost: Option<Cost<'_>>) -> Result<Done, Setback> {
     if let Some(wanted) = &work.run.wanted
         && runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?
     {
@@ -36,8 +33,8 @@ pub(super) async fn noted(cx: &Context, mut tx: TenantTx, work: &Work, cost: Cos
 
 /// It is begun: from now on this is what is to be there.
 pub(super) async fn begun(tx: &mut TenantTx, run: &Run) -> Result<(), Failure> {
-    if let (Some(wanted), Some(monthly), Some(currency)) = (&run.wanted, run.monthly_cost, &run.currency) {
-        change(tx, run.server, wanted, Cost { monthly, currency }).await?;
-    }
+    let Some(wanted) = &run.wanted else { return Ok(()) };
+    let known = run.monthly_cost.zip(run.currency.as_deref());
+    change(tx, run.server, wanted, known.map(|(monthly, currency)| Cost { monthly, currency })).await?;
     Ok(())
 }

@@ -25,6 +25,7 @@ use super::setback::Setback;
 use super::store::Store;
 use super::tell_failed;
 use super::teller::Teller;
+use crate::modules::{MadeOf, judge_preparation};
 use crate::{Context, Failure};
 
 /// A run, and everything that belongs to it.
@@ -35,6 +36,8 @@ pub(crate) struct Work {
     pub ssh_key: SshKey,
     /// Who makes things: this installation.
     installation: String,
+    /// What it is made of, where that is no template of the platform's own.
+    made_of: Option<MadeOf>,
     /// With which the state is written.
     fence: i64,
 }
@@ -43,6 +46,17 @@ pub(crate) struct Work {
 pub(crate) struct Place {
     pub workspace: Workspace,
     _backend: Backend,
+}
+
+impl Place {
+    /// Prepares the directory.
+    pub(crate) async fn init(&self, cx: &Context, template: &Template, teller: &Teller) -> Result<(), Setback> {
+        self.workspace.init(teller.events(), cx.stopped()).await?;
+        match &template.module {
+            Some(laid) => judge_preparation(&self.workspace, laid),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Work {
@@ -64,11 +78,15 @@ impl Work {
             None => None,
         };
         let ssh_key = ssh_key.ok_or_else(|| Failure::cancel("the SSH key of the stack is gone"))?;
+        let made_of = match &server.module {
+            Some(used) => Some(MadeOf::read(cx, &mut tx, stack, used).await?),
+            None => None,
+        };
         let installation = installation::id(&mut tx).await?.to_string();
         // Whoever worked on it before is no more, or is to write no more.
         let fence = states::take_over(&mut tx, stack).await?;
         tx.commit().await?;
-        Ok(Some(Self { run, server, credential, ssh_key, installation, fence }))
+        Ok(Some(Self { run, server, credential, ssh_key, installation, made_of, fence }))
     }
 
     /// What is written for Terraform, and whether the account may have what it makes.
@@ -90,6 +108,9 @@ impl Work {
                 ..clouds::options(&self.server.options, &organization, &first, &self.ssh_key)
             },
         };
+        if let Some(made_of) = &self.made_of {
+            return made_of.template(cx, self.server.cloud, &blueprint);
+        }
         let Some(vendor) = self.server.cloud.and_then(clouds::vendor) else {
             return Ok(sandbox::template(&cx.providers().terraform, &blueprint)?);
         };
@@ -147,7 +168,8 @@ impl Work {
         let environment: Vec<(String, String)> = named.into_iter().chain(backend.environment()).chain(given).collect();
         let members = self.credential.iter().flat_map(Credential::members).map(|(_, value)| value.to_owned());
         let given = template.environment.iter().map(|(_, value)| value.clone());
-        let secrets: Vec<String> = members.chain([token]).chain(given).collect();
+        let of_module = template.module.iter().flat_map(|laid| laid.secrets.iter().cloned());
+        let secrets: Vec<String> = members.chain([token]).chain(given).chain(of_module).collect();
         // Whoever worked on it before may still clear its own directory away.
         let name = format!("{}-{}", self.run.id, self.fence);
         let new = NewWorkspace {
@@ -158,7 +180,15 @@ impl Work {
             secrets: &secrets,
             confined: template.confined,
         };
-        let workspace = cx.providers().terraform.workspace(new).await?;
+        let terraform = &cx.providers().terraform;
+        if template.module.is_some() && !terraform.may_run_strangers().await {
+            let said = "nothing here would keep what a module runs apart from the machine".to_owned();
+            return Err(Setback::Problem(Problem::ModuleUnconfined, said));
+        }
+        let workspace = terraform.workspace(new).await?;
+        if let Some(laid) = &template.module {
+            workspace.lay(&laid.tree)?;
+        }
         teller.say(isolation(workspace.isolation()));
         Ok(Place { workspace, _backend: backend })
     }
