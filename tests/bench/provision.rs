@@ -193,7 +193,7 @@ async fn state(of: &Servers, figures: &mut Figures) -> anyhow::Result<()> {
     states::lock(&mut tx, stack, fence, "bench", &json!({ "ID": "bench" })).await?;
     tx.commit().await?;
     // As little alike as what clouds answer: ids and addresses.
-    let resources: Vec<Value> = (0..12_500)
+    let resources: Vec<Value> = (0..14_000)
         .map(|number: u64| {
             let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             json!({ "name": format!("server-{number}"), "id": format!("{mixed:016x}"), "address": format!("10.{}.{}.{}", mixed % 251, mixed % 241, number % 239) })
