@@ -87,7 +87,7 @@ pub async fn record(
 pub async fn regions(tx: &mut TenantTx, cloud: Cloud) -> Result<Vec<String>, sqlx::Error> {
     let organization = tx.organization();
     sqlx::query_scalar!(
-        "select distinct region from servers where organization_id = $1 and cloud = $2 order by 1 limit $3",
+        r#"select distinct region as "region!" from servers where organization_id = $1 and cloud = $2 order by 1 limit $3"#,
         organization.uuid(),
         cloud.as_str(),
         MOST_REGIONS
