@@ -1,4 +1,4 @@
--- squawk-ignore-file require-concurrent-index-creation, changing-column-type, adding-not-nullable-field, constraint-missing-not-valid
+-- squawk-ignore-file require-concurrent-index-creation, ban-drop-constraint, ban-drop-default, ban-drop-not-null
 -- because no release has these tables yet: there is nothing to block.
 -- An organization has as many keys as it likes, one of which gets into what nobody chose another for.
 

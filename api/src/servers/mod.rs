@@ -405,6 +405,7 @@ impl Servers {
     ///
     /// Newest first unless told otherwise; those that are gone included.
     #[oai(path = "/", method = "get", operation_id = "listServers")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
         &self,
         caller: May<ReadServers>,

@@ -62,7 +62,7 @@ impl Blueprint<'_> {
     /// Everybody who gets in, as `authorized_keys` has it.
     pub(crate) fn who_gets_in(&self) -> String {
         let keys = std::iter::once(self.authorized_key).chain(self.options.authorized_keys.iter().map(String::as_str));
-        keys.map(|key| format!("{}\n", key.trim())).collect()
+        keys.flat_map(|key| [key.trim(), "\n"]).collect()
     }
 }
 

@@ -145,10 +145,12 @@ impl PublicKey {
         let mut words = line.split_ascii_whitespace();
         let first = words.next().unwrap_or_default();
         let Some(kind) = known(first) else {
-            return Err(match words.any(|word| known(word).is_some()) {
-                true => NotPublic::Options,
-                false if looks_like_a_kind(first) => NotPublic::Kind(first.chars().take(60).collect()),
-                false => NotPublic::Garbage,
+            return Err(if words.any(|word| known(word).is_some()) {
+                NotPublic::Options
+            } else if looks_like_a_kind(first) {
+                NotPublic::Kind(first.chars().take(60).collect())
+            } else {
+                NotPublic::Garbage
             });
         };
         let data = words.next().unwrap_or_default();

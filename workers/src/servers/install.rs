@@ -85,7 +85,9 @@ mod tests {
                 ["/usr/bin", "/bin"].iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
             std::os::unix::fs::symlink(from.unwrap(), directory.join(name)).unwrap();
         };
-        ["sh", "tail", "timeout", "env", "cat"].iter().for_each(|name| link(name));
+        for name in ["sh", "tail", "timeout", "env"] {
+            link(name);
+        }
         for (name, script) in programs {
             let path = directory.join(name);
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
