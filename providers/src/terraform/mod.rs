@@ -432,16 +432,11 @@ impl Workspace {
                 text.push('\n');
             }
         };
-        let program = self.program(arguments, Duration::from_mins(2));
-        let begun = Instant::now();
-        let finished = process::run(&program, &self.scrubber, on_line, std::future::pending()).await?;
-        self.spend(begun);
+        let bounds = (self.limits.read, process::LINE);
+        let finished = self.start(arguments, bounds, on_line, std::future::pending()).await?;
+        self.judge("show", &finished, &[])?;
         text.truncate(text.floor_char_boundary(LARGEST_TEXT));
-        match finished.ended {
-            Ended::With(0) => Ok(text.trim().to_owned()),
-            Ended::With(_) => Err(Trouble::Failed { stage: "show", said: finished.complaint.trim().to_owned() }),
-            Ended::TimedOut | Ended::Stopped => Err(Trouble::Hung("show")),
-        }
+        Ok(text.trim().to_owned())
     }
 
     /// Carries out what was planned, byte for byte.
