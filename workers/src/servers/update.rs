@@ -15,11 +15,14 @@ use crate::{Context, Done, Failure};
 /// Why somebody has to say that a server may be changed as it is planned; `None`: nobody has to.
 pub(super) fn asks(server: &Server, plan: &Summary, cost: i64, unapproved: Option<i64>) -> Option<&'static str> {
     let costs_more = server.monthly_cost.is_none_or(|now| cost > now);
-    match plan {
-        _ if plan.loses_machine => Some("the server is removed or replaced, and its disk is lost"),
-        _ if plan.loses_volume => Some("a volume is removed or replaced, and what is on it is lost"),
-        _ if costs_more && needs_approval(cost, unapproved) => Some("of what it costs"),
-        _ => None,
+    if plan.loses_machine {
+        Some("the server is removed or replaced, and its disk is lost")
+    } else if plan.loses_volume {
+        Some("a volume is removed or replaced, and what is on it is lost")
+    } else if costs_more && needs_approval(cost, unapproved) {
+        Some("of what it costs")
+    } else {
+        None
     }
 }
 
