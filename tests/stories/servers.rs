@@ -534,7 +534,7 @@ async fn a_server_is_changed_in_place_and_replaced_only_when_that_is_approved(po
     assert_eq!(compared(&live, &acme, asked.server).await.state, RunState::Succeeded, "nothing differs");
 
     // What cannot be is not done, and the server goes on.
-    let wrong = changed(&live, &acme, asked.server, wanted("smal", "shop")).await;
+    let wrong = changed(&live, &acme, asked.server, wanted("smalls", "shop")).await;
     let (problem, said) = wrong.problem.unwrap();
     assert_eq!((wrong.state, problem), (RunState::Failed, Problem::UnknownSize));
     assert!(said.contains("did you mean small"), "{said}");

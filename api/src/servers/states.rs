@@ -112,8 +112,9 @@ impl From<Option<Lock>> for ServerLock {
     fn from(lock: Option<Lock>) -> Self {
         let Some(Lock { id, info }) = lock else { return Self::default() };
         let said = |name: &str| {
-            let text = info[name].as_str().filter(|text| !text.is_empty())?;
-            Some(text[..text.floor_char_boundary(LONGEST)].to_owned())
+            let mut text = info[name].as_str().filter(|text| !text.is_empty())?.to_owned();
+            text.truncate(text.floor_char_boundary(LONGEST));
+            Some(text)
         };
         let since = info["Created"].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
         Self {

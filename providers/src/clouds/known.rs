@@ -149,7 +149,7 @@ const MISSING: &[(&str, &[char])] = &[
 /// Which permission is missing, where the cloud says it.
 #[must_use]
 pub fn missing_permission(said: &str) -> Option<&str> {
-    let found = MISSING.iter().find_map(|(before, after)| Some(said.split_once(before)?.1.split(*after).next()?));
+    let found = MISSING.iter().find_map(|(before, after)| said.split_once(before)?.1.split(*after).next());
     found.map(str::trim).filter(|name| (1..=200).contains(&name.len()))
 }
 

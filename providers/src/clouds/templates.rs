@@ -418,7 +418,7 @@ fn what_cannot_be_is_refused_with_what_could_be() {
         (plain(&|it| it.size = "smalls"), Because::Size, "did you mean small"),
         (plain(&|it| it.size = "medium"), Because::Capacity, "it has large"),
         (plain(&|it| it.region = "place-2"), Because::Size, "it is in place-1"),
-        (plain(&|it| it.image = "debian-21"), Because::Image, "the nearest are debian-12"),
+        (plain(&|it| it.image = "debian-21"), Because::Image, "did you mean debian-12"),
         (plain(&|it| it.image = "other-1"), Because::Image, "does not run on small"),
         (plain(&|it| it.name = "web_1"), Because::Name, "is no host name"),
         (plain(&|it| it.name = "${self}"), Because::Name, "is no host name"),

@@ -29,16 +29,11 @@ pub struct Summary {
     /// Which, by their addresses.
     pub changes: Vec<Change>,
     /// The server itself is removed, or another takes its place: its disk is lost.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub loses_machine: bool,
     /// A volume is removed, or another takes its place: what is on it is lost.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub loses_volume: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-const fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 impl Summary {

@@ -13,10 +13,12 @@ use crate::{Context, Done, Failure};
 
 /// What is lost when a server is changed as it is planned; `None`: nothing is.
 pub(super) const fn loses(plan: &Summary) -> Option<&'static str> {
-    match plan {
-        _ if plan.loses_machine => Some("the server is removed or replaced, and its disk is lost"),
-        _ if plan.loses_volume => Some("a volume is removed or replaced, and what is on it is lost"),
-        _ => None,
+    if plan.loses_machine {
+        Some("the server is removed or replaced, and its disk is lost")
+    } else if plan.loses_volume {
+        Some("a volume is removed or replaced, and what is on it is lost")
+    } else {
+        None
     }
 }
 
