@@ -74,7 +74,7 @@ pub(super) fn read(path: &str, contents: &[u8]) -> Result<Option<Vec<Block>>, Re
         let line = 1 + text.get(..at).unwrap_or_default().matches('\n').count();
         return Err(malformed(Some(line), "there is a control character in it"));
     }
-    let blocks = if lower.ends_with(".json") {
+    let blocks = if lower.strip_suffix(".json").is_some() {
         let json: Json = serde_json::from_str(text).map_err(|error| malformed(Some(error.line()), "it is no JSON"))?;
         of_json(path, &json)
     } else {

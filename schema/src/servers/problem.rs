@@ -133,13 +133,13 @@ problems! {
         "The operator turns modules on with GANTRY_MODULES.";
     /// They would not be kept apart from the rest of the machine.
     ModuleUnconfined = "module_unconfined",
-        "The operator installs bubblewrap where workers run, or says with GANTRY_TERRAFORM_ISOLATION that nothing is to be kept apart.";
+        "The operator installs bubblewrap where workers run, or sets GANTRY_TERRAFORM_ISOLATION to off.";
     /// Terraform reads something in a module that is not taken.
     ModulePolicy = "module_policy",
-        "Take out of the module what the message names, update it, and give the server its new version.";
+        "Take out of the module what the message names, update it, and ask for the server again.";
     /// It does not say where the server is reached, or who answers there.
     ModuleOutputs = "module_outputs",
-        "See which output of the module it is, update the module, and give the server its new version.";
+        "See which output of the module it is, update the module, and ask for the server again.";
 }
 
 impl FromStr for Problem {
