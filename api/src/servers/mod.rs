@@ -712,7 +712,10 @@ async fn asked(
     }
     if matches!(kind, RunKind::Provision | RunKind::Update) {
         let options = wanted.map_or(&server.options, |wanted| &wanted.options);
-        let warned = warnings::of_server(tx, server.id, server.cloud, options).await?;
+        let warned = match server.cloud {
+            Some(cloud) => warnings::of_server(tx, server.id, cloud, options).await?,
+            None => Vec::new(),
+        };
         run_rows::set_warnings(tx, run, &warned).await?;
     }
     let asked = match kind {

@@ -87,7 +87,8 @@ impl ServerChanges {
                 options: options.map_or(Ok(kept.clone()), |change| change.of(kept))?,
             };
             if let Some(credential) = server.credential {
-                let offered = offered::Wanted { region: &server.region, size: size.as_ref().map(CloudWord::as_str), image: None };
+                let offered =
+                    offered::Wanted { region: &server.region, size: size.as_ref().map(CloudWord::as_str), image: None };
                 offered::check(tx, credential, offered).await?;
             }
             let run = asked(tx, &server, RunKind::Update, by, Some(&wanted)).await?;

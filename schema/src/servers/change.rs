@@ -24,7 +24,12 @@ pub struct Wanted {
 ///
 /// # Errors
 /// When the database refuses or went away.
-pub async fn change(tx: &mut TenantTx, id: ServerId, wanted: &Wanted, cost: Option<Cost<'_>>) -> Result<(), sqlx::Error> {
+pub async fn change(
+    tx: &mut TenantTx,
+    id: ServerId,
+    wanted: &Wanted,
+    cost: Option<Cost<'_>>,
+) -> Result<(), sqlx::Error> {
     let organization = tx.organization();
     sqlx::query!(
         "update servers set size = $3, labels = $4, options = $5, monthly_cost = $6, currency = $7

@@ -42,19 +42,24 @@ impl MadeOf {
     }
 
     /// What is written for Terraform.
-    pub(crate) fn template(&self, cx: &Context, cloud: Cloud, wanted: &Blueprint<'_>) -> Result<Template, Setback> {
+    pub(crate) fn template(
+        &self,
+        cx: &Context,
+        cloud: Option<Cloud>,
+        wanted: &Blueprint<'_>,
+    ) -> Result<Template, Setback> {
         let takes = &cx.providers().modules;
         if !takes.enabled() {
             let said = "this installation runs no modules".to_owned();
             return Err(Setback::Problem(Problem::ModulesOff, said));
         }
-        if cloud == Cloud::Sandbox && !cx.providers().terraform.has_sandbox() {
+        if cloud == Some(Cloud::Sandbox) && !cx.providers().terraform.has_sandbox() {
             return Err(Setback::Problem(Problem::SandboxOff, "this installation has no sandbox".to_owned()));
         }
         let given = Given {
             tree: Arc::clone(&self.tree),
             directory: &self.version.directory,
-            vendor: clouds::vendor(cloud),
+            vendor: cloud.and_then(clouds::vendor),
             asks: self.version.inputs.iter().map(|input| input.name.as_str()).collect(),
             answers: self.version.outputs.iter().map(|output| output.name.as_str()).collect(),
             providers: &self.version.providers,
@@ -89,13 +94,13 @@ pub(crate) fn judge_plan(planned: &Planned) -> Result<(), Setback> {
 }
 
 /// Whether a server may be where a module says that it is: somebody else's machine, or one beside ours, is none of it.
-pub(crate) fn judge_place(cx: &Context, cloud: Cloud, address: &str) -> Result<(), Setback> {
+pub(crate) fn judge_place(cx: &Context, cloud: Option<Cloud>, address: &str) -> Result<(), Setback> {
     let unfit = |why: &str| {
         let said = format!("the module's output address is {:?}, {why}", address.chars().take(100).collect::<String>());
         Err(Setback::Problem(Problem::ModuleOutputs, said))
     };
     let Ok(address) = address.parse::<IpAddr>() else { return unfit("which is no IP address") };
     let may_be =
-        if cloud == Cloud::Sandbox { address.is_loopback() } else { cx.providers().modules.may_be_at(address) };
+        if cloud == Some(Cloud::Sandbox) { address.is_loopback() } else { cx.providers().modules.may_be_at(address) };
     if may_be { Ok(()) } else { unfit("where no server of this cloud may be") }
 }

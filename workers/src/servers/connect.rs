@@ -24,7 +24,7 @@ impl Run for ConnectServer {
             Ok(Some(work)) => work,
             Ok(None) => return Ok(Done::Quietly),
             Err(Setback::Failure(failure)) => return Err(failure),
-            Err(Setback::Problem(problem, said)) => {
+            Err(Setback::Problem(problem, said) | Setback::Passing(problem, said, _)) => {
                 return Err(Failure::cancel(format!("{}: {said}", problem.as_str())));
             }
         };

@@ -1,10 +1,10 @@
 //! What is particular to changing a server that is there: when somebody is asked, and when the record says what it is like.
 
 use gantry_schema::TenantTx;
+use gantry_schema::servers::RunState;
 use gantry_schema::servers::change::change;
 use gantry_schema::servers::plans::{Cost, Summary};
 use gantry_schema::servers::runs::{self, Run};
-use gantry_schema::servers::RunState;
 use serde_json::json;
 
 use super::setback::Setback;
@@ -23,7 +23,12 @@ pub(super) const fn loses(plan: &Summary) -> Option<&'static str> {
 }
 
 /// Nothing is to be done for it but to write it down.
-pub(super) async fn noted(cx: &Context, mut tx: TenantTx, work: &Work, cost: Option<Cost<'_>>) -> Result<Done, Setback> {
+pub(super) async fn noted(
+    cx: &Context,
+    mut tx: TenantTx,
+    work: &Work,
+    cost: Option<Cost<'_>>,
+) -> Result<Done, Setback> {
     if let Some(wanted) = &work.run.wanted
         && runs::advance(&mut tx, work.run.id, RunState::Succeeded).await?
     {
