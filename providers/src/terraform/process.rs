@@ -311,10 +311,12 @@ mod tests {
 
     async fn shell(script: &str, time: Duration, stop: impl Future<Output = ()> + Send) -> (Finished, Vec<String>) {
         let mut lines = Vec::new();
+        // Where tests run in the background of a shell, interrupts are ignored.
+        let through = ["/usr/bin/env", "--default-signal=INT"].map(str::to_owned);
         let environment =
             [("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("TOKEN".to_owned(), "hunter22".to_owned())];
         let program = Program {
-            through: &[],
+            through: &through,
             path: Path::new("/bin/sh"),
             arguments: &["-c", script],
             directory: Path::new("/"),
