@@ -92,12 +92,11 @@ fn archive(files: &[(&str, String)]) -> Vec<u8> {
 
 async fn brought(actor: &Actor, module: Option<ModuleId>, archive: &[u8]) -> (ModuleId, ModuleVersionId) {
     let mut tx = actor.begin().await;
-    let module = match module {
-        Some(module) => module,
-        None => {
-            let new = NewModule { name: "web", cloud: Cloud::Sandbox, description: "" };
-            modules::insert(&mut tx, new).await.unwrap()
-        }
+    let module = if let Some(module) = module {
+        module
+    } else {
+        let new = NewModule { name: "web", cloud: Cloud::Sandbox, description: "" };
+        modules::insert(&mut tx, new).await.unwrap()
     };
     let version = modules::add_version(&mut tx, module, &Source::Archive, Some(archive)).await.unwrap();
     CheckModule { version }.request().enqueue(&mut tx, &actor.by()).await.unwrap();

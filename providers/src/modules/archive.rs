@@ -64,7 +64,7 @@ pub fn tar(from: impl Read) -> Result<Tree, Refused> {
         let name = text(&name)?;
         match entry.header().entry_type() {
             // What `git archive` says of the commit.
-            EntryType::XGlobalHeader => continue,
+            EntryType::XGlobalHeader => {}
             EntryType::Directory => tree.directory(name)?,
             EntryType::Regular | EntryType::Continuous => {
                 let size = entry.size();

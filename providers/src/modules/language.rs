@@ -111,7 +111,7 @@ fn of_body(path: &str, text: &str, body: Body) -> Result<Vec<Block>, Refused> {
 
 /// The line on which the byte is.
 pub(super) fn line_of(text: &str, byte: usize) -> usize {
-    1 + text.as_bytes().get(..byte).unwrap_or_default().iter().filter(|it| **it == b'\n').count()
+    text.as_bytes().get(..byte).unwrap_or_default().split(|it| *it == b'\n').count()
 }
 
 fn named(kind: &str, labels: &[String]) -> String {
@@ -155,7 +155,7 @@ fn of_json(path: &str, json: &Json) -> Result<Vec<Block>, Refused> {
             for (labels, value) in found {
                 let objects = value.objects().ok_or_else(|| refused(&named(kind, &labels), "it has no label"))?;
                 for (label, value) in objects.into_iter().flatten().filter(|(label, _)| label != "//") {
-                    labelled.push(([&labels[..], &[label.clone()]].concat(), value));
+                    labelled.push(([&labels[..], std::slice::from_ref(label)].concat(), value));
                 }
             }
             found = labelled;

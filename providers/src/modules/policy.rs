@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use hcl_edit::Span as _;
 use hcl_edit::expr::{Expression, FuncCall, Traversal, TraversalOperator};
 use hcl_edit::structure::Body;
 use hcl_edit::visit::{self, Visit};
+use hcl_edit::{Decorated, Span as _};
 
 use super::language::{At, Block, bodies, line_of, literal, members};
 use super::{Fault, Refused};
@@ -226,7 +226,7 @@ impl Visit for Reader<'_> {
     fn visit_traversal(&mut self, traversal: &Traversal) {
         if let Expression::Variable(name) = &traversal.expr
             && name.as_str() == "path"
-            && let Some(TraversalOperator::GetAttr(member)) = traversal.operators.first().map(|it| it.value())
+            && let Some(TraversalOperator::GetAttr(member)) = traversal.operators.first().map(Decorated::value)
             && member.as_str() != "module"
         {
             let what = format!("path.{} is none of the module's; write path.module", member.as_str());
