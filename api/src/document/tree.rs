@@ -1,11 +1,14 @@
 //! JSON whose members stay in the order in which they were written: people read the document.
 
+use std::fmt;
+
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, de};
 use serde_json::Value;
 
 /// A JSON value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Tree {
     /// Members by name, in their order.
@@ -14,6 +17,66 @@ pub(super) enum Tree {
     List(Vec<Tree>),
     /// A text, a number, a truth value or nothing.
     Leaf(Value),
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Tree, E> {
+        Ok(Tree::Leaf(Value::Null))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.into()))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.into()))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree::Leaf(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Tree::List(list))
+    }
+
+    /// An object that comes twice is one: poem-openapi writes a path once for each type that has operations on it.
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Tree, A::Error> {
+        let mut object = IndexMap::new();
+        while let Some((name, member)) = members.next_entry::<String, Tree>()? {
+            match (object.get_mut(&name), member) {
+                (Some(Tree::Object(there)), Tree::Object(more)) => there.extend(more),
+                (_, member) => drop(object.insert(name, member)),
+            }
+        }
+        Ok(Tree::Object(object))
+    }
 }
 
 impl Tree {
@@ -113,6 +176,13 @@ impl From<Value> for Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_is_written_twice_has_the_operations_of_both() {
+        let twice = r#"{"/a":{"get":{"b":[1,-2,0.5,null,true]}},"/a":{"patch":{}}}"#;
+        let read: Tree = serde_json::from_str(twice).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), r#"{"/a":{"get":{"b":[1,-2,0.5,null,true]},"patch":{}}}"#);
+    }
 
     #[test]
     fn members_stay_in_their_order() {

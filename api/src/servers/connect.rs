@@ -162,7 +162,7 @@ impl NewConnection {
 struct ConnectedServer {
     /// What is known of it.
     server: Server,
-    /// What connects it. `GET /jobs/{id}/stream` follows its job.
+    /// What connects it. `GET /jobs/{id}/events` follows its job.
     run: ServerRun,
     /// The public key that has to be in `~/.ssh/authorized_keys` of the machine's user. Where it was not yet, put it there and
     /// `POST /servers/{id}/retry`.

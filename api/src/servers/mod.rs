@@ -33,7 +33,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::body::Body;
 use crate::caller::May;
-use crate::conditional::{Etag, IfNoneMatch, Tagged};
+use crate::conditional::{Etag, IfMatch, IfNoneMatch, Tagged};
 use crate::credentials::CloudName;
 use crate::error::{Code, Error, OnConstraint as _};
 use crate::example::example;
@@ -368,7 +368,7 @@ example!(NewServer, {
 struct AskedServer {
     /// What is known of it.
     server: Server,
-    /// What makes it. `GET /jobs/{id}/stream` follows its job.
+    /// What makes it. `GET /jobs/{id}/events` follows its job.
     run: ServerRun,
 }
 
@@ -578,10 +578,11 @@ impl Servers {
         &self,
         caller: May<ManageServers>,
         once: Once,
+        if_match: IfMatch,
         /// The server.
         server: Path<ServerId>,
     ) -> Result<Answered<Begun>, Error> {
-        let destroy = begin(&caller, once, server.0, |server| match (server.state, server.kind) {
+        let destroy = begin(&caller, once, server.0, Some(&if_match), |server| match (server.state, server.kind) {
             (servers::ServerState::Destroyed, _) => Err(Error::new(Code::WrongState, "the server is gone already")),
             (_, servers::ServerKind::Made) => Ok(RunKind::Destroy),
             (_, servers::ServerKind::Connected) => Ok(RunKind::Forget),
@@ -602,11 +603,12 @@ impl Servers {
         /// The server.
         server: Path<ServerId>,
     ) -> Result<Answered<Begun>, Error> {
-        let retry = begin(&caller, once, server.0, |server| match (server.state, server.kind, server.credential) {
-            (servers::ServerState::Failed, servers::ServerKind::Made, Some(_)) => Ok(RunKind::Provision),
-            (servers::ServerState::Failed, servers::ServerKind::Connected, _) => Ok(RunKind::Connect),
-            _ => Err(Error::new(Code::WrongState, "it has not failed; only what failed is tried again")),
-        });
+        let retry =
+            begin(&caller, once, server.0, None, |server| match (server.state, server.kind, server.credential) {
+                (servers::ServerState::Failed, servers::ServerKind::Made, Some(_)) => Ok(RunKind::Provision),
+                (servers::ServerState::Failed, servers::ServerKind::Connected, _) => Ok(RunKind::Connect),
+                _ => Err(Error::new(Code::WrongState, "it has not failed; only what failed is tried again")),
+            });
         retry.await
     }
 
@@ -624,7 +626,7 @@ impl Servers {
         /// The server.
         server: Path<ServerId>,
     ) -> Result<Answered<Begun>, Error> {
-        let compare = begin(&caller, once, server.0, |server| {
+        let compare = begin(&caller, once, server.0, None, |server| {
             made_here(server, "nobody planned it, and there is nothing to compare it with")?;
             match server.state {
                 servers::ServerState::Ready => Ok(RunKind::Mend),
@@ -676,12 +678,16 @@ async fn begin(
     caller: &May<ManageServers>,
     once: Once,
     id: ServerId,
+    if_match: Option<&IfMatch>,
     what: fn(&rows::Server) -> Result<RunKind, Error>,
 ) -> Result<Answered<Begun>, Error> {
     let by = caller.by();
     let begin = once.run(caller, caller.organization(), async |tx| {
         rows::lock(tx, id).await?;
         let server = find(tx, id).await?;
+        if let Some(if_match) = if_match {
+            if_match.check_tag(&Server::from(server.clone()).etag())?;
+        }
         let kind = what(&server)?;
         // Whatever else was to be done with what is removed is not done any more.
         if !matches!(kind, RunKind::Destroy | RunKind::Forget) {
