@@ -66,6 +66,14 @@ pinned_tools() {
     printf '%s\n' "$pins" >"$dir/pins"
 }
 
+# Machines of the sandbox go on when their worker ends.
+end_machines() { # end_machines STATE
+    local pid
+    for pid in "$1"/provisioning/machines/*/pid; do
+        if [ -s "$pid" ]; then kill "$(cat "$pid")" 2>/dev/null || true; fi
+    done
+}
+
 # The whole platform, for as long as the script runs, with its data in a directory of its own, which is removed at the
 # end. Sets GANTRY_URL and GANTRY_API_KEY.
 with_platform() {
