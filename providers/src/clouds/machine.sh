@@ -5,6 +5,17 @@
 set -eu
 verb=$1 dir=$2 name=$3
 running() { [ -s "$dir/pid" ] && kill -0 "$(cat "$dir/pid")" 2>/dev/null; }
+# Whatever runs with the machine's settings, also where nobody lived to note its number; not the search for it.
+started() { grep -ls -- "$dir/sshd_confi[g]" /proc/[0-9]*/cmdline | cut -d/ -f3; }
+end() {
+    tries=0
+    while pids=$(started) && [ -n "$pids" ] && [ $tries -lt 100 ]; do
+        # shellcheck disable=SC2086 # they are numbers with spaces between them
+        kill $pids 2>/dev/null || true
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+}
 
 case $verb in
 start)
@@ -16,6 +27,7 @@ start)
     echo "$5" >"$dir/disk_gib"
     cp owner "$dir/owner"
     case $name in slow*) sleep 30 ;; esac
+    end
     rm -f "$dir/pid" "$dir/port"
     if ! [ -s "$dir/host_key" ]; then ssh-keygen -q -t ed25519 -N '' -C '' -f "$dir/host_key"; fi
     cp authorized_key "$dir/authorized_keys"
@@ -73,14 +85,7 @@ CONFIG
     esac
     ;;
 stop)
-    if running; then
-        kill "$(cat "$dir/pid")"
-        tries=0
-        while running && [ $tries -lt 100 ]; do
-            sleep 0.05
-            tries=$((tries + 1))
-        done
-    fi
+    end
     # What it was made as, and with, is asked for again by whatever takes its place; whoever made it removes the rest.
     find "$dir" -mindepth 1 ! -name made_as ! -name disk_gib ! -name owner -delete 2>/dev/null || true
     ;;

@@ -257,22 +257,29 @@ fn free_ports() -> String {
     ports.map(|address| address.port().to_string()).collect::<Vec<_>>().join(" ")
 }
 
+/// Ends whatever runs with the machine's settings, also where whoever started it did not live to note its number.
+fn end(directory: &Path) {
+    let settings = directory.join("sshd_config").display().to_string();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let number = process.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = number.and_then(Pid::from_raw) else { continue };
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&settings) {
+            let _gone = kill_process(pid, Signal::TERM);
+        }
+    }
+}
+
 /// Removes what is left of a server, whether or not Terraform knows of it. Answers what that was.
 ///
 /// # Errors
 /// When it cannot be removed.
 pub fn clear_away(terraform: &Terraform, label: &str) -> std::io::Result<Vec<String>> {
     let directory = machine(&terraform.directory(), label);
+    end(&directory);
     if !directory.exists() {
         return Ok(Vec::new());
-    }
-    let pid = std::fs::read_to_string(directory.join("pid")).unwrap_or_default();
-    if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw)
-        // The number may be somebody else's by now.
-        && std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(label))
-    {
-        let _gone = kill_process(pid, Signal::TERM);
     }
     let was_there = directory.join("host_key").exists();
     std::fs::remove_dir_all(&directory)?;
